@@ -1,0 +1,1 @@
+//! Empty stand-in: rust-ocpp depends on `jsonschema` and never calls it.

@@ -1,0 +1,1 @@
+//! The configuration file: schema with source positions, checks, lowering to the engine.

@@ -1,0 +1,84 @@
+//! Conditions that somebody must know of: they begin, they end, and they say what to do.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How bad a condition is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; nothing is lost.
+    Warning,
+    /// The site works worse than it should.
+    Error,
+    /// A promise is in danger.
+    Critical,
+}
+
+/// What kind of condition it is. Together with its subject it names the alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlarmKind {
+    /// A meter gives no usable reading.
+    MeterLost,
+    /// An inverter gives no usable reading.
+    InverterLost,
+    /// A station that should be there is not connected.
+    StationLost,
+    /// A station draws more than it may.
+    StationAboveLimit,
+    /// A station did not accept a limit.
+    LimitRefused,
+    /// A circuit is above its limit.
+    CircuitAboveLimit,
+    /// The sum of the fallbacks does not fit a circuit and the site was started nevertheless.
+    FallbackUnsafe,
+    /// The store cannot be written.
+    StoreFailed,
+    /// A damaged store was set aside.
+    StoreRecovered,
+    /// The cloud's broker cannot be reached.
+    CloudLost,
+    /// The calendar time is not known.
+    ClockUntrusted,
+    /// A connector reports an error.
+    ConnectorFault,
+}
+
+/// The name of an alarm: its kind and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AlarmKey {
+    /// What kind of condition.
+    pub kind: AlarmKind,
+    /// The meter, station, circuit … concerned; empty for the site.
+    pub subject: String,
+}
+
+impl AlarmKey {
+    /// Makes the name.
+    #[must_use]
+    pub fn new(kind: AlarmKind, subject: &str) -> Self {
+        Self { kind, subject: subject.to_owned() }
+    }
+}
+
+/// An alarm that stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Its name.
+    #[serde(flatten)]
+    pub key: AlarmKey,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is the case, in one sentence.
+    pub message: String,
+    /// What to do about it, in one sentence.
+    pub remedy: String,
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.message, self.remedy)
+    }
+}

@@ -1,0 +1,87 @@
+//! What people, scripts and the cloud ask of the site.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::time::Utc;
+use crate::engine::units::Current;
+
+/// A command, checked for form but not yet for sense.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// `ocpp.call`: one OCPP request to a station.
+    OcppCall {
+        /// Which station.
+        charger: StationId,
+        /// The action's name.
+        action: String,
+        /// The payload as JSON text.
+        payload: String,
+    },
+    /// `transaction.start`.
+    TransactionStart {
+        /// Which station.
+        charger: StationId,
+        /// Which EVSE (1.6: connector), from 1.
+        connector: u32,
+        /// Who charges.
+        token: IdToken,
+    },
+    /// `transaction.stop`.
+    TransactionStop {
+        /// Which.
+        transaction: TransactionId,
+    },
+    /// `limit.set` on a circuit: lowers it, never raises it above its configured limit.
+    LimitSet {
+        /// Which circuit.
+        circuit: CircuitId,
+        /// The limit on each phase.
+        limit: Current,
+        /// When it ends.
+        until: Option<Utc>,
+    },
+    /// `limit.clear`.
+    LimitClear {
+        /// Which circuit.
+        circuit: CircuitId,
+    },
+    /// `events.acknowledge`: the cloud has everything up to this record.
+    EventsAcknowledge {
+        /// The last record it has.
+        sequence: Sequence,
+    },
+    /// `events.replay`: send again from this record on.
+    EventsReplay {
+        /// The first record wanted.
+        from: Sequence,
+    },
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CommandOutcome {
+    /// It was done. `data` is JSON text, or empty.
+    Accepted {
+        /// What came back, as JSON text.
+        data: Option<String>,
+    },
+    /// It made no sense; nothing was changed.
+    Rejected {
+        /// Why, and what would be right.
+        error: String,
+    },
+    /// It was tried and did not work.
+    Failed {
+        /// Why.
+        error: String,
+        /// What came back, as JSON text.
+        data: Option<String>,
+    },
+    /// The station did not answer in time.
+    TimedOut,
+    /// The station is not connected.
+    NotConnected,
+    /// It came after its `expires`.
+    Expired,
+}

@@ -1,0 +1,14 @@
+//! The nouns of the site: what a circuit, a station, a transaction, a reading and a record are.
+//!
+//! Everything here is data with checked construction. Nothing here decides, and nothing here knows a protocol.
+
+pub mod alarm;
+pub mod command;
+pub mod exchange;
+pub mod ids;
+pub mod reading;
+pub mod record;
+pub mod setup;
+pub mod status;
+pub mod token;
+pub mod topology;

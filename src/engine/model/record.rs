@@ -1,0 +1,177 @@
+//! The records of the journal. Each is an event of the contract; the site's durable state is the fold over them.
+
+use serde::{Deserialize, Serialize};
+
+use super::alarm::Alarm;
+use super::exchange::{BootInfo, ConnectorStatus, OcppVersion};
+use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::time::{Mono, Utc};
+use crate::engine::units::{Current, Energy};
+
+/// When a record was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The calendar time, as far as it was known.
+    pub utc: Utc,
+    /// Whether it came from a synchronised clock.
+    pub trusted: bool,
+    /// The monotonic time since the start numbered `boot`: maps an untrusted time once the clock is known.
+    pub mono: Mono,
+    /// Counts the starts of the daemon on this store.
+    pub boot: u64,
+}
+
+/// One numbered record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its number.
+    pub sequence: Sequence,
+    /// When it was made.
+    pub stamp: Stamp,
+    /// What it tells.
+    #[serde(rename = "body")]
+    pub body: RecordBody,
+}
+
+/// What is known of a transaction in every record about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionFacts {
+    /// Its id as the station knows it.
+    pub transaction: TransactionId,
+    /// The station.
+    pub charger: StationId,
+    /// The EVSE, from 1.
+    pub evse: u32,
+    /// The connector, from 1.
+    pub connector: u32,
+    /// Who charges.
+    pub token: Option<IdToken>,
+    /// When it began, by the station's clock.
+    pub started: Utc,
+    /// The energy register at the start.
+    pub meter_start: Option<Energy>,
+}
+
+/// What a record tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordBody {
+    /// A transaction began.
+    TransactionStarted {
+        /// The transaction.
+        facts: TransactionFacts,
+        /// The station's number for the event (2.x).
+        seq_no: Option<i64>,
+        /// It happened while the station was offline.
+        offline: bool,
+    },
+    /// Something about a transaction changed.
+    TransactionUpdated {
+        /// The transaction.
+        facts: TransactionFacts,
+        /// The station's number for the event (2.x).
+        seq_no: Option<i64>,
+        /// When it happened, by the station's clock.
+        at: Utc,
+        /// The energy register.
+        meter: Option<Energy>,
+        /// Why the event was sent.
+        trigger: Option<String>,
+        /// It happened while the station was offline.
+        offline: bool,
+    },
+    /// A transaction is over.
+    TransactionEnded {
+        /// The transaction.
+        facts: TransactionFacts,
+        /// The station's number for the event (2.x).
+        seq_no: Option<i64>,
+        /// When it ended, by the station's clock.
+        ended: Utc,
+        /// The energy register at the end.
+        meter_stop: Option<Energy>,
+        /// Why it ended.
+        reason: Option<String>,
+        /// The start was never heard of; what is known was put together from the end.
+        reconstructed: bool,
+    },
+    /// A station connected.
+    ChargerConnected {
+        /// Which.
+        charger: StationId,
+        /// The OCPP version spoken.
+        version: OcppVersion,
+    },
+    /// A station booted and said who it is.
+    ChargerBooted {
+        /// Which.
+        charger: StationId,
+        /// Who it is.
+        info: BootInfo,
+    },
+    /// A station disconnected.
+    ChargerDisconnected {
+        /// Which.
+        charger: StationId,
+        /// Why, as far as known.
+        reason: String,
+    },
+    /// A connector's state changed.
+    ChargerStatus {
+        /// Which station.
+        charger: StationId,
+        /// Which EVSE; 0 is the station itself.
+        evse: u32,
+        /// Which connector.
+        connector: u32,
+        /// Its state.
+        status: ConnectorStatus,
+        /// The error, if it reports one.
+        error: Option<String>,
+    },
+    /// A station accepted a decaying limit for the first time on this store: from now on it falls back by itself.
+    ChargerTamed {
+        /// Which station.
+        charger: StationId,
+        /// Which EVSE.
+        evse: u32,
+        /// The fallback it was given.
+        fallback: Current,
+    },
+    /// A condition began.
+    AlarmRaised(Alarm),
+    /// A condition ended.
+    AlarmCleared(Alarm),
+    /// A circuit's limit was changed from outside.
+    LimitChanged {
+        /// Which circuit.
+        circuit: CircuitId,
+        /// The limit on each phase; `None`: as configured.
+        limit: Option<Current>,
+        /// When it ends.
+        until: Option<Utc>,
+    },
+    /// The daemon started, with this configuration.
+    ConfigurationChanged {
+        /// The daemon's version.
+        version: String,
+        /// Why: `start` or `reload`.
+        cause: String,
+    },
+    /// A command was carried out or refused.
+    CommandExecuted {
+        /// The command's id.
+        id: String,
+        /// The command's type.
+        kind: String,
+        /// How it ended.
+        status: String,
+        /// The error, if there was one.
+        error: Option<String>,
+    },
+    /// A damaged store was set aside and a new one begun.
+    StoreRecovered {
+        /// What is known to be missing.
+        missing: String,
+    },
+}

@@ -1,0 +1,44 @@
+//! Everything the engine is told before it starts: the lowered configuration.
+
+use super::token::{TokenEntry, UnknownToken};
+use super::topology::Topology;
+
+/// When an event counts as delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// At the broker's PUBACK.
+    #[default]
+    Broker,
+    /// At the cloud's `events.acknowledge` command.
+    Application,
+}
+
+/// How the engine talks to the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudSetup {
+    /// The first part of every topic, such as `siteward/v1`.
+    pub topic_prefix: String,
+    /// When an event counts as delivered.
+    pub acknowledge: Acknowledge,
+}
+
+/// The lowered configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// What is wired to what.
+    pub topology: Topology,
+    /// The daemon's version.
+    pub version: String,
+    /// The heartbeat interval that stations are given, in s.
+    pub heartbeat_s: u32,
+    /// Tokens known from the start.
+    pub tokens: Vec<TokenEntry>,
+    /// What happens to other tokens.
+    pub unknown_token: UnknownToken,
+    /// The cloud; `None`: the site runs on its own.
+    pub cloud: Option<CloudSetup>,
+    /// The site was started although the sum of its fallbacks does not fit: which circuit, in words.
+    pub unsafe_fallback: Option<String>,
+    /// Seeds the engine's dice (message ids).
+    pub seed: u64,
+}

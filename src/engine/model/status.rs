@@ -1,0 +1,183 @@
+//! The site at a glance: what `P/state`, the REST interface, the command line and the demo show.
+
+use serde::{Deserialize, Serialize};
+
+use super::alarm::Alarm;
+use crate::engine::time::Utc;
+
+/// The whole site. Currents in A, power in W, energy in Wh.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// The site's id.
+    pub site: String,
+    /// The daemon's version.
+    pub version: String,
+    /// When this was so.
+    pub time: Utc,
+    /// Whether the clock is synchronised.
+    pub clock_trusted: bool,
+    /// The ms since the daemon started.
+    pub uptime_ms: u64,
+    /// All circuits.
+    pub circuits: Vec<CircuitStatus>,
+    /// All stations.
+    pub chargers: Vec<ChargerStatus>,
+    /// All meters.
+    pub meters: Vec<MeterStatus>,
+    /// All inverters.
+    pub inverters: Vec<InverterStatus>,
+    /// Running transactions.
+    pub transactions: Vec<TransactionStatus>,
+    /// Standing alarms.
+    pub alarms: Vec<Alarm>,
+    /// The link to the cloud; `None` if none is configured.
+    pub cloud: Option<CloudStatus>,
+    /// The last record made.
+    pub last_sequence: u64,
+    /// The last record that is safe on disk.
+    pub durable_sequence: u64,
+}
+
+/// A circuit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CircuitStatus {
+    /// Its id.
+    pub id: String,
+    /// The circuit that feeds it.
+    pub parent: Option<String>,
+    /// The limit in force on each phase.
+    pub limit_a: [f64; 3],
+    /// The configured limit on each phase.
+    pub configured_limit_a: [f64; 3],
+    /// What its meter says on each phase; `None` if it has none or the reading is stale.
+    pub measured_a: Option<[f64; 3]>,
+    /// What everything but the stations is taken to draw on each phase.
+    pub background_a: [f64; 3],
+    /// Where `background_a` comes from: `meter`, `hold`, `configured`, `unknown`, `none`.
+    pub background_source: String,
+    /// What the stations below may be drawing on each phase.
+    pub committed_a: [f64; 3],
+    /// What the stations below are offered on each phase.
+    pub offered_a: [f64; 3],
+}
+
+/// A station.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChargerStatus {
+    /// Its OCPP identity.
+    pub id: String,
+    /// The circuit that feeds it.
+    pub circuit: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// The OCPP version spoken, or last spoken.
+    pub ocpp_version: Option<String>,
+    /// The maker, once it has booted.
+    pub vendor: Option<String>,
+    /// The model, once it has booted.
+    pub model: Option<String>,
+    /// The firmware, once it has booted.
+    pub firmware: Option<String>,
+    /// Its EVSEs.
+    pub evses: Vec<EvseStatus>,
+}
+
+/// An EVSE.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvseStatus {
+    /// Its number, from 1.
+    pub evse: u32,
+    /// The connector's state as OCPP names it; `None` before the first report.
+    pub status: Option<String>,
+    /// What it was last offered, per phase.
+    pub offered_a: Option<f64>,
+    /// What it may be drawing, per phase.
+    pub committed_a: f64,
+    /// What it draws on each grid phase; `None` if no fresh value is known.
+    pub measured_a: Option<[f64; 3]>,
+    /// Its power in W, if known.
+    pub power_w: Option<i64>,
+    /// The energy of the running transaction in Wh, if known.
+    pub energy_wh: Option<i64>,
+    /// The running transaction.
+    pub transaction: Option<String>,
+    /// What decides its limit, as a short name.
+    pub binding: String,
+    /// What decides its limit, as a sentence with circuit, phase and amount.
+    pub explanation: String,
+}
+
+/// Why an EVSE has the limit that it has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The station.
+    pub charger: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// One for each EVSE.
+    pub evses: Vec<EvseStatus>,
+    /// The circuits above it, nearest first.
+    pub circuits: Vec<CircuitStatus>,
+}
+
+/// A meter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MeterStatus {
+    /// Its id.
+    pub id: String,
+    /// Whether its last reading is fresh.
+    pub fresh: bool,
+    /// The age of its last reading in ms.
+    pub age_ms: Option<u64>,
+    /// Current on each phase.
+    pub current_a: [Option<f64>; 3],
+    /// Power of all phases in W, if known.
+    pub power_w: Option<i64>,
+    /// Why there is no reading, if there is none.
+    pub fault: Option<String>,
+}
+
+/// An inverter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InverterStatus {
+    /// Its id.
+    pub id: String,
+    /// Whether its last reading is fresh.
+    pub fresh: bool,
+    /// The age of its last reading in ms.
+    pub age_ms: Option<u64>,
+    /// The power that it feeds in, in W.
+    pub power_w: Option<i64>,
+    /// Why there is no reading, if there is none.
+    pub fault: Option<String>,
+}
+
+/// A running transaction.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TransactionStatus {
+    /// Its id.
+    pub transaction: String,
+    /// The station.
+    pub charger: String,
+    /// The EVSE.
+    pub evse: u32,
+    /// Who charges.
+    pub token: Option<String>,
+    /// When it began.
+    pub started: Utc,
+    /// The energy so far in Wh, if known.
+    pub energy_wh: Option<i64>,
+}
+
+/// The link to the cloud.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CloudStatus {
+    /// Whether the broker is connected.
+    pub connected: bool,
+    /// The last record that the cloud has acknowledged.
+    pub acknowledged_sequence: u64,
+    /// How many records wait for acknowledgement.
+    pub backlog: u64,
+    /// The last error, if not connected.
+    pub error: Option<String>,
+}

@@ -1,0 +1,426 @@
+//! What is wired to what: circuits, stations, meters, inverters. Checked once, then trusted.
+
+use super::ids::{CircuitId, InverterId, MeterId, SiteId, StationId};
+use crate::engine::units::{Current, PerPhase, Phase, PhaseSet, Voltage};
+
+/// The smallest current that IEC 61851-1 lets a station offer by its control pilot.
+pub const MINIMUM_OFFER: Current = Current::from_a(6);
+
+macro_rules! index {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub usize);
+    };
+}
+
+index!(
+    /// A circuit's place in [`Topology::circuits`]: parents stand before their children, the grid connection point is 0.
+    CircuitIndex
+);
+index!(
+    /// A station's place in [`Topology::stations`].
+    StationIndex
+);
+index!(
+    /// An EVSE's place in [`Topology::evses`].
+    EvseIndex
+);
+index!(
+    /// A meter's place in [`Topology::meters`].
+    MeterIndex
+);
+index!(
+    /// An inverter's place in [`Topology::inverters`].
+    InverterIndex
+);
+
+/// Which grid phases a station's terminals L1, L2, L3 are wired to (rotation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wiring {
+    terminals: [Option<Phase>; 3],
+}
+
+impl Wiring {
+    /// Terminals and phases in the same order.
+    pub const STRAIGHT: Self = Self { terminals: [Some(Phase::L1), Some(Phase::L2), Some(Phase::L3)] };
+
+    /// The grid phase at each terminal in order. `None` unless it has one, two or three different phases.
+    #[must_use]
+    pub fn new(phases: &[Phase]) -> Option<Self> {
+        let set: PhaseSet = phases.iter().copied().collect();
+        if phases.is_empty() || phases.len() > 3 || set.len() as usize != phases.len() {
+            return None;
+        }
+        let mut terminals = [None; 3];
+        for (terminal, phase) in terminals.iter_mut().zip(phases) {
+            *terminal = Some(*phase);
+        }
+        Some(Self { terminals })
+    }
+
+    /// The grid phase that the station's terminal is wired to.
+    #[must_use]
+    pub const fn grid_phase(self, terminal: Phase) -> Option<Phase> {
+        self.terminals[terminal.index()]
+    }
+
+    /// The grid phases in use.
+    #[must_use]
+    pub fn phases(self) -> PhaseSet {
+        self.terminals.iter().flatten().copied().collect()
+    }
+
+    /// Values at the station's terminals as values on the grid's phases; `None` on a phase that is not wired.
+    #[must_use]
+    pub fn to_grid<T: Copy>(self, at_terminals: PerPhase<Option<T>>) -> PerPhase<Option<T>> {
+        let mut grid = PerPhase::splat(None);
+        for (terminal, value) in at_terminals.iter() {
+            if let Some(phase) = self.grid_phase(terminal) {
+                *grid.get_mut(phase) = *value;
+            }
+        }
+        grid
+    }
+}
+
+/// A part of the site's wiring behind one protective device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// Its name.
+    pub id: CircuitId,
+    /// The circuit that feeds it; `None` for the grid connection point.
+    pub parent: Option<CircuitIndex>,
+    /// The most current that may flow on each phase.
+    pub limit: PerPhase<Current>,
+    /// The meter that measures all that flows through it, stations included.
+    pub meter: Option<MeterIndex>,
+    /// What everything but the stations is assumed to draw on each phase while there is no fresh reading. `None`: nothing is known,
+    /// so without a reading nothing may be given out beyond the fallbacks (with no meter at all: there is no other load).
+    pub unmeasured_load: Option<PerPhase<Current>>,
+    /// The largest difference between two phases that stations below may cause.
+    pub max_unbalance: Option<Current>,
+}
+
+/// What a station model can and cannot do, from `configs/chargers/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StationModel {
+    /// The model's name.
+    pub name: String,
+    /// How the station is made to fall back by itself.
+    pub lease: LeaseForm,
+    /// How long the lease lasts from its last renewal.
+    pub lease_ms: u64,
+    /// How often it is renewed at least.
+    pub renew_ms: u64,
+    /// The stack level used for our profile.
+    pub stack_level: u32,
+    /// How long after an accepted change the car may still draw the old current.
+    pub reaction_ms: u64,
+    /// The smallest step of a limit.
+    pub step: Current,
+    /// How often the station is asked to send meter values.
+    pub meter_interval_ms: u64,
+}
+
+impl Default for StationModel {
+    fn default() -> Self {
+        Self {
+            name: "generic".to_owned(),
+            lease: LeaseForm::TxDefaultProfile,
+            lease_ms: 120_000,
+            renew_ms: 30_000,
+            stack_level: 0,
+            reaction_ms: 5_000,
+            step: Current::from_ma(100),
+            meter_interval_ms: 10_000,
+        }
+    }
+}
+
+/// How a station's limit is made to decay when nobody renews it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseForm {
+    /// One `TxDefaultProfile` per EVSE, kind Absolute, that starts in the past and steps to the fallback by itself.
+    TxDefaultProfile,
+    /// None works: the station counts at its maximum whenever it is silent.
+    None,
+}
+
+/// A charging station. Currents are per phase and per EVSE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// Its OCPP identity.
+    pub id: StationId,
+    /// The circuit that feeds it.
+    pub circuit: CircuitIndex,
+    /// What the model can do.
+    pub model: StationModel,
+    /// How its terminals are wired.
+    pub wiring: Wiring,
+    /// The most an EVSE can draw.
+    pub max: Current,
+    /// The least an EVSE can offer; below it is a pause.
+    pub min: Current,
+    /// What an EVSE may draw when the station has lost the controller.
+    pub fallback: Current,
+    /// How many EVSEs (connectors for OCPP 1.6) it has.
+    pub evse_count: usize,
+    /// Higher goes first when not everybody can be served.
+    pub priority: i32,
+    /// The share in a max-min fair allocation, 1 to 1000.
+    pub weight: u32,
+    /// The SHA-256-free plain password for HTTP basic authentication (security profile 1), if one is demanded.
+    pub password: Option<Secret>,
+}
+
+/// A password. It does not print.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Keeps `bytes` secret.
+    #[must_use]
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the one place that compares or sends them.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// One place at a station where one car can charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evse {
+    /// Its station.
+    pub station: StationIndex,
+    /// Its number at the station, from 1 (connectorId for OCPP 1.6, evseId for OCPP 2.x).
+    pub number: u32,
+    /// The circuit that feeds it.
+    pub circuit: CircuitIndex,
+}
+
+/// An energy meter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meter {
+    /// Its name.
+    pub id: MeterId,
+    /// From this age on a reading is not used any more.
+    pub stale_after_ms: u64,
+}
+
+/// What an inverter is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InverterRole {
+    /// Solar panels.
+    Pv,
+    /// A battery.
+    Battery,
+    /// Both.
+    Hybrid,
+}
+
+/// An inverter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inverter {
+    /// Its name.
+    pub id: InverterId,
+    /// What it is connected to.
+    pub role: InverterRole,
+    /// The circuit it feeds.
+    pub circuit: CircuitIndex,
+    /// From this age on a reading is not used any more.
+    pub stale_after_ms: u64,
+}
+
+/// The whole site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    site: SiteId,
+    voltage: Voltage,
+    circuits: Vec<Circuit>,
+    stations: Vec<Station>,
+    evses: Vec<Evse>,
+    first_evse: Vec<usize>,
+    meters: Vec<Meter>,
+    inverters: Vec<Inverter>,
+}
+
+/// Why a topology was refused. The configuration checks the same with positions; this is the engine's own guard.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    /// There is no circuit, or the first one has a parent.
+    #[error("the first circuit must be the grid connection point, without a parent")]
+    NoRoot,
+    /// A circuit's parent does not stand before it.
+    #[error("circuit {0}: its parent must stand before it")]
+    ParentAfterChild(CircuitId),
+    /// An index points outside.
+    #[error("{0} refers to something that does not exist")]
+    Dangling(String),
+    /// A limit or current is negative or out of order.
+    #[error("{0}: currents must be 0 ≤ fallback ≤ maximum, 0 < minimum ≤ maximum, and limits at least 0")]
+    Currents(String),
+}
+
+impl Topology {
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// The first fault found.
+    pub fn new(
+        site: SiteId,
+        voltage: Voltage,
+        circuits: Vec<Circuit>,
+        stations: Vec<Station>,
+        devices: (Vec<Meter>, Vec<Inverter>),
+    ) -> Result<Self, TopologyError> {
+        let (meters, inverters) = devices;
+        check_circuits(&circuits, meters.len())?;
+        for station in &stations {
+            check_station(station, circuits.len())?;
+        }
+        if let Some(inverter) = inverters.iter().find(|inverter| inverter.circuit.0 >= circuits.len()) {
+            return Err(TopologyError::Dangling(inverter.id.to_string()));
+        }
+        let mut evses = Vec::new();
+        let mut first_evse = Vec::new();
+        for (index, station) in stations.iter().enumerate() {
+            first_evse.push(evses.len());
+            for number in (1..).take(station.evse_count) {
+                evses.push(Evse { station: StationIndex(index), number, circuit: station.circuit });
+            }
+        }
+        Ok(Self { site, voltage, circuits, stations, evses, first_evse, meters, inverters })
+    }
+
+    /// The site's name.
+    #[must_use]
+    pub const fn site(&self) -> &SiteId {
+        &self.site
+    }
+
+    /// The nominal voltage from phase to neutral.
+    #[must_use]
+    pub const fn voltage(&self) -> Voltage {
+        self.voltage
+    }
+
+    /// All circuits, parents before children; the grid connection point is the first.
+    #[must_use]
+    pub fn circuits(&self) -> &[Circuit] {
+        &self.circuits
+    }
+
+    /// One circuit.
+    #[must_use]
+    pub fn circuit(&self, index: CircuitIndex) -> &Circuit {
+        &self.circuits[index.0]
+    }
+
+    /// The circuit and those that feed it, up to the grid connection point.
+    pub fn path_to_grid(&self, from: CircuitIndex) -> impl Iterator<Item = CircuitIndex> {
+        std::iter::successors(Some(from), |index| self.circuit(*index).parent)
+    }
+
+    /// All stations.
+    #[must_use]
+    pub fn stations(&self) -> &[Station] {
+        &self.stations
+    }
+
+    /// One station.
+    #[must_use]
+    pub fn station(&self, index: StationIndex) -> &Station {
+        &self.stations[index.0]
+    }
+
+    /// The station with that identity.
+    #[must_use]
+    pub fn find_station(&self, id: &StationId) -> Option<StationIndex> {
+        self.stations.iter().position(|station| station.id == *id).map(StationIndex)
+    }
+
+    /// The circuit with that name.
+    #[must_use]
+    pub fn find_circuit(&self, id: &CircuitId) -> Option<CircuitIndex> {
+        self.circuits.iter().position(|circuit| circuit.id == *id).map(CircuitIndex)
+    }
+
+    /// All EVSEs, in the order of their stations.
+    #[must_use]
+    pub fn evses(&self) -> &[Evse] {
+        &self.evses
+    }
+
+    /// One EVSE.
+    #[must_use]
+    pub fn evse(&self, index: EvseIndex) -> Evse {
+        self.evses[index.0]
+    }
+
+    /// The EVSEs of a station, in order.
+    pub fn evses_of(&self, station: StationIndex) -> impl Iterator<Item = EvseIndex> + use<> {
+        let first = self.first_evse[station.0];
+        (first..first + self.stations[station.0].evse_count).map(EvseIndex)
+    }
+
+    /// The EVSE with that number at a station. 0 and unknown numbers give `None`.
+    #[must_use]
+    pub fn find_evse(&self, station: StationIndex, number: u32) -> Option<EvseIndex> {
+        self.evses_of(station).find(|index| self.evse(*index).number == number)
+    }
+
+    /// All meters.
+    #[must_use]
+    pub fn meters(&self) -> &[Meter] {
+        &self.meters
+    }
+
+    /// All inverters.
+    #[must_use]
+    pub fn inverters(&self) -> &[Inverter] {
+        &self.inverters
+    }
+}
+
+fn check_circuits(circuits: &[Circuit], meters: usize) -> Result<(), TopologyError> {
+    if circuits.first().is_none_or(|root| root.parent.is_some()) {
+        return Err(TopologyError::NoRoot);
+    }
+    for (index, circuit) in circuits.iter().enumerate().skip(1) {
+        if circuit.parent.is_none_or(|parent| parent.0 >= index) {
+            return Err(TopologyError::ParentAfterChild(circuit.id.clone()));
+        }
+    }
+    for circuit in circuits {
+        if circuit.meter.is_some_and(|meter| meter.0 >= meters) {
+            return Err(TopologyError::Dangling(circuit.id.to_string()));
+        }
+        if circuit.limit.min() < Current::ZERO {
+            return Err(TopologyError::Currents(circuit.id.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn check_station(station: &Station, circuits: usize) -> Result<(), TopologyError> {
+    if station.circuit.0 >= circuits {
+        return Err(TopologyError::Dangling(station.id.to_string()));
+    }
+    let zero = Current::ZERO;
+    let ordered = station.min > zero && station.min <= station.max;
+    if !ordered || station.fallback < zero || station.fallback > station.max {
+        return Err(TopologyError::Currents(station.id.to_string()));
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! What goes into the site's state machine and what comes out of it.
+
+use crate::engine::model::command::{Command, CommandOutcome};
+use crate::engine::model::exchange::OcppVersion;
+use crate::engine::model::ids::{ConnectionId, RequestId, Sequence};
+use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
+use crate::engine::model::record::Record;
+use crate::engine::model::topology::{InverterIndex, MeterIndex, StationIndex};
+use crate::engine::time::Mono;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// 200 ms have passed. Only a tick changes limits.
+    Tick,
+    /// A station's WebSocket was opened. It takes the place of an older one of the same station.
+    StationConnected {
+        /// Which station.
+        station: StationIndex,
+        /// The new connection.
+        connection: ConnectionId,
+        /// The OCPP version negotiated.
+        version: OcppVersion,
+    },
+    /// A station sent a text frame.
+    StationFrame {
+        /// Which station.
+        station: StationIndex,
+        /// On which connection.
+        connection: ConnectionId,
+        /// The frame's text.
+        text: String,
+    },
+    /// A station's WebSocket is gone.
+    StationDisconnected {
+        /// Which station.
+        station: StationIndex,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Why, as far as known.
+        reason: String,
+    },
+    /// A poll of a meter ended.
+    Meter {
+        /// Which meter.
+        meter: MeterIndex,
+        /// When the request went out: the reading is at least this new.
+        asked_at: Mono,
+        /// What it said.
+        result: Result<MeterReading, DeviceFault>,
+    },
+    /// A poll of an inverter ended.
+    Inverter {
+        /// Which inverter.
+        inverter: InverterIndex,
+        /// When the request went out.
+        asked_at: Mono,
+        /// What it said.
+        result: Result<InverterReading, DeviceFault>,
+    },
+    /// The journal has something to say.
+    Journal(JournalInput),
+    /// The cloud's broker has something to say.
+    Cloud(CloudInput),
+    /// A person or a script on site asks for something. It is answered by [`Output::Reply`].
+    Request {
+        /// The question's number.
+        request: RequestId,
+        /// What is asked.
+        command: Command,
+    },
+}
+
+/// What the journal says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JournalInput {
+    /// All records up to this one would survive a power cut.
+    Durable {
+        /// The last of them.
+        through: Sequence,
+    },
+    /// Records could not be written; they are kept and tried again.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// Writing works again.
+    Recovered,
+    /// The answer to [`Output::ReadRecords`].
+    Records {
+        /// The records in order. Empty: there are none from the one asked for.
+        records: Vec<Record>,
+    },
+}
+
+/// What the cloud's broker says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CloudInput {
+    /// A connection was made, and the command topic is subscribed.
+    Connected,
+    /// The connection is gone.
+    Disconnected {
+        /// Why.
+        error: String,
+    },
+    /// The broker has taken over an event (PUBACK with success).
+    Acknowledged {
+        /// Which record.
+        sequence: Sequence,
+    },
+    /// The broker refused an event, or said that nobody is subscribed.
+    NotTaken {
+        /// Which record.
+        sequence: Sequence,
+        /// Why.
+        reason: String,
+    },
+    /// A message on the command topic.
+    Message {
+        /// Its payload.
+        payload: Vec<u8>,
+        /// The MQTT 5 response topic, if the sender named one.
+        response_topic: Option<String>,
+        /// The MQTT 5 correlation data, if the sender named any.
+        correlation: Option<Vec<u8>>,
+    },
+}
+
+/// Something to be done by the shell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send a text frame to a station.
+    Frame {
+        /// Which station.
+        station: StationIndex,
+        /// On which connection; if it is gone, so is the frame.
+        connection: ConnectionId,
+        /// The frame's text.
+        text: String,
+    },
+    /// Close a station's WebSocket.
+    Close {
+        /// Which station.
+        station: StationIndex,
+        /// Which connection.
+        connection: ConnectionId,
+        /// Why, for the close frame and the log.
+        reason: String,
+    },
+    /// Append a record to the journal and say when it is durable.
+    Append(Record),
+    /// Store the folded state, so that a start need not fold from the first record.
+    Snapshot {
+        /// The last record that is folded in.
+        through: Sequence,
+        /// The state.
+        state: Vec<u8>,
+    },
+    /// Read durable records for sending.
+    ReadRecords {
+        /// The first one wanted.
+        from: Sequence,
+        /// How many at most.
+        limit: usize,
+    },
+    /// The cloud has everything up to this record: remember it, and delete what is no longer needed.
+    Acknowledged {
+        /// The last record the cloud has.
+        through: Sequence,
+    },
+    /// Publish to the cloud's broker.
+    Publish(Publication),
+    /// The answer to [`Input::Request`].
+    Reply {
+        /// Which question.
+        request: RequestId,
+        /// How it ended.
+        outcome: CommandOutcome,
+    },
+    /// Something a person reading the log should know. Edges, not levels.
+    Log {
+        /// How important it is.
+        level: LogLevel,
+        /// The sentence.
+        message: String,
+    },
+}
+
+/// How important a line of the log is. Error means that a promise was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For those who look for a fault in the protocol.
+    Debug,
+    /// Normal events.
+    Info,
+    /// Somebody should look at it.
+    Warn,
+    /// A promise was broken.
+    Error,
+}
+
+/// A message to the cloud's broker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// The topic.
+    pub topic: String,
+    /// The payload.
+    pub payload: String,
+    /// The content type (MQTT 5).
+    pub content_type: &'static str,
+    /// At least once (QoS 1) instead of at most once (QoS 0).
+    pub at_least_once: bool,
+    /// Kept by the broker for those who subscribe later.
+    pub retain: bool,
+    /// The record it carries: its acknowledgement is reported back.
+    pub sequence: Option<Sequence>,
+    /// The MQTT 5 correlation data of the request that it answers.
+    pub correlation: Option<Vec<u8>>,
+}

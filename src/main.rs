@@ -1,0 +1,3 @@
+//! The `siteward` binary.
+
+fn main() {}

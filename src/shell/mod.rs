@@ -1,0 +1,3 @@
+//! All input and output: tokio lives here and nowhere else.
+
+pub mod clock;
