@@ -7,6 +7,7 @@
 pub mod building;
 pub mod car;
 pub mod cloud;
+pub mod demo;
 pub mod meter;
 pub mod net;
 pub mod pv;

@@ -2,6 +2,9 @@
 
 pub mod broker;
 pub mod clock;
+pub mod cloud;
+pub mod devices;
 pub mod modbus;
 pub mod process;
 pub mod pty;
+pub mod station;
