@@ -58,6 +58,10 @@ impl Recipe {
             None => Command::new(&self.program),
         };
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // Whoever started us may be a systemd unit; the child is not: its log goes where we say, and it has nobody to notify.
+        for variable in ["JOURNAL_STREAM", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            command.env_remove(variable);
+        }
         // A group of its own: Ctrl-C at the terminal reaches us alone, and we stop the children in order.
         command.process_group(0);
         let child = command.spawn().map_err(|error| name(&self.program, &error))?;

@@ -122,6 +122,7 @@ class Station16(ChargePoint16):
     def setup(self, options, profiles, meter):
         self.options, self.profiles, self.meter = options, profiles, meter
         self.transaction = None
+        self.begun = False
         return self
 
     @on("SetChargingProfile")
@@ -190,6 +191,7 @@ class Station16(ChargePoint16):
             )
         )
         self.transaction = answer.transaction_id
+        self.begun = True
         tell("started", transaction=str(self.transaction), meter_start=int(self.meter.energy_wh))
         await self.status("Charging")
 
@@ -227,6 +229,7 @@ class Station201(ChargePoint201):
     def setup(self, options, profiles, meter):
         self.options, self.profiles, self.meter = options, profiles, meter
         self.transaction = None
+        self.begun = False
         self.number = 0
         return self
 
@@ -319,6 +322,7 @@ class Station201(ChargePoint201):
         if answer.id_token_info["status"] != "Accepted":
             return
         self.transaction = str(uuid.uuid4())
+        self.begun = True
         self.number = 0
         await self.event("Started", "Authorized", chargingState="Charging")
         tell("started", transaction=self.transaction, meter_start=int(self.meter.energy_wh))
@@ -354,54 +358,60 @@ async def reports(station):
 
 async def commands(station, reader):
     """Carries out the lines of standard input. Ends at `quit` or at the end of the input: nobody is there any more."""
-    while True:
-        line = await reader.readline()
+    frames = {
+        "garbage": "this is not JSON {",
+        "unknown": '[2,"unknown-1","MakeCoffee",{"sugar":2}]',
+        "oversized": '[2,"big-1","DataTransfer",{"vendorId":"x","data":"' + "x" * 3_000_000 + '"}]',
+    }
+    while line := await reader.readline():
         command = line.decode().strip()
-        if command in ("quit", ""):
-            if not line or command == "quit":
-                return
-        elif command == "stop":
+        if command == "quit":
+            return
+        if command == "stop":
             await station.end()
-        elif command == "garbage":
-            await station._connection.send("this is not JSON {")
-            tell("sent", what=command)
-        elif command == "unknown":
-            await station._connection.send('[2,"unknown-1","MakeCoffee",{"sugar":2}]')
-            tell("sent", what=command)
-        elif command == "oversized":
-            await station._connection.send('[2,"big-1","DataTransfer",{"vendorId":"x","data":"' + "x" * 3_000_000 + '"}]')
+        elif command in frames:
+            try:
+                await station._connection.send(frames[command])
+            except websockets.WebSocketException:
+                # The other side closes while a frame that is too large is still being sent.
+                pass
             tell("sent", what=command)
 
 
-async def connected(socket, station, first, reader):
-    """One connection: returns False when it is time to exit."""
+async def connected(socket, station):
+    """One connection; returns or raises when it has ended."""
     station._connection = socket
-    receiving = asyncio.create_task(station.start())
-    working = None
-    listening = asyncio.create_task(commands(station, reader))
+
+    async def work():
+        await station.boot()
+        if not station.begun:
+            await station.begin()
+        tell("ready")
+        await reports(station)
+
+    tasks = {asyncio.create_task(station.start()), asyncio.create_task(work())}
     try:
-
-        async def work():
-            await station.boot()
-            if first:
-                await station.begin()
-            tell("ready")
-            await reports(station)
-
-        working = asyncio.create_task(work())
-        done, _ = await asyncio.wait({receiving, working, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if listening in done:
-            listening.result()
-            return False
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            error = task.exception()
-            if error is not None:
-                raise error
-        return True
+            task.result()
     finally:
-        for task in (receiving, working, listening):
-            if task is not None:
-                task.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def connections(station, options):
+    """Connects again and again. There is one transaction: it begins with the first connection on which it may."""
+    while True:
+        try:
+            async with websockets.connect(
+                f"{options.url}/{options.id}", subprotocols=[f"ocpp{options.version}"], close_timeout=1
+            ) as socket:
+                tell("connected", subprotocol=socket.subprotocol)
+                await connected(socket, station)
+        except (OSError, websockets.WebSocketException, asyncio.TimeoutError, OCPPError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            tell("disconnected", error=f"{type(error).__name__}: {error}", status=status)
+        await asyncio.sleep(0.2)
 
 
 async def main():
@@ -420,23 +430,15 @@ async def main():
     # A waiting time-out of the package's default 30 s would outlive the tests' patience.
     station = kind(options.id, None, response_timeout=10)
     station.setup(options, Profiles(options.phases, options.wants), Meter(options.wants))
-    enforcing = asyncio.create_task(physics(station))
-    first = True
-    while not enforcing.done():
-        try:
-            async with websockets.connect(
-                f"{options.url}/{options.id}", subprotocols=[f"ocpp{options.version}"], close_timeout=1
-            ) as socket:
-                tell("connected", subprotocol=socket.subprotocol)
-                if not await connected(socket, station, first, reader):
-                    return
-                first = first and station.transaction is None
-        except (OSError, websockets.WebSocketException, asyncio.TimeoutError, OCPPError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            tell("disconnected", error=f"{type(error).__name__}: {error}", status=status)
-            first = first and station.transaction is None
-        await asyncio.sleep(0.2)
-    enforcing.result()
+    tasks = [
+        asyncio.create_task(work)
+        for work in (commands(station, reader), physics(station), connections(station, options))
+    ]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    for task in tasks:
+        task.cancel()
 
 
 asyncio.run(main())
