@@ -1,0 +1,355 @@
+//! One WebSocket connection of a station: which CALLs are open in which direction, and what waits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::Value;
+
+use super::frame::{self, BadFrame, ErrorCode, Frame, IdJson, MAX_FRAME_BYTES, cut};
+use super::lenient::{Notes, Refusal};
+use super::outgoing::{Outgoing, Verdict};
+use super::{v16, v201};
+use crate::engine::model::exchange::{OcppVersion, StationAnswer, StationCall, StationReply, StationRequest};
+use crate::engine::time::{Mono, Now};
+
+/// How long a station may take for an answer, in ms. Usual for OCPP-J, and shorter than any lease.
+pub const CALL_TIMEOUT_MS: u64 = 30_000;
+
+/// How many CALLs of the station may wait for their answers. The standard allows one (OCPP-J 1.6 §4.1.1); answers to transaction messages wait
+/// for the disk, and a station that empties its offline queue without waiting must not lose what it sent. Beyond that it gets an error and
+/// sends again later.
+pub const MAX_OPEN_CALLS: usize = 32;
+
+/// How many CALLs to the station wait in the queue of each priority. The station takes them one at a time, so that 32 are up to a quarter of
+/// an hour of time-outs; a queue for each priority, so that scripts cannot keep a cut of current out.
+pub const MAX_QUEUED_CALLS: usize = 32;
+
+/// How many frames in a row may be unusable before the connection is closed: such a station is lost until it connects anew.
+pub const MAX_FAULTS_IN_A_ROW: u32 = 20;
+
+/// How many ids of CALLs that ran out of time are remembered, to know a late answer from a wrong one.
+const MAX_LATE_IDS: usize = 8;
+
+/// The longest text of a fault, in characters: it goes to the log.
+const MAX_FAULT_CHARS: usize = 500;
+
+/// The name of an open CALL of the station until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallToken(u64);
+
+/// The caller's own name for a CALL to the station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallKey(pub u64);
+
+/// Which of the waiting CALLs to the station goes first. Within one priority they keep their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Cuts of current.
+    Urgent,
+    /// Raises, starts and stops, what people ask for.
+    Normal,
+    /// Renewals with time to spare, inventory.
+    Background,
+}
+
+/// Something that the session has to tell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionEvent {
+    /// The station sent a CALL. It must be answered by [`Session::answer`] or [`Session::refuse`].
+    Request {
+        /// Its name.
+        token: CallToken,
+        /// What it says.
+        request: StationRequest,
+    },
+    /// A CALL to the station is done with. Each key given to [`Session::call`] comes back exactly once, here or from [`Session::end`].
+    Reply {
+        /// Which CALL.
+        key: CallKey,
+        /// How it went.
+        reply: StationReply,
+    },
+    /// The station sent something unusable, or a part of a message was dropped.
+    Fault {
+        /// What was wrong, for the log.
+        message: String,
+    },
+}
+
+/// What a session wants to be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SessionOutput {
+    /// Text frames to send, in order.
+    pub frames: Vec<String>,
+    /// What happened, in order.
+    pub events: Vec<SessionEvent>,
+    /// Close the connection, for this reason.
+    pub close: Option<String>,
+}
+
+impl SessionOutput {
+    fn fault(&mut self, message: &str) {
+        self.events.push(SessionEvent::Fault { message: cut(message, MAX_FAULT_CHARS).to_owned() });
+    }
+
+    fn reply(&mut self, key: CallKey, reply: StationReply) {
+        self.events.push(SessionEvent::Reply { key, reply });
+    }
+}
+
+/// A CALL of the station that waits for its answer.
+#[derive(Debug)]
+struct OpenCall {
+    id: IdJson,
+    action: String,
+}
+
+/// The CALL to the station that waits for its answer.
+#[derive(Debug)]
+struct ActiveCall {
+    key: CallKey,
+    id: String,
+    action: String,
+    verdict: Verdict,
+    deadline: Mono,
+}
+
+/// The OCPP-J session of one WebSocket connection.
+#[derive(Debug)]
+pub struct Session {
+    version: OcppVersion,
+    seed: u64,
+    calls_made: u64,
+    calls_taken: u64,
+    open: BTreeMap<CallToken, OpenCall>,
+    active: Option<ActiveCall>,
+    queues: BTreeMap<Priority, VecDeque<(CallKey, Outgoing)>>,
+    late_ids: VecDeque<String>,
+    faults_in_a_row: u32,
+    closing: bool,
+}
+
+impl Session {
+    /// A session on a new connection. `seed` is the prefix of our message ids and must be another one for each connection, so that a late
+    /// answer on a new connection is known as such.
+    #[must_use]
+    pub fn new(version: OcppVersion, seed: u64) -> Self {
+        Self {
+            version,
+            seed,
+            calls_made: 0,
+            calls_taken: 0,
+            open: BTreeMap::new(),
+            active: None,
+            queues: BTreeMap::new(),
+            late_ids: VecDeque::new(),
+            faults_in_a_row: 0,
+            closing: false,
+        }
+    }
+
+    /// The OCPP version of the connection.
+    #[must_use]
+    pub const fn version(&self) -> OcppVersion {
+        self.version
+    }
+
+    /// How many CALLs to the station wait, the one that is being answered among them.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queues.values().map(VecDeque::len).sum::<usize>() + usize::from(self.active.is_some())
+    }
+
+    /// Takes in a text frame of the station. What is unusable becomes a [`SessionEvent::Fault`], and a CALLERROR where there is somebody to
+    /// answer. After `close` has been set, frames are ignored.
+    pub fn receive(&mut self, text: &str, now: Now, out: &mut SessionOutput) {
+        if self.closing {
+            return;
+        }
+        if text.len() > MAX_FRAME_BYTES {
+            let message = format!("a frame of {} bytes is longer than the {MAX_FRAME_BYTES} allowed", text.len());
+            out.fault(&message);
+            self.close(message, out);
+            return;
+        }
+        match frame::parse(text, self.version) {
+            Ok(Frame::Call { id, action, payload }) => self.take_call(OpenCall { id, action }, payload, now, out),
+            Ok(Frame::Result { id, payload }) => self.take_reply(&id, now.mono, out, |verdict| verdict.judge(payload)),
+            Ok(Frame::Error { id, code, description }) => {
+                self.take_reply(&id, now.mono, out, |_| StationReply::Error { code, description });
+            }
+            Err(BadFrame { text, answer }) => {
+                if let Some((id, code)) = answer {
+                    out.frames.push(frame::write_error(&id, code, &text, self.version));
+                }
+                self.count_fault(&text, out);
+            }
+        }
+    }
+
+    /// Answers an open CALL of the station. An answer that does not belong to its action is a mistake of ours: the station gets an
+    /// `InternalError`, and a fault is told.
+    pub fn answer(&mut self, token: CallToken, answer: &StationAnswer, out: &mut SessionOutput) {
+        let Some(open) = self.take_open(token, out) else { return };
+        let payload = match self.version {
+            OcppVersion::V16 => v16::answer(&open.action, answer),
+            OcppVersion::V201 => v201::answer(&open.action, answer),
+        };
+        match payload {
+            Ok(payload) => out.frames.push(frame::write_result(&open.id, &payload)),
+            Err(problem) => {
+                out.frames.push(frame::write_error(&open.id, ErrorCode::InternalError, &problem, self.version));
+                out.fault(&problem);
+            }
+        }
+    }
+
+    /// Answers an open CALL of the station with a CALLERROR. The description is cut at 255 characters.
+    pub fn refuse(&mut self, token: CallToken, code: ErrorCode, description: &str, out: &mut SessionOutput) {
+        if let Some(open) = self.take_open(token, out) {
+            out.frames.push(frame::write_error(&open.id, code, description, self.version));
+        }
+    }
+
+    /// Sends a CALL to the station, at once or when it is its turn. What the version's schema cannot express, and what finds the queue of its
+    /// priority full (code `QueueFull`), is answered at once by a [`StationReply::Error`].
+    pub fn call(&mut self, key: CallKey, call: StationCall, priority: Priority, now: Mono, out: &mut SessionOutput) {
+        let outgoing = match self.version {
+            OcppVersion::V16 => v16::call(&call),
+            OcppVersion::V201 => v201::call(&call),
+        };
+        let outgoing = match outgoing {
+            Ok(outgoing) => outgoing,
+            Err(Refusal { code, text }) => {
+                let code = code.as_str(self.version).to_owned();
+                out.reply(key, StationReply::Error { code, description: text });
+                return;
+            }
+        };
+        let queue = self.queues.entry(priority).or_default();
+        if queue.len() >= MAX_QUEUED_CALLS {
+            let description = format!("{MAX_QUEUED_CALLS} calls of this priority wait for the station already");
+            out.reply(key, StationReply::Error { code: "QueueFull".to_owned(), description });
+            return;
+        }
+        queue.push_back((key, outgoing));
+        self.send_next(now, out);
+    }
+
+    /// Ends the CALL to the station that has run out of time, and sends the next one.
+    pub fn tick(&mut self, now: Mono, out: &mut SessionOutput) {
+        if let Some(active) = self.active.take_if(|active| active.deadline <= now) {
+            out.reply(active.key, StationReply::Timeout);
+            if self.late_ids.len() == MAX_LATE_IDS {
+                self.late_ids.pop_front();
+            }
+            self.late_ids.push_back(active.id);
+        }
+        self.send_next(now, out);
+    }
+
+    /// Ends the session: all CALLs to the station that are open or wait end as [`StationReply::Disconnected`], in the order in which they
+    /// would have been sent. Open CALLs of the station are forgotten; it will send them again.
+    pub fn end(&mut self) -> Vec<(CallKey, StationReply)> {
+        self.closing = true;
+        self.open.clear();
+        let active = self.active.take().map(|active| active.key);
+        let queued = std::mem::take(&mut self.queues).into_values().flatten().map(|(key, _)| key);
+        active.into_iter().chain(queued).map(|key| (key, StationReply::Disconnected)).collect()
+    }
+
+    fn take_call(&mut self, call: OpenCall, payload: &str, now: Now, out: &mut SessionOutput) {
+        let mut notes = Notes::default();
+        let request = match serde_json::from_str::<Value>(payload) {
+            Ok(value) => match self.version {
+                OcppVersion::V16 => v16::request(&call.action, &value, now.utc, &mut notes),
+                OcppVersion::V201 => v201::request(&call.action, &value, now.utc, &mut notes),
+            },
+            Err(error) => Err(Refusal::new(ErrorCode::FormatViolation, format!("the payload cannot be read: {error}"))),
+        };
+        let request = if self.open.len() >= MAX_OPEN_CALLS {
+            let text = format!("{MAX_OPEN_CALLS} calls wait for an answer already, send this one again later");
+            Err(Refusal::new(ErrorCode::GenericError, text))
+        } else {
+            request
+        };
+        match request {
+            Ok(request) => {
+                self.faults_in_a_row = 0;
+                if let Some(dropped) = notes.summary() {
+                    out.fault(&format!("{}: {dropped}", call.action));
+                }
+                self.calls_taken += 1;
+                let token = CallToken(self.calls_taken);
+                self.open.insert(token, call);
+                out.events.push(SessionEvent::Request { token, request });
+            }
+            Err(Refusal { code, text }) => {
+                out.frames.push(frame::write_error(&call.id, code, &text, self.version));
+                let message = format!("{}: {text}", cut(&call.action, 50));
+                if matches!(code, ErrorCode::NotImplemented | ErrorCode::NotSupported) {
+                    // A vendor's own action is well-formed; it says nothing about the connection.
+                    out.fault(&message);
+                } else {
+                    self.count_fault(&message, out);
+                }
+            }
+        }
+    }
+
+    fn take_reply(
+        &mut self,
+        id: &str,
+        now: Mono,
+        out: &mut SessionOutput,
+        judge: impl FnOnce(Verdict) -> StationReply,
+    ) {
+        if let Some(active) = self.active.take_if(|active| active.id == id) {
+            self.faults_in_a_row = 0;
+            let reply = judge(active.verdict);
+            if let StationReply::Error { code, description } = &reply {
+                out.fault(&format!("{} was answered {code}: {description}", active.action));
+            }
+            out.reply(active.key, reply);
+            self.send_next(now, out);
+        } else if let Some(late) = self.late_ids.iter().position(|late| late == id) {
+            self.late_ids.remove(late);
+            out.fault(&format!("the answer to {id} came after its time-out and is ignored"));
+        } else {
+            self.count_fault(&format!("the answer to {} was not asked for", cut(id, 50)), out);
+        }
+    }
+
+    fn take_open(&mut self, token: CallToken, out: &mut SessionOutput) -> Option<OpenCall> {
+        let open = self.open.remove(&token);
+        if open.is_none() && !self.closing {
+            out.fault(&format!("the call {} of the station is not open", token.0));
+        }
+        open
+    }
+
+    fn send_next(&mut self, now: Mono, out: &mut SessionOutput) {
+        if self.active.is_some() || self.closing {
+            return;
+        }
+        let Some((key, outgoing)) = self.queues.values_mut().find_map(VecDeque::pop_front) else { return };
+        self.calls_made += 1;
+        // Two numbers in hexadecimal: at most 33 of the 36 characters allowed.
+        let id = format!("{:x}-{:x}", self.seed, self.calls_made);
+        out.frames.push(frame::write_call(&id, &outgoing.action, &outgoing.payload));
+        let Outgoing { action, payload: _, verdict } = outgoing;
+        self.active = Some(ActiveCall { key, id, action, verdict, deadline: now.plus_ms(CALL_TIMEOUT_MS) });
+    }
+
+    fn count_fault(&mut self, message: &str, out: &mut SessionOutput) {
+        out.fault(message);
+        self.faults_in_a_row += 1;
+        if self.faults_in_a_row > MAX_FAULTS_IN_A_ROW {
+            self.close(format!("more than {MAX_FAULTS_IN_A_ROW} unusable messages in a row"), out);
+        }
+    }
+
+    fn close(&mut self, reason: String, out: &mut SessionOutput) {
+        self.closing = true;
+        out.close = Some(reason);
+    }
+}
