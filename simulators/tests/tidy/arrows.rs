@@ -1,4 +1,4 @@
-//! Which module may name which, and where packages may be named.
+//! Which module may name which, and where packages may be named. Tests may use what they need.
 
 use crate::Finding;
 use crate::source::{NamedPath, Source};
@@ -99,7 +99,7 @@ pub(crate) fn check_layers(source: &Source) -> Vec<Finding> {
     let is_outside = SIMULATORS_OUTSIDE.iter().any(|outside| is_within(&module, outside));
     let layers: Vec<&Layer> = LAYERS.iter().filter(|layer| is_within(&module, layer.from) && !is_outside).collect();
     let mut findings = Vec::new();
-    for NamedPath { parts, line } in source.paths() {
+    for NamedPath { parts, line } in source.production_paths() {
         let path = parts.join("::");
         for layer in &layers {
             if let Some(to) = layer.to.iter().find(|to| is_within(&path, to)) {
@@ -115,16 +115,15 @@ pub(crate) fn check_layers(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Packages that are named outside of their place. Tests may use what they need.
+/// Packages that are named outside of their place.
 pub(crate) fn check_packages(source: &Source) -> Vec<Finding> {
     let module = format!("{}::", source.module.join("::"));
     let is_entry = matches!(source.path.as_str(), "src/main.rs" | "simulators/src/main.rs");
     if source.module.is_empty() || is_entry {
         return Vec::new();
     }
-    let production = source.paths().into_iter().filter(|path| path.line <= source.production_lines);
     let mut findings = Vec::new();
-    for NamedPath { parts, line } in production {
+    for NamedPath { parts, line } in source.production_paths() {
         let package = PACKAGES.iter().find(|package| parts[0] == package.package);
         let Some(Package { package, places }) = package else { continue };
         if !places.iter().any(|place| module.starts_with(place)) {

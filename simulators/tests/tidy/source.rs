@@ -50,6 +50,11 @@ impl Source {
         paths
     }
 
+    /// The paths outside of tests.
+    pub(crate) fn production_paths(&self) -> Vec<NamedPath> {
+        self.paths().into_iter().filter(|path| path.line <= self.production_lines).collect()
+    }
+
     fn absolute(&self, path: &NamedPath) -> Vec<String> {
         let mut base = self.module.clone();
         if path.line > self.production_lines {
