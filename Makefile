@@ -1,6 +1,6 @@
 # Everything that is done with this repository, by name. `make help` lists it.
 #
-# Needs Rust (https://rustup.rs) and, on Debian, nothing else: each target installs the packages that it lacks
+# Needs Rust (https://rustup.rs) and, on Debian, nothing else but make itself: each target installs the packages that it lacks
 # with apt, through sudo when not root.
 
 SHELL := /bin/bash
