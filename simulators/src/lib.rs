@@ -7,7 +7,10 @@
 pub mod building;
 pub mod car;
 pub mod cloud;
+pub mod faults;
 pub mod meter;
+pub mod oracle;
 pub mod pv;
 pub mod rng;
 pub mod station;
+pub mod world;
