@@ -1,4 +1,4 @@
-//! Siteward: the site controller for EV charging.
+#![doc = include_str!("README.md")]
 
 pub mod cli;
 pub mod config;
