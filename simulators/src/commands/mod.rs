@@ -5,6 +5,7 @@ mod demo;
 mod device;
 mod duration;
 mod station;
+mod world;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -38,6 +39,8 @@ enum Command {
     },
     /// A cloud: takes a site's events, acknowledges them, asks for what is missing
     Cloud(cloud::Arguments),
+    /// A site in virtual time with faults, watched by an oracle; fails if an invariant was violated
+    World(world::Arguments),
     /// Runs a program that is killed when its parent dies
     #[command(hide = true)]
     Leash {
@@ -57,6 +60,7 @@ impl Cli {
             Command::Pv(arguments) => on_runtime(arguments.run()),
             Command::Broker { listen } => broker::serve(listen).map(|()| true),
             Command::Cloud(arguments) => on_runtime(arguments.run()),
+            Command::World(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),
         }
     }
