@@ -5,15 +5,13 @@ use siteward_sim::world::{WorldOptions, run_world};
 
 use super::say;
 
-const DAY_MS: u64 = 86_400_000;
-
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Decides everything that happens; the same seed gives the same trace
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How long, in virtual days
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3650))]
     days: u64,
     /// How many stations
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
@@ -22,12 +20,7 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> Result<bool, String> {
-        let options = WorldOptions {
-            seed: self.seed,
-            duration_ms: self.days * DAY_MS,
-            stations: usize::from(self.stations),
-            ..WorldOptions::default()
-        };
+        let options = WorldOptions::long(self.seed, self.days, usize::from(self.stations));
         let report = run_world(options)?;
         say(&report.to_string());
         Ok(report.violated == 0)
