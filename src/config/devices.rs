@@ -7,7 +7,7 @@ use super::problem::Document;
 use super::reader::{At, nearest};
 
 /// The device maps that are built in.
-const BUILT_IN_MAPS: [&str; 3] = ["abb-b23", "eastron-sdm630", "sunspec"];
+const BUILT_IN_MAPS: [&str; 5] = ["abb-b23", "eastron-sdm630", "eastron-sdm72", "generic-meter", "sunspec"];
 
 /// A device map's text and the file that it came from; `None`: built in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

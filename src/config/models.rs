@@ -93,7 +93,7 @@ impl<'p> Models<'p> {
 fn unknown_model(name: &str) -> String {
     let names = BUILT_IN.map(|(known, _)| known);
     let remedy = nearest(name, names.into_iter())
-        .map_or_else(|| format!("built in are: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
+        .map_or_else(|| format!("built in are: {}.", names.join(", ")), |near| format!("did you mean {near:?}?"));
     format!("model {name:?} is not known; {remedy} Your own goes into chargers/{name}.toml beside site.toml")
 }
 
