@@ -1,3 +1,4 @@
 //! All input and output: tokio lives here and nowhere else.
 
+pub mod bus;
 pub mod clock;

@@ -1,1 +1,25 @@
-//! (to come)
+//! The CSMS side of OCPP-J without I/O: text frames in, [`StationRequest`](crate::engine::model::exchange::StationRequest)s out, and the
+//! way back.
+//!
+//! [`Session`] is one WebSocket connection. It keeps the rules of the RPC layer (one open CALL to the station, time-outs, CALLERRORs); `v16`
+//! and `v201` translate payloads; `lenient` and `meter` read what real stations send; `profile` makes the decaying lease.
+//!
+//! What comes in is read field by field from JSON and not through the wire structs of `rust_ocpp`: one unknown enumeration value or one
+//! number in place of a string makes those refuse the whole message, and a transaction message must not be lost to a bad optional field.
+//! What goes out is built from those structs wherever they can write what the schema asks for.
+
+mod frame;
+mod lenient;
+mod meter;
+mod outgoing;
+mod profile;
+mod session;
+mod v16;
+mod v201;
+
+pub use frame::{ErrorCode, MAX_FRAME_BYTES};
+pub use profile::{LEASE_LEAD_MS, Lease, LeasePeriod, PROFILE_ID_BASE};
+pub use session::{
+    CALL_TIMEOUT_MS, CallKey, CallToken, MAX_FAULTS_IN_A_ROW, MAX_OPEN_CALLS, MAX_QUEUED_CALLS, Priority, Session,
+    SessionEvent, SessionOutput,
+};

@@ -1,14 +1,111 @@
 //! The durable state of the site: the fold of its records.
+//!
+//! Nothing but records changes it, so a restart that folds the same records has the same state.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::model::ids::Sequence;
-use crate::engine::model::record::Record;
+use crate::engine::model::alarm::{Alarm, AlarmKey};
+use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
+use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
+use crate::engine::time::Utc;
+use crate::engine::units::{Current, Energy};
+
+/// How many ended transactions are remembered for each station, to know a resent Start or Stop again. A station sends its queue in
+/// order, so it cannot be further behind than its own queue is long.
+const REMEMBERED_ENDS: usize = 64;
+
+/// How many 2.x events of a transaction are remembered to know a resent one again.
+const REMEMBERED_EVENTS: usize = 32;
+
+/// How many answered commands are remembered, so that one that comes again is not carried out again.
+const REMEMBERED_COMMANDS: usize = 256;
 
 /// What has to be known again after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     last: Sequence,
+    next_transaction: i32,
+    stations: BTreeMap<StationId, StationFacts>,
+    limits: BTreeMap<CircuitId, OutsideLimit>,
+    alarms: Vec<Alarm>,
+    commands: VecDeque<CommandRecord>,
+}
+
+/// What is known of a station.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StationFacts {
+    /// Who it said it is.
+    pub info: Option<BootInfo>,
+    /// The OCPP version it last spoke.
+    pub version: Option<OcppVersion>,
+    /// The EVSEs that have accepted a decaying limit, with the fallback they were given.
+    pub tamed: BTreeMap<u32, Current>,
+    /// Its running transactions.
+    pub open: Vec<OpenTransaction>,
+    ended: VecDeque<EndedTransaction>,
+}
+
+/// A running transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTransaction {
+    /// What is known of it.
+    pub facts: TransactionFacts,
+    /// The last energy register recorded.
+    pub meter: Option<Energy>,
+    /// When it was last recorded, by the station's clock.
+    pub recorded_at: Utc,
+    /// The record of its start.
+    pub started_by: Sequence,
+    events: VecDeque<EventKey>,
+}
+
+/// What makes two 2.x events the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventKey {
+    /// Begin, change or end.
+    pub phase: TransactionPhase,
+    /// The station's number for it.
+    pub seq_no: i64,
+    /// When it happened, by the station's clock.
+    pub at: Utc,
+}
+
+/// A transaction that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedTransaction {
+    /// What was known of it.
+    pub facts: TransactionFacts,
+    /// When it ended, by the station's clock.
+    pub ended: Utc,
+    /// The energy register at the end.
+    pub meter_stop: Option<Energy>,
+    /// The record of its start.
+    pub started_by: Sequence,
+    /// The record of its end.
+    pub ended_by: Sequence,
+}
+
+/// A limit from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideLimit {
+    /// The current on each phase.
+    pub limit: Current,
+    /// When it ends.
+    pub until: Option<Utc>,
+}
+
+/// A command that was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRecord {
+    /// Its id.
+    pub id: String,
+    /// How it ended.
+    pub status: String,
+    /// The error, if there was one.
+    pub error: Option<String>,
 }
 
 /// A snapshot that cannot be read.
@@ -31,14 +128,218 @@ impl Ledger {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Folds the next record in.
-    pub fn apply(&mut self, record: &Record) {
-        self.last = record.sequence;
-    }
-
     /// The last record folded in.
     #[must_use]
     pub const fn last(&self) -> Sequence {
         self.last
     }
+
+    /// The id for the next OCPP 1.6 transaction: positive, and never given before on this store.
+    #[must_use]
+    pub fn next_transaction(&self) -> i32 {
+        self.next_transaction.max(1)
+    }
+
+    /// What is known of a station.
+    #[must_use]
+    pub fn station(&self, id: &StationId) -> Option<&StationFacts> {
+        self.stations.get(id)
+    }
+
+    /// All running transactions.
+    pub fn open(&self) -> impl Iterator<Item = &OpenTransaction> {
+        self.stations.values().flat_map(|station| &station.open)
+    }
+
+    /// The limits from outside.
+    #[must_use]
+    pub const fn limits(&self) -> &BTreeMap<CircuitId, OutsideLimit> {
+        &self.limits
+    }
+
+    /// The standing alarms.
+    #[must_use]
+    pub fn alarms(&self) -> &[Alarm] {
+        &self.alarms
+    }
+
+    /// How a command with that id ended, if it was answered before.
+    #[must_use]
+    pub fn command(&self, id: &str) -> Option<&CommandRecord> {
+        self.commands.iter().find(|command| command.id == id)
+    }
+
+    /// Folds the next record in.
+    pub fn apply(&mut self, record: &Record) {
+        self.last = record.sequence;
+        match &record.body {
+            RecordBody::TransactionStarted { facts, seq_no, .. } => self.start(record.sequence, facts, *seq_no),
+            RecordBody::TransactionUpdated { facts, seq_no, at, meter, .. } => {
+                self.update(record.sequence, facts, (*seq_no, *at, *meter));
+            }
+            RecordBody::TransactionEnded { facts, ended, meter_stop, .. } => {
+                self.end(record.sequence, facts, *ended, *meter_stop);
+            }
+            RecordBody::ChargerConnected { charger, version } => {
+                self.facts_mut(charger).version = Some(*version);
+            }
+            RecordBody::ChargerBooted { charger, info } => {
+                self.facts_mut(charger).info = Some(info.clone());
+            }
+            RecordBody::ChargerTamed { charger, evse, fallback } => {
+                self.facts_mut(charger).tamed.insert(*evse, *fallback);
+            }
+            RecordBody::AlarmRaised(alarm) => {
+                self.alarms.retain(|standing| standing.key != alarm.key);
+                self.alarms.push(alarm.clone());
+            }
+            RecordBody::AlarmCleared(alarm) => self.alarms.retain(|standing| standing.key != alarm.key),
+            RecordBody::LimitChanged { circuit, limit: Some(limit), until } => {
+                self.limits.insert(circuit.clone(), OutsideLimit { limit: *limit, until: *until });
+            }
+            RecordBody::LimitChanged { circuit, limit: None, .. } => {
+                self.limits.remove(circuit);
+            }
+            RecordBody::CommandExecuted { id, status, error, .. } => {
+                push_bounded(
+                    &mut self.commands,
+                    CommandRecord { id: id.clone(), status: status.clone(), error: error.clone() },
+                    REMEMBERED_COMMANDS,
+                );
+            }
+            RecordBody::ChargerDisconnected { .. }
+            | RecordBody::ChargerStatus { .. }
+            | RecordBody::ConfigurationChanged { .. }
+            | RecordBody::StoreRecovered { .. } => {}
+        }
+    }
+
+    fn facts_mut(&mut self, id: &StationId) -> &mut StationFacts {
+        self.stations.entry(id.clone()).or_default()
+    }
+
+    fn start(&mut self, sequence: Sequence, facts: &TransactionFacts, seq_no: Option<i64>) {
+        if seq_no.is_none() {
+            self.skip_past(&facts.transaction);
+        }
+        let mut open = OpenTransaction {
+            facts: facts.clone(),
+            meter: facts.meter_start,
+            recorded_at: facts.started,
+            started_by: sequence,
+            events: VecDeque::new(),
+        };
+        open.note(TransactionPhase::Started, seq_no, facts.started);
+        self.facts_mut(&facts.charger).open.push(open);
+    }
+
+    /// Only ids that we gave ourselves count here: a station's own must not push ours to the end of their range.
+    fn skip_past(&mut self, transaction: &TransactionId) {
+        if let Ok(number) = transaction.as_str().parse::<i32>() {
+            self.next_transaction = self.next_transaction.max(number.saturating_add(1));
+        }
+    }
+
+    fn update(&mut self, sequence: Sequence, facts: &TransactionFacts, event: (Option<i64>, Utc, Option<Energy>)) {
+        let (seq_no, at, meter) = event;
+        let station = self.facts_mut(&facts.charger);
+        let open = match station.open.iter_mut().position(|open| open.facts.transaction == facts.transaction) {
+            Some(index) => &mut station.open[index],
+            None => {
+                station.open.push(OpenTransaction {
+                    facts: facts.clone(),
+                    meter,
+                    recorded_at: at,
+                    started_by: sequence,
+                    events: VecDeque::new(),
+                });
+                let last = station.open.len() - 1;
+                &mut station.open[last]
+            }
+        };
+        open.facts = facts.clone();
+        open.meter = meter.or(open.meter);
+        open.recorded_at = at;
+        open.note(TransactionPhase::Updated, seq_no, at);
+    }
+
+    fn end(&mut self, sequence: Sequence, facts: &TransactionFacts, ended: Utc, meter_stop: Option<Energy>) {
+        let station = self.facts_mut(&facts.charger);
+        let open = station.open.iter().position(|open| open.facts.transaction == facts.transaction);
+        let started_by = open.map_or(sequence, |index| station.open.remove(index).started_by);
+        let end = EndedTransaction { facts: facts.clone(), ended, meter_stop, started_by, ended_by: sequence };
+        push_bounded(&mut station.ended, end, REMEMBERED_ENDS);
+    }
+}
+
+impl StationFacts {
+    /// The running transaction with that id.
+    #[must_use]
+    pub fn transaction(&self, id: &TransactionId) -> Option<&OpenTransaction> {
+        self.open.iter().find(|open| open.facts.transaction == *id)
+    }
+
+    /// The running transaction at that EVSE.
+    #[must_use]
+    pub fn transaction_at(&self, evse: u32) -> Option<&OpenTransaction> {
+        self.open.iter().find(|open| open.facts.evse == evse)
+    }
+
+    /// The ended transaction with that id.
+    #[must_use]
+    pub fn ended(&self, id: &TransactionId) -> Option<&EndedTransaction> {
+        self.ended.iter().rev().find(|end| end.facts.transaction == *id)
+    }
+
+    /// A transaction, running or over, that began exactly so: then a Start is a resend (OCPP 1.6 §4.8, errata 3.18). With it the record
+    /// of its start.
+    #[must_use]
+    pub fn same_start(&self, start: &TransactionFacts) -> Option<(&TransactionFacts, Sequence)> {
+        let open = self.open.iter().map(|open| (&open.facts, open.started_by));
+        let ended = self.ended.iter().map(|end| (&end.facts, end.started_by));
+        open.chain(ended).find(|(facts, _)| {
+            let same_token = match (&facts.token, &start.token) {
+                (Some(a), Some(b)) => IdToken::same_as(a, b),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            facts.evse == start.evse
+                && same_token
+                && facts.meter_start == start.meter_start
+                && facts.started == start.started
+        })
+    }
+
+    /// A reconstructed end that was already recorded: the same time and register.
+    #[must_use]
+    pub fn same_end(&self, at: Utc, meter_stop: Energy) -> Option<&EndedTransaction> {
+        self.ended.iter().rev().find(|end| end.ended == at && end.meter_stop == Some(meter_stop))
+    }
+}
+
+impl OpenTransaction {
+    fn note(&mut self, phase: TransactionPhase, seq_no: Option<i64>, at: Utc) {
+        if let Some(seq_no) = seq_no {
+            push_bounded(&mut self.events, EventKey { phase, seq_no, at }, REMEMBERED_EVENTS);
+        }
+    }
+
+    /// Whether this 2.x event was recorded before.
+    #[must_use]
+    pub fn knows(&self, event: &EventKey) -> bool {
+        self.events.contains(event)
+    }
+}
+
+fn push_bounded<T>(queue: &mut VecDeque<T>, item: T, bound: usize) {
+    queue.push_back(item);
+    if queue.len() > bound {
+        queue.pop_front();
+    }
+}
+
+/// Whether an alarm of that name stands.
+#[must_use]
+pub fn stands(alarms: &[Alarm], key: &AlarmKey) -> bool {
+    alarms.iter().any(|alarm| alarm.key == *key)
 }

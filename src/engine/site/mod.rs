@@ -1,15 +1,43 @@
 //! The site's state machine: `Site::handle(input, now, &mut out)`.
+//!
+//! Inputs only change state; a tick (every 200 ms) changes limits, like the scan cycle of a PLC. Durable state is the [`ledger`], the fold of the
+//! records; everything else is known again within seconds of a start from what devices say.
 
+mod alarms;
+pub mod background;
+mod commands;
+mod control;
 pub mod io;
 pub mod ledger;
+mod readings;
+mod stations;
+mod status;
+pub mod tether;
+mod transactions;
 
-use crate::engine::model::ids::Sequence;
+use std::collections::BTreeMap;
+
+use crate::engine::cloud::messages::Messages;
+use crate::engine::cloud::outbox::Outbox;
+use crate::engine::model::ids::{RequestId, Sequence, StationId};
+use crate::engine::model::record::{Record, RecordBody, Stamp};
 use crate::engine::model::setup::Setup;
-use crate::engine::model::status::{Explanation, SiteStatus};
-use crate::engine::model::topology::{StationIndex, Topology};
-use crate::engine::time::Now;
-use io::{Input, Output};
+use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex, Topology};
+use crate::engine::ocpp::CallKey;
+use crate::engine::plan::{Plan, PlanState};
+use crate::engine::time::{Mono, Now};
+use background::Background;
+use control::EvseControl;
+use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
+use readings::{InverterState, MeterState};
+use stations::{HeldAnswer, StationState};
+
+/// How often the things that only time moves are looked at: time-outs, alarms, the cloud.
+const SLOW_MS: u64 = 1_000;
+
+/// A snapshot of the folded state is stored after so many records, so that a start never folds more.
+const SNAPSHOT_EVERY: u64 = 1_000;
 
 /// What the store knew when the daemon started.
 #[derive(Clone, Debug, Default)]
@@ -24,25 +52,138 @@ pub struct Restored {
     pub acknowledged: Sequence,
     /// What is known to be missing, if a damaged store was set aside at this start.
     pub damage: Option<String>,
+    /// What the last run remembered by [`Output::Remember`], if it is there.
+    pub remembered: Option<Vec<u8>>,
+}
+
+/// Whose call to a station it was.
+#[derive(Clone, Debug, PartialEq)]
+enum Purpose {
+    Limit(EvseIndex),
+    Configure(String),
+    Trigger,
+    Request(RequestId),
+    Cloud(commands::CloudRequest),
+}
+
+/// What has to be said once, at the start.
+#[derive(Debug)]
+struct StartNotes {
+    damage: Option<String>,
+}
+
+/// The link to the cloud as the site sees it.
+#[derive(Debug)]
+struct Cloud {
+    messages: Messages,
+    outbox: Outbox,
+    connected: bool,
+    since: Mono,
+    error: Option<String>,
+    state_due: Mono,
+    state_changed: bool,
 }
 
 /// The site.
 #[derive(Debug)]
 pub struct Site {
     setup: Setup,
+    store_id: String,
+    boot: u64,
+    started: Mono,
+    ledger: Ledger,
+    durable: Sequence,
+    snapshot_at: Sequence,
+    stations: Vec<StationState>,
+    evses: Vec<EvseControl>,
+    meters: Vec<MeterState>,
+    inverters: Vec<InverterState>,
+    backgrounds: Vec<Background>,
+    plan_state: PlanState,
+    plan: Plan,
+    calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
+    last_call: u64,
+    held: Vec<HeldAnswer>,
+    cloud: Option<Cloud>,
+    store_error: Option<String>,
+    start_notes: Option<StartNotes>,
+    above_since: BTreeMap<CircuitIndex, Mono>,
+    /// Something that the plan rests on has changed.
+    dirty: bool,
+    plan_due: Mono,
+    slow_due: Mono,
 }
 
 impl Site {
-    /// Starts the state machine.
+    /// Starts the state machine. What must be said at the start (alarms, the start itself) leaves with the first tick.
     #[must_use]
     pub fn new(setup: Setup, restored: Restored, now: Now) -> Self {
-        let _ = (restored, now);
-        Self { setup }
+        let topology = &setup.topology;
+        let ledger = restored.ledger;
+        let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
+            messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
+            outbox: Outbox::new(cloud.acknowledge, restored.acknowledged),
+            connected: false,
+            since: now.mono,
+            error: None,
+            state_due: now.mono,
+            state_changed: true,
+        });
+        let mut site = Self {
+            stations: topology.stations().iter().map(|_| StationState::new(now.mono)).collect(),
+            evses: topology.evses().iter().map(|evse| EvseControl::new(topology, *evse, &ledger, now.mono)).collect(),
+            meters: topology.meters().iter().map(|_| MeterState::default()).collect(),
+            inverters: topology.inverters().iter().map(|_| InverterState::default()).collect(),
+            backgrounds: topology.circuits().iter().map(|_| Background::default()).collect(),
+            plan_state: PlanState::default(),
+            plan: Plan::default(),
+            calls: BTreeMap::new(),
+            last_call: 0,
+            held: Vec::new(),
+            cloud,
+            store_error: None,
+            start_notes: None,
+            above_since: BTreeMap::new(),
+            dirty: true,
+            plan_due: now.mono,
+            slow_due: now.mono,
+            store_id: restored.store_id,
+            boot: restored.boot,
+            started: now.mono,
+            durable: ledger.last(),
+            snapshot_at: ledger.last(),
+            ledger,
+            setup,
+        };
+        if let Some(remembered) = &restored.remembered {
+            site.restore_offers(remembered, now);
+        }
+        site.set_durable(site.durable);
+        site.begin(restored.damage, now);
+        site
     }
 
     /// Takes in what happened and appends what is to be done to `out`.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Output>) {
-        let _ = (input, now, out);
+        match input {
+            Input::Tick => self.tick(now, out),
+            Input::StationConnected { station, connection, version } => {
+                self.station_connected(station, (connection, version), now, out);
+            }
+            Input::StationFrame { station, connection, text } => {
+                self.station_frame(station, connection, &text, (now, out));
+            }
+            Input::StationDisconnected { station, connection, reason } => {
+                self.station_disconnected(station, connection, &reason, (now, out));
+            }
+            Input::Meter { meter, asked_at, result } => self.meter_polled(meter, asked_at, result, (now, out)),
+            Input::Inverter { inverter, asked_at, result } => {
+                self.inverter_polled(inverter, asked_at, result, (now, out));
+            }
+            Input::Journal(journal) => self.journal_said(journal, now, out),
+            Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
+            Input::Request { request, command } => self.requested(request, command, now, out),
+        }
     }
 
     /// What is wired to what.
@@ -51,16 +192,100 @@ impl Site {
         &self.setup.topology
     }
 
-    /// The site at a glance.
+    /// The last record made, durable or not.
     #[must_use]
-    pub fn status(&self, now: Now) -> SiteStatus {
-        SiteStatus { time: now.utc, ..SiteStatus::default() }
+    pub const fn last_sequence(&self) -> Sequence {
+        self.ledger.last()
     }
 
-    /// Why a station's EVSEs have the limits that they have.
+    /// The fold of all records made so far.
     #[must_use]
-    pub fn explain(&self, station: StationIndex, now: Now) -> Explanation {
-        let _ = now;
-        Explanation { charger: self.setup.topology.station(station).id.to_string(), ..Explanation::default() }
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The random name of the store, part of every event's id.
+    #[must_use]
+    pub fn store_id(&self) -> &str {
+        &self.store_id
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<Output>) {
+        if now.mono >= self.slow_due {
+            self.slow_due = now.mono.plus_ms(SLOW_MS);
+            self.tick_sessions(now, out);
+            self.expire_limits(now, out);
+            self.watch(now, out);
+            self.cloud_tick(now, out);
+        }
+        if self.dirty || now.mono >= self.plan_due {
+            self.dirty = false;
+            self.control(now, out);
+        }
+    }
+
+    fn station_id(&self, station: StationIndex) -> &StationId {
+        &self.setup.topology.station(station).id
+    }
+
+    /// Makes the next record: folds it in and hands it to the journal.
+    fn record(&mut self, body: RecordBody, now: Now, out: &mut Vec<Output>) -> Sequence {
+        let stamp = Stamp { utc: now.utc, trusted: now.utc_trusted, mono: now.mono, boot: self.boot };
+        let record = Record { sequence: self.ledger.last().next(), stamp, body };
+        let sequence = record.sequence;
+        self.ledger.apply(&record);
+        out.push(Output::Append(record));
+        if sequence.0 >= self.snapshot_at.0 + SNAPSHOT_EVERY {
+            self.snapshot_at = sequence;
+            out.push(Output::Snapshot { through: sequence, state: self.ledger.snapshot() });
+        }
+        if let Some(cloud) = &mut self.cloud {
+            cloud.state_changed = true;
+        }
+        sequence
+    }
+
+    fn journal_said(&mut self, journal: JournalInput, now: Now, out: &mut Vec<Output>) {
+        match journal {
+            JournalInput::Durable { through } => {
+                self.set_durable(through);
+                self.release_held(now, out);
+                self.cloud_poll(now, out);
+            }
+            JournalInput::Failed { error } => {
+                log(
+                    out,
+                    LogLevel::Error,
+                    format!(
+                        "the store cannot be written: {error}; stations keep their transaction messages until it can"
+                    ),
+                );
+                self.store_error = Some(error);
+            }
+            JournalInput::Recovered => {
+                log(out, LogLevel::Info, "the store can be written again".to_owned());
+                self.store_error = None;
+            }
+            JournalInput::Records { records } => {
+                if let Some(cloud) = &mut self.cloud {
+                    cloud.outbox.records(records);
+                }
+                self.cloud_poll(now, out);
+            }
+        }
+    }
+
+    fn set_durable(&mut self, through: Sequence) {
+        self.durable = self.durable.max(through);
+        if let Some(cloud) = &mut self.cloud {
+            cloud.outbox.durable(self.durable);
+        }
     }
 }
+
+fn log(out: &mut Vec<Output>, level: LogLevel, message: String) {
+    out.push(Output::Log { level, message });
+}
+
+#[cfg(test)]
+mod tests;

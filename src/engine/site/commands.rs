@@ -1,0 +1,321 @@
+//! Commands from people on site and from the cloud, and the link to the cloud.
+
+use super::io::{CloudInput, LogLevel, Output};
+use super::{Purpose, Site, log};
+use crate::engine::cloud::intake::read_command;
+use crate::engine::cloud::messages::response;
+use crate::engine::cloud::outbox::OutboxAction;
+use crate::engine::model::command::{Command, CommandOutcome};
+use crate::engine::model::exchange::{StationCall, StationReply};
+use crate::engine::model::ids::{CircuitId, IdToken, RequestId, StationId, TransactionId};
+use crate::engine::model::record::RecordBody;
+use crate::engine::model::topology::StationIndex;
+use crate::engine::ocpp::Priority;
+use crate::engine::time::{Now, Utc};
+use crate::engine::units::Current;
+
+/// The state topic is published at most so often, when something has changed.
+const STATE_MS: u64 = 1_000;
+
+/// And at least so often, so that the measured values in it are not old.
+const STATE_REPEAT_MS: u64 = 30_000;
+
+/// A command of the cloud that waits for a station's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CloudRequest {
+    id: String,
+    kind: &'static str,
+    response_topic: Option<String>,
+    correlation: Option<Vec<u8>>,
+}
+
+/// What became of a command at once.
+enum Done {
+    Now(CommandOutcome),
+    /// A station has to answer first.
+    Call(StationIndex, StationCall),
+}
+
+impl Site {
+    pub(super) fn requested(&mut self, request: RequestId, command: Command, now: Now, out: &mut Vec<Output>) {
+        match self.carry_out(command, now, out) {
+            Done::Now(outcome) => out.push(Output::Reply { request, outcome }),
+            Done::Call(station, call) => {
+                self.call(station, call, (Priority::Normal, Purpose::Request(request)), now, out);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, now: Now, out: &mut Vec<Output>) -> Done {
+        match command {
+            Command::OcppCall { charger, action, payload } => {
+                self.to_station(&charger, StationCall::Raw { action, payload })
+            }
+            Command::TransactionStart { charger, connector, token } => self.remote_start(&charger, connector, token),
+            Command::TransactionStop { transaction } => self.remote_stop(transaction),
+            Command::LimitSet { circuit, limit, until } => Done::Now(self.set_limit(circuit, limit, until, (now, out))),
+            Command::LimitClear { circuit } => Done::Now(self.clear_limit(circuit, now, out)),
+            Command::EventsAcknowledge { sequence } => {
+                Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
+            }
+            Command::EventsReplay { from } => Done::Now(self.with_outbox(|outbox| outbox.replay(from))),
+        }
+    }
+
+    fn to_station(&self, charger: &StationId, call: StationCall) -> Done {
+        match self.setup.topology.find_station(charger) {
+            Some(station) if self.stations[station.0].session.is_some() => Done::Call(station, call),
+            Some(_) => Done::Now(CommandOutcome::NotConnected),
+            None => rejected(format!("there is no charger {charger} in site.toml")),
+        }
+    }
+
+    fn remote_start(&mut self, charger: &StationId, connector: u32, token: IdToken) -> Done {
+        let station = self.setup.topology.find_station(charger);
+        if station.is_some_and(|station| self.setup.topology.find_evse(station, connector).is_none()) {
+            return rejected(format!("{charger} has no connector {connector}; they are numbered from 1"));
+        }
+        self.last_call += 1;
+        let start_id = i32::try_from(self.last_call % 1_000_000_000).unwrap_or(1);
+        self.to_station(charger, StationCall::Start { evse: connector, token, start_id })
+    }
+
+    fn remote_stop(&self, transaction: TransactionId) -> Done {
+        let open = self.ledger.open().find(|open| open.facts.transaction == transaction);
+        match open.map(|open| open.facts.charger.clone()) {
+            Some(charger) => self.to_station(&charger, StationCall::Stop { transaction }),
+            None => rejected(format!("no transaction {transaction} is running")),
+        }
+    }
+
+    fn set_limit(
+        &mut self,
+        circuit: CircuitId,
+        limit: Current,
+        until: Option<Utc>,
+        (now, out): (Now, &mut Vec<Output>),
+    ) -> CommandOutcome {
+        let Some(index) = self.setup.topology.find_circuit(&circuit) else {
+            return CommandOutcome::Rejected { error: format!("there is no circuit {circuit} in site.toml") };
+        };
+        let configured = self.setup.topology.circuit(index).limit.max();
+        if limit < Current::ZERO || limit > configured {
+            let error = format!(
+                "a limit on {circuit} must be from 0 to its configured {configured}: it can be lowered, never raised"
+            );
+            return CommandOutcome::Rejected { error };
+        }
+        if until.is_some_and(|until| now.utc_trusted && until <= now.utc) {
+            return CommandOutcome::Rejected { error: "`until` is in the past".to_owned() };
+        }
+        log(out, LogLevel::Info, format!("circuit {circuit} is limited to {limit} from outside"));
+        self.record(RecordBody::LimitChanged { circuit, limit: Some(limit), until }, now, out);
+        self.dirty = true;
+        CommandOutcome::Accepted { data: None }
+    }
+
+    fn clear_limit(&mut self, circuit: CircuitId, now: Now, out: &mut Vec<Output>) -> CommandOutcome {
+        if self.setup.topology.find_circuit(&circuit).is_none() {
+            return CommandOutcome::Rejected { error: format!("there is no circuit {circuit} in site.toml") };
+        }
+        if self.ledger.limits().contains_key(&circuit) {
+            log(out, LogLevel::Info, format!("circuit {circuit} has its configured limit again"));
+            self.record(RecordBody::LimitChanged { circuit, limit: None, until: None }, now, out);
+            self.dirty = true;
+        }
+        CommandOutcome::Accepted { data: None }
+    }
+
+    fn with_outbox(
+        &mut self,
+        act: impl FnOnce(&mut crate::engine::cloud::outbox::Outbox) -> Result<(), String>,
+    ) -> CommandOutcome {
+        match &mut self.cloud {
+            Some(cloud) => match act(&mut cloud.outbox) {
+                Ok(()) => CommandOutcome::Accepted { data: None },
+                Err(error) => CommandOutcome::Rejected { error },
+            },
+            None => CommandOutcome::Rejected { error: "no cloud is configured".to_owned() },
+        }
+    }
+
+    pub(super) fn cloud_said(&mut self, said: CloudInput, now: Now, out: &mut Vec<Output>) {
+        let Some(cloud) = &mut self.cloud else { return };
+        match said {
+            CloudInput::Connected => {
+                cloud.connected = true;
+                cloud.since = now.mono;
+                cloud.error = None;
+                cloud.state_changed = true;
+                cloud.outbox.connected();
+                log(out, LogLevel::Info, "the cloud's broker is connected".to_owned());
+            }
+            CloudInput::Disconnected { error } => {
+                if std::mem::replace(&mut cloud.connected, false) {
+                    cloud.since = now.mono;
+                    log(
+                        out,
+                        LogLevel::Warn,
+                        format!("the cloud's broker is lost: {error}; events are kept until it is back"),
+                    );
+                } else if cloud.error.as_ref() != Some(&error) {
+                    log(out, LogLevel::Warn, format!("the cloud's broker cannot be reached: {error}"));
+                }
+                cloud.error = Some(error);
+                cloud.outbox.disconnected();
+            }
+            CloudInput::Acknowledged { sequence } => cloud.outbox.broker_acknowledged(sequence),
+            CloudInput::NotTaken { sequence, reason } => {
+                log(out, LogLevel::Debug, format!("the broker did not take event {sequence}: {reason}"));
+                cloud.outbox.not_taken(sequence, now.mono);
+            }
+            CloudInput::Message { payload, response_topic, correlation } => {
+                self.cloud_command(&payload, (response_topic, correlation), now, out);
+            }
+        }
+        self.cloud_poll(now, out);
+    }
+
+    fn cloud_command(
+        &mut self,
+        payload: &[u8],
+        (response_topic, correlation): (Option<String>, Option<Vec<u8>>),
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let intake = match read_command(payload) {
+            Ok(intake) => intake,
+            Err(rejection) => {
+                let outcome = CommandOutcome::Rejected { error: rejection.error };
+                let text = response(rejection.id.as_deref(), &outcome);
+                return self.respond(text, (response_topic, correlation), out);
+            }
+        };
+        let request = CloudRequest { id: intake.id, kind: name(&intake.command), response_topic, correlation };
+        if let Some(known) = self.ledger.command(&request.id) {
+            let outcome = outcome_of_record(&known.status, known.error.clone());
+            let text = response(Some(&request.id), &outcome);
+            return self.respond(text, (request.response_topic, request.correlation), out);
+        }
+        let running =
+            |(_, purpose): &(StationIndex, Purpose)| matches!(purpose, Purpose::Cloud(other) if other.id == request.id);
+        if self.calls.values().any(running) {
+            // It came again while it is being carried out: the one answer will do.
+            return;
+        }
+        if intake.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires) {
+            return self.cloud_answer(&request, &CommandOutcome::Expired, now, out);
+        }
+        match self.carry_out(intake.command, now, out) {
+            Done::Now(outcome) => self.cloud_answer(&request, &outcome, now, out),
+            Done::Call(station, call) => {
+                self.call(station, call, (Priority::Normal, Purpose::Cloud(request)), now, out);
+            }
+        }
+    }
+
+    pub(super) fn cloud_answer(
+        &mut self,
+        request: &CloudRequest,
+        outcome: &CommandOutcome,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        // An acknowledgement of events that made an event itself would never end.
+        if !matches!(request.kind, "events.acknowledge" | "events.replay") {
+            let (status, error) = status_of(outcome);
+            let (id, kind) = (request.id.clone(), request.kind.to_owned());
+            self.record(RecordBody::CommandExecuted { id, kind, status: status.to_owned(), error }, now, out);
+        }
+        let text = response(Some(&request.id), outcome);
+        self.respond(text, (request.response_topic.clone(), request.correlation.clone()), out);
+    }
+
+    fn respond(&self, text: String, (topic, correlation): (Option<String>, Option<Vec<u8>>), out: &mut Vec<Output>) {
+        if let Some(cloud) = &self.cloud {
+            out.push(Output::Publish(cloud.messages.response(text, topic, correlation)));
+        }
+    }
+
+    /// Does what the outbox wants done.
+    pub(super) fn cloud_poll(&mut self, now: Now, out: &mut Vec<Output>) {
+        let Some(cloud) = &mut self.cloud else { return };
+        for action in cloud.outbox.poll(now.mono) {
+            out.push(match action {
+                OutboxAction::Read { from, limit } => Output::ReadRecords { from, limit },
+                OutboxAction::Publish(record) => Output::Publish(cloud.messages.event(&record)),
+                OutboxAction::Acknowledged(through) => Output::Acknowledged { through },
+            });
+        }
+    }
+
+    pub(super) fn cloud_tick(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.cloud_poll(now, out);
+        let Some(cloud) = &self.cloud else { return };
+        let waited = now.mono >= cloud.state_due;
+        let repeat = now.mono >= cloud.state_due.plus_ms(STATE_REPEAT_MS);
+        if !cloud.connected || !waited || !(cloud.state_changed || repeat) {
+            return;
+        }
+        let status = self.status(now);
+        if let Some(cloud) = &mut self.cloud {
+            out.push(Output::Publish(cloud.messages.state(&status)));
+            cloud.state_due = now.mono.plus_ms(STATE_MS);
+            cloud.state_changed = false;
+        }
+    }
+}
+
+fn rejected(error: String) -> Done {
+    Done::Now(CommandOutcome::Rejected { error })
+}
+
+/// A command's name in the contract.
+const fn name(command: &Command) -> &'static str {
+    match command {
+        Command::OcppCall { .. } => "ocpp.call",
+        Command::TransactionStart { .. } => "transaction.start",
+        Command::TransactionStop { .. } => "transaction.stop",
+        Command::LimitSet { .. } => "limit.set",
+        Command::LimitClear { .. } => "limit.clear",
+        Command::EventsAcknowledge { .. } => "events.acknowledge",
+        Command::EventsReplay { .. } => "events.replay",
+    }
+}
+
+/// A station's reply as the end of a command.
+pub(super) fn outcome(reply: StationReply) -> CommandOutcome {
+    match reply {
+        StationReply::Accepted { payload } => CommandOutcome::Accepted { data: Some(payload) },
+        StationReply::Refused { status, payload } => {
+            CommandOutcome::Failed { error: format!("the station answered {status}"), data: Some(payload) }
+        }
+        StationReply::Error { code, description } => {
+            let error = format!("the station answered with the error {code}: {description}");
+            CommandOutcome::Failed { error, data: None }
+        }
+        StationReply::Timeout => CommandOutcome::TimedOut,
+        StationReply::Disconnected => CommandOutcome::NotConnected,
+    }
+}
+
+fn status_of(outcome: &CommandOutcome) -> (&'static str, Option<String>) {
+    match outcome {
+        CommandOutcome::Accepted { .. } => ("accepted", None),
+        CommandOutcome::Rejected { error } => ("rejected", Some(error.clone())),
+        CommandOutcome::Failed { error, .. } => ("failed", Some(error.clone())),
+        CommandOutcome::TimedOut => ("failed", Some("the station did not answer in time".to_owned())),
+        CommandOutcome::NotConnected => ("failed", Some("the station is not connected".to_owned())),
+        CommandOutcome::Expired => ("expired", None),
+    }
+}
+
+fn outcome_of_record(status: &str, error: Option<String>) -> CommandOutcome {
+    let error = error.unwrap_or_default();
+    match status {
+        "accepted" => CommandOutcome::Accepted { data: None },
+        "rejected" => CommandOutcome::Rejected { error },
+        "expired" => CommandOutcome::Expired,
+        _ => CommandOutcome::Failed { error, data: None },
+    }
+}

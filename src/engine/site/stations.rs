@@ -1,0 +1,393 @@
+//! The stations' connections: sessions, what stations ask, what they answer.
+
+use super::io::{LogLevel, Output};
+use super::{Purpose, Site, log};
+use crate::engine::model::alarm::{AlarmKind, Severity};
+use crate::engine::model::exchange::{
+    AuthorizationStatus, BootInfo, ConnectorStatus, OcppVersion, StationAnswer, StationCall, StationReply,
+    StationRequest,
+};
+use crate::engine::model::ids::{ConnectionId, IdToken, Sequence};
+use crate::engine::model::record::RecordBody;
+use crate::engine::model::token::UnknownToken;
+use crate::engine::model::topology::{EvseIndex, StationIndex};
+use crate::engine::ocpp::{CallKey, CallToken, Priority, Session, SessionEvent, SessionOutput};
+use crate::engine::time::{Mono, Now};
+
+/// A station as the site sees it.
+#[derive(Debug)]
+pub(super) struct StationState {
+    pub(super) session: Option<(ConnectionId, Session)>,
+    pub(super) since: Mono,
+    /// It was connected at some time in this run.
+    pub(super) seen: bool,
+    /// It let a call go unanswered and has answered none since.
+    pub(super) unresponsive: bool,
+    /// It was told in this run what to measure.
+    configured: bool,
+}
+
+impl StationState {
+    pub(super) const fn new(now: Mono) -> Self {
+        Self { session: None, since: now, seen: false, unresponsive: false, configured: false }
+    }
+}
+
+/// An answer that waits until its record is durable.
+#[derive(Debug)]
+pub(super) struct HeldAnswer {
+    needs: Sequence,
+    station: StationIndex,
+    connection: ConnectionId,
+    token: CallToken,
+    answer: StationAnswer,
+}
+
+impl Site {
+    pub(super) fn station_connected(
+        &mut self,
+        station: StationIndex,
+        (connection, version): (ConnectionId, OcppVersion),
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        self.drop_session(station, now, out);
+        let seed = self.setup.seed ^ (self.boot << 40) ^ connection.0;
+        let state = &mut self.stations[station.0];
+        state.session = Some((connection, Session::new(version, seed)));
+        state.since = now.mono;
+        state.unresponsive = false;
+        let first = !std::mem::replace(&mut state.seen, true);
+        let charger = self.station_id(station).clone();
+        log(out, LogLevel::Info, format!("{charger} connected with OCPP {}", version.subprotocol()));
+        self.record(RecordBody::ChargerConnected { charger, version }, now, out);
+        if first {
+            // A station need not boot or report again because we did (OCPP 1.6 §4.2): ask for what we do not know.
+            for evse in self.setup.topology.evses_of(station).collect::<Vec<_>>() {
+                let number = self.setup.topology.evse(evse).number;
+                let call = StationCall::Trigger { message: "StatusNotification".to_owned(), evse: Some(number) };
+                self.call(station, call, (Priority::Background, Purpose::Trigger), now, out);
+            }
+            self.configure(station, now, out);
+        }
+        self.dirty = true;
+    }
+
+    pub(super) fn station_disconnected(
+        &mut self,
+        station: StationIndex,
+        connection: ConnectionId,
+        reason: &str,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let current = self.stations[station.0].session.as_ref().is_some_and(|(id, _)| *id == connection);
+        if !current {
+            return;
+        }
+        let charger = self.station_id(station).clone();
+        log(out, LogLevel::Info, format!("{charger} disconnected: {reason}"));
+        self.drop_session(station, now, out);
+        self.stations[station.0].since = now.mono;
+        self.record(RecordBody::ChargerDisconnected { charger, reason: reason.to_owned() }, now, out);
+        self.dirty = true;
+    }
+
+    fn drop_session(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
+        let Some((connection, mut session)) = self.stations[station.0].session.take() else { return };
+        self.held.retain(|held| held.station != station || held.connection != connection);
+        for (key, reply) in session.end() {
+            self.replied(station, key, reply, (now, out));
+        }
+    }
+
+    pub(super) fn station_frame(
+        &mut self,
+        station: StationIndex,
+        connection: ConnectionId,
+        text: &str,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let mut said = SessionOutput::default();
+        match &mut self.stations[station.0].session {
+            Some((current, session)) if *current == connection => session.receive(text, now, &mut said),
+            Some(_) | None => return,
+        }
+        self.pump(station, said, now, out);
+    }
+
+    /// Carries out what a session said, until it says nothing more.
+    fn pump(&mut self, station: StationIndex, said: SessionOutput, now: Now, out: &mut Vec<Output>) {
+        let Some((connection, _)) = self.stations[station.0].session.as_ref() else { return };
+        let connection = *connection;
+        out.extend(said.frames.into_iter().map(|text| Output::Frame { station, connection, text }));
+        for event in said.events {
+            match event {
+                SessionEvent::Request { token, request } => self.asked(station, token, request, (now, out)),
+                SessionEvent::Reply { key, reply } => self.replied(station, key, reply, (now, out)),
+                SessionEvent::Fault { message } => {
+                    let charger = self.station_id(station);
+                    log(out, LogLevel::Warn, format!("{charger}: {message}"));
+                }
+            }
+        }
+        if let Some(reason) = said.close {
+            out.push(Output::Close { station, connection, reason });
+        }
+    }
+
+    pub(super) fn tick_sessions(&mut self, now: Now, out: &mut Vec<Output>) {
+        for index in 0..self.stations.len() {
+            let mut said = SessionOutput::default();
+            if let Some((_, session)) = &mut self.stations[index].session {
+                session.tick(now.mono, &mut said);
+                if !said.frames.is_empty() || !said.events.is_empty() || said.close.is_some() {
+                    self.pump(StationIndex(index), said, now, out);
+                }
+            }
+        }
+    }
+
+    /// Sends a call, or ends it at once if the station is not connected.
+    pub(super) fn call(
+        &mut self,
+        station: StationIndex,
+        call: StationCall,
+        (priority, purpose): (Priority, Purpose),
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        self.last_call += 1;
+        let key = CallKey(self.last_call);
+        self.calls.insert(key, (station, purpose));
+        let mut said = SessionOutput::default();
+        match &mut self.stations[station.0].session {
+            Some((_, session)) => session.call(key, call, priority, now.mono, &mut said),
+            None => return self.replied(station, key, StationReply::Disconnected, (now, out)),
+        }
+        self.pump(station, said, now, out);
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        station: StationIndex,
+        token: CallToken,
+        answer: &StationAnswer,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let mut said = SessionOutput::default();
+        if let Some((_, session)) = &mut self.stations[station.0].session {
+            session.answer(token, answer, &mut said);
+        }
+        self.pump(station, said, now, out);
+    }
+
+    /// Answers once the record `needs` is durable: durable before promised.
+    pub(super) fn answer_durably(
+        &mut self,
+        needs: Sequence,
+        (station, token): (StationIndex, CallToken),
+        answer: StationAnswer,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        if needs <= self.durable {
+            return self.answer(station, token, &answer, (now, out));
+        }
+        if let Some((connection, _)) = &self.stations[station.0].session {
+            self.held.push(HeldAnswer { needs, station, connection: *connection, token, answer });
+        }
+    }
+
+    pub(super) fn release_held(&mut self, now: Now, out: &mut Vec<Output>) {
+        let durable = self.durable;
+        let (ready, waiting): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|held| held.needs <= durable);
+        self.held = waiting;
+        for held in ready {
+            self.answer(held.station, held.token, &held.answer, (now, out));
+        }
+    }
+
+    fn asked(
+        &mut self,
+        station: StationIndex,
+        token: CallToken,
+        request: StationRequest,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let answer = match request {
+            StationRequest::Boot { info, .. } => self.booted(station, info, now, out),
+            StationRequest::Heartbeat => StationAnswer::Heartbeat { now: now.utc },
+            StationRequest::Status { evse, connector, status, error, .. } => {
+                self.status_reported(station, (evse, connector), (status, error), (now, out));
+                StationAnswer::Taken
+            }
+            StationRequest::Authorize { token } => StationAnswer::Authorize { status: self.authorize(&token, now) },
+            StationRequest::MeterValues { readings } => {
+                self.meter_values(station, &readings, now, out);
+                StationAnswer::Taken
+            }
+            StationRequest::DataTransfer { vendor, message } => {
+                let charger = self.station_id(station);
+                let message = message.unwrap_or_default();
+                log(out, LogLevel::Debug, format!("{charger}: DataTransfer {vendor} {message} is not known here"));
+                StationAnswer::UnknownVendor
+            }
+            StationRequest::Notify { action, summary } => {
+                log(out, LogLevel::Debug, format!("{}: {action} {summary}", self.station_id(station)));
+                StationAnswer::Taken
+            }
+            transaction @ (StationRequest::StartTransaction { .. }
+            | StationRequest::StopTransaction { .. }
+            | StationRequest::TransactionEvent(_)) => {
+                return self.transaction_message(station, token, transaction, (now, out));
+            }
+        };
+        self.answer(station, token, &answer, (now, out));
+    }
+
+    fn booted(&mut self, station: StationIndex, info: BootInfo, now: Now, out: &mut Vec<Output>) -> StationAnswer {
+        let charger = self.station_id(station).clone();
+        let firmware = info.firmware.as_deref().unwrap_or("unknown firmware");
+        log(out, LogLevel::Info, format!("{charger} booted: {} {}, {firmware}", info.vendor, info.model));
+        self.record(RecordBody::ChargerBooted { charger, info }, now, out);
+        for evse in self.setup.topology.evses_of(station) {
+            self.evses[evse.0].tether.booted(now.mono);
+        }
+        self.stations[station.0].configured = false;
+        self.configure(station, now, out);
+        self.dirty = true;
+        StationAnswer::Boot { accepted: true, now: now.utc, interval_s: self.setup.heartbeat_s }
+    }
+
+    /// Tells the station what to measure and how often: without currents it can only be controlled by what it was told.
+    fn configure(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
+        let state = &mut self.stations[station.0];
+        let Some((_, session)) = &state.session else { return };
+        if std::mem::replace(&mut state.configured, true) {
+            return;
+        }
+        let seconds = (self.setup.topology.station(station).model.meter_interval_ms / 1000).max(1).to_string();
+        let measurands = "Current.Import,Power.Active.Import,Energy.Active.Import.Register";
+        let settings: &[(&str, &str)] = match session.version() {
+            OcppVersion::V16 => &[
+                ("MeterValuesSampledData", measurands),
+                ("MeterValueSampleInterval", &seconds),
+                ("ClockAlignedDataInterval", "0"),
+            ],
+            OcppVersion::V201 => &[
+                ("SampledDataCtrlr.TxUpdatedMeasurands", measurands),
+                ("SampledDataCtrlr.TxUpdatedInterval", &seconds),
+                ("SampledDataCtrlr.TxEndedMeasurands", "Energy.Active.Import.Register"),
+            ],
+        };
+        for (key, value) in settings {
+            let call = StationCall::ChangeConfiguration { key: (*key).to_owned(), value: (*value).to_owned() };
+            let purpose = Purpose::Configure((*key).to_owned());
+            self.call(station, call, (Priority::Background, purpose), now, out);
+        }
+    }
+
+    fn status_reported(
+        &mut self,
+        station: StationIndex,
+        (evse, connector): (u32, u32),
+        (status, error): (ConnectorStatus, Option<String>),
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let charger = self.station_id(station).clone();
+        self.connector_fault(&charger, evse, error.as_deref(), (now, out));
+        if evse != 0 {
+            let Some(index) = self.setup.topology.find_evse(station, evse) else {
+                let known = self.setup.topology.station(station).evse_count;
+                log(
+                    out,
+                    LogLevel::Warn,
+                    format!("{charger} reports connector {evse}, but site.toml says connectors = {known}"),
+                );
+                return;
+            };
+            let control = &mut self.evses[index.0];
+            if control.status == Some(status) {
+                return;
+            }
+            control.status = Some(status);
+            self.dirty = true;
+        }
+        self.record(RecordBody::ChargerStatus { charger, evse, connector, status, error }, now, out);
+    }
+
+    fn connector_fault(
+        &mut self,
+        charger: &crate::engine::model::ids::StationId,
+        evse: u32,
+        error: Option<&str>,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let subject = format!("{charger}/{evse}");
+        match error {
+            Some(error) => self.raise(
+                (AlarmKind::ConnectorFault, &subject, Severity::Warning),
+                format!("{charger} connector {evse} reports {error}."),
+                "Look at the station; the maker's manual says what this error means.",
+                (now, out),
+            ),
+            None => self.clear(AlarmKind::ConnectorFault, &subject, now, out),
+        }
+    }
+
+    /// Whether a token may charge.
+    pub(super) fn authorize(&self, token: &IdToken, now: Now) -> AuthorizationStatus {
+        match self.setup.tokens.iter().find(|entry| entry.token.same_as(token)) {
+            Some(entry) if entry.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires) => {
+                AuthorizationStatus::Expired
+            }
+            Some(entry) => entry.status,
+            None => match self.setup.unknown_token {
+                UnknownToken::Reject => AuthorizationStatus::Invalid,
+                UnknownToken::Accept => AuthorizationStatus::Accepted,
+            },
+        }
+    }
+
+    fn replied(
+        &mut self,
+        station: StationIndex,
+        key: CallKey,
+        reply: StationReply,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let Some((_, purpose)) = self.calls.remove(&key) else { return };
+        let silent = matches!(reply, StationReply::Timeout);
+        if self.stations[station.0].unresponsive != silent {
+            self.stations[station.0].unresponsive = silent;
+            self.dirty = true;
+            if silent {
+                let charger = self.station_id(station);
+                log(
+                    out,
+                    LogLevel::Warn,
+                    format!("{charger} does not answer its calls; it counts at what it was last told"),
+                );
+            }
+        }
+        match purpose {
+            Purpose::Limit(evse) => self.limit_answered(evse, reply, now, out),
+            Purpose::Configure(setting) => {
+                if let StationReply::Refused { status, .. } = reply {
+                    let charger = self.station_id(station);
+                    log(out, LogLevel::Info, format!("{charger} answers {status} to {setting}; it is taken as it is"));
+                }
+            }
+            Purpose::Trigger => {}
+            Purpose::Request(request) => {
+                out.push(Output::Reply { request, outcome: super::commands::outcome(reply) });
+            }
+            Purpose::Cloud(request) => self.cloud_answer(&request, &super::commands::outcome(reply), now, out),
+        }
+    }
+
+    /// The EVSEs of a station that may be steered now.
+    pub(super) fn reachable(&self, evse: EvseIndex) -> bool {
+        let state = &self.stations[self.setup.topology.evse(evse).station.0];
+        state.session.is_some() && !state.unresponsive
+    }
+}

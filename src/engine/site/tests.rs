@@ -1,0 +1,406 @@
+use serde_json::{Value, json};
+
+use super::io::{CloudInput, Publication};
+use super::*;
+use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
+use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, MeterId, SiteId};
+use crate::engine::model::reading::MeterReading;
+use crate::engine::model::setup::{Acknowledge, CloudSetup};
+use crate::engine::model::token::{TokenEntry, UnknownToken};
+use crate::engine::model::topology::{Circuit, Meter, MeterIndex, Station, StationModel, Wiring};
+use crate::engine::time::Utc;
+use crate::engine::units::{Current, PerPhase, Voltage};
+
+const METER: MeterIndex = MeterIndex(0);
+const A: StationIndex = StationIndex(0);
+const B: StationIndex = StationIndex(1);
+
+fn setup(limit_a: i32) -> Setup {
+    let circuit = Circuit {
+        id: CircuitId::new("grid"),
+        parent: None,
+        limit: PerPhase::splat(Current::from_a(limit_a)),
+        meter: Some(METER),
+        unmeasured_load: Some(PerPhase::splat(Current::from_a(10))),
+        max_unbalance: None,
+    };
+    let station = |id: &str| Station {
+        id: StationId::new(id),
+        circuit: CircuitIndex(0),
+        model: StationModel::default(),
+        wiring: Wiring::STRAIGHT,
+        max: Current::from_a(32),
+        min: Current::from_a(6),
+        fallback: Current::from_a(6),
+        evse_count: 1,
+        priority: 0,
+        weight: 1,
+        password: None,
+    };
+    let meters = vec![Meter { id: MeterId::new("main"), stale_after_ms: 5_000 }];
+    let token = |token: &str, status| TokenEntry { token: IdToken::new(token), status, group: None, expires: None };
+    Setup {
+        topology: Topology::new(
+            SiteId::new("test"),
+            Voltage::from_mv(230_000),
+            vec![circuit],
+            vec![station("CPA"), station("CPB")],
+            (meters, vec![]),
+        )
+        .expect("valid"),
+        version: "0.0.0".to_owned(),
+        heartbeat_s: 300,
+        tokens: vec![token("GOOD", AuthorizationStatus::Accepted), token("BAD", AuthorizationStatus::Blocked)],
+        unknown_token: UnknownToken::Reject,
+        cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+        unsafe_fallback: None,
+        seed: 7,
+    }
+}
+
+/// A site with a journal that is durable when told, and stations that answer as told.
+struct World {
+    site: Site,
+    now: Now,
+    frames: Vec<(StationIndex, Value)>,
+    records: Vec<Record>,
+    published: Vec<Publication>,
+    replies: Vec<Output>,
+    remembered: Option<Vec<u8>>,
+    /// Stations accept every call at once.
+    accepting: bool,
+    limits: [Option<f64>; 2],
+    meter_a: Option<i32>,
+    message: u32,
+}
+
+impl World {
+    fn new(limit_a: i32) -> Self {
+        let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+        Self::with(setup(limit_a), Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() }, now)
+    }
+
+    fn with(setup: Setup, restored: Restored, now: Now) -> Self {
+        Self {
+            site: Site::new(setup, restored, now),
+            now,
+            frames: vec![],
+            records: vec![],
+            published: vec![],
+            replies: vec![],
+            remembered: None,
+            accepting: true,
+            limits: [None, None],
+            meter_a: Some(5),
+            message: 0,
+        }
+    }
+
+    fn put(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let mut out = Vec::new();
+            self.site.handle(input, self.now, &mut out);
+            for output in out {
+                match output {
+                    Output::Frame { station, connection, text } => {
+                        let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
+                        if frame[0] == 2 && self.accepting {
+                            self.note_limit(station, &frame);
+                            let text = json!([3, frame[1], { "status": "Accepted" }]).to_string();
+                            inputs.push(Input::StationFrame { station, connection, text });
+                        }
+                        self.frames.push((station, frame));
+                    }
+                    Output::Append(record) => self.records.push(record),
+                    Output::Publish(publication) => self.published.push(publication),
+                    Output::Remember(bytes) => self.remembered = Some(bytes),
+                    Output::Reply { .. } => self.replies.push(output),
+                    Output::Close { .. }
+                    | Output::Snapshot { .. }
+                    | Output::ReadRecords { .. }
+                    | Output::Acknowledged { .. }
+                    | Output::Log { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn note_limit(&mut self, station: StationIndex, frame: &Value) {
+        if frame[2] == "SetChargingProfile" {
+            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+            self.limits[station.0] = periods[0]["limit"].to_string().parse().ok();
+            assert_eq!(periods.as_array().map(Vec::len), Some(2), "every limit decays: {frame}");
+        }
+    }
+
+    /// Lets time pass in ticks, with a meter reading every 400 ms.
+    fn pass(&mut self, ms: u64) {
+        for step in 0..ms / 200 {
+            self.now.mono = self.now.mono.plus_ms(200);
+            self.now.utc = self.now.utc.plus_ms(200);
+            if let Some(meter_a) = self.meter_a.filter(|_| step % 2 == 0) {
+                let current = PerPhase::splat(Some(Current::from_a(meter_a)));
+                let reading = MeterReading { current, ..MeterReading::default() };
+                self.put(Input::Meter { meter: METER, asked_at: self.now.mono, result: Ok(reading) });
+            }
+            self.put(Input::Tick);
+        }
+    }
+
+    fn connect(&mut self, station: StationIndex, connection: u64) {
+        let connection = ConnectionId(connection);
+        self.put(Input::StationConnected { station, connection, version: OcppVersion::V16 });
+    }
+
+    fn call(&mut self, station: StationIndex, connection: u64, action: &str, payload: &Value) {
+        self.message += 1;
+        let text = json!([2, self.message.to_string(), action, payload]).to_string();
+        self.put(Input::StationFrame { station, connection: ConnectionId(connection), text });
+    }
+
+    fn start(&mut self, station: StationIndex, connection: u64, token: &str) {
+        let payload =
+            json!({ "connectorId": 1, "idTag": token, "meterStart": 1000, "timestamp": "2026-09-21T14:00:00Z" });
+        self.call(station, connection, "StartTransaction", &payload);
+    }
+
+    fn durable(&mut self) {
+        let through = self.site.last_sequence();
+        self.put(Input::Journal(JournalInput::Durable { through }));
+    }
+
+    /// The answers (CALLRESULT) sent to a station.
+    fn answers(&self, station: StationIndex) -> Vec<&Value> {
+        let answers = self.frames.iter().filter(|(to, frame)| *to == station && frame[0] == 3);
+        answers.map(|(_, frame)| &frame[2]).collect()
+    }
+
+    fn count(&self, is: impl Fn(&RecordBody) -> bool) -> usize {
+        self.records.iter().filter(|record| is(&record.body)).count()
+    }
+}
+
+fn is_start(body: &RecordBody) -> bool {
+    matches!(body, RecordBody::TransactionStarted { .. })
+}
+
+fn is_end(body: &RecordBody) -> bool {
+    matches!(body, RecordBody::TransactionEnded { .. })
+}
+
+#[test]
+fn no_answer_to_a_start_before_it_is_durable() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.start(A, 1, "GOOD");
+    assert_eq!(world.answers(A).len(), 0);
+    world.durable();
+    let answers = world.answers(A);
+    assert_eq!(answers[0]["transactionId"], 1);
+    assert_eq!(answers[0]["idTagInfo"]["status"], "Accepted");
+}
+
+#[test]
+fn a_resent_start_and_stop_make_no_second_transaction() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.start(A, 1, "GOOD");
+    world.durable();
+    world.start(A, 1, "GOOD");
+    assert_eq!(world.answers(A)[1]["transactionId"], 1);
+    let stop = json!({ "transactionId": 1, "meterStop": 5000, "timestamp": "2026-09-21T15:00:00Z" });
+    world.call(A, 1, "StopTransaction", &stop);
+    world.call(A, 1, "StopTransaction", &stop);
+    world.durable();
+    assert_eq!(world.answers(A).len(), 4);
+    assert_eq!((world.count(is_start), world.count(is_end)), (1, 1));
+    // The next one gets the next id.
+    world.start(A, 1, "good");
+    let payload = json!({ "connectorId": 1, "idTag": "GOOD", "meterStart": 5000, "timestamp": "2026-09-21T16:00:00Z" });
+    world.call(A, 1, "StartTransaction", &payload);
+    world.durable();
+    assert_eq!(world.answers(A)[5]["transactionId"], 2);
+}
+
+#[test]
+fn a_start_on_an_open_transaction_ends_the_old_one() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.start(A, 1, "GOOD");
+    let payload = json!({ "connectorId": 1, "idTag": "GOOD", "meterStart": 2500, "timestamp": "2026-09-21T16:00:00Z" });
+    world.call(A, 1, "StartTransaction", &payload);
+    let ended = world.records.iter().find_map(|record| match &record.body {
+        RecordBody::TransactionEnded { meter_stop, reconstructed, .. } => {
+            Some((meter_stop.map(|e| e.wh()), *reconstructed))
+        }
+        _ => None,
+    });
+    assert_eq!(ended, Some((Some(2500), true)));
+    assert_eq!(world.site.ledger().open().count(), 1);
+}
+
+#[test]
+fn a_stop_without_a_start_is_recorded_once() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    // OCPP 1.6 errata 3.18: −1 where the start was never answered.
+    let stop = json!({ "transactionId": -1, "idTag": "GOOD", "meterStop": 5000, "timestamp": "2026-09-21T15:00:00Z" });
+    world.call(A, 1, "StopTransaction", &stop);
+    world.call(A, 1, "StopTransaction", &stop);
+    world.durable();
+    assert_eq!(world.count(is_end), 1);
+    assert_eq!(world.answers(A).len(), 2);
+}
+
+#[test]
+fn idle_stations_are_paused_and_a_transaction_is_offered_current_within_a_second() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    assert_eq!(world.limits, [Some(0.0), Some(0.0)]);
+    world.start(A, 1, "GOOD");
+    world.pass(400);
+    assert_eq!(world.limits, [Some(32.0), Some(0.0)]);
+    assert_eq!(world.count(|body| matches!(body, RecordBody::ChargerTamed { .. })), 2);
+}
+
+#[test]
+fn a_token_that_may_not_charge_gets_no_current() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.start(A, 1, "BAD");
+    world.pass(6_000);
+    world.durable();
+    assert_eq!(world.answers(A)[0]["idTagInfo"]["status"], "Blocked");
+    assert_eq!(world.limits[0], Some(0.0));
+}
+
+#[test]
+fn an_overload_is_cut_in_the_next_tick() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.start(B, 2, "GOOD");
+    world.pass(12_000);
+    let total: f64 = world.limits.iter().flatten().sum();
+    assert!(total > 50.0 && total <= 57.7, "{:?}", world.limits);
+    // The stations may draw at most 57.7 A, so at least 17.3 A of this is other load.
+    world.meter_a = Some(75);
+    world.pass(400);
+    let total: f64 = world.limits.iter().flatten().sum();
+    assert!(total <= 45.7, "{:?}", world.limits);
+}
+
+#[test]
+fn a_silent_meter_is_never_zero() {
+    let mut world = World::new(40);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(1_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    world.meter_a = None;
+    world.pass(6_000);
+    // 10 A are assumed where 5 A were measured.
+    assert_eq!(world.limits[0], Some(30.0));
+    assert_eq!(world.site.status(world.now).circuits[0].background_source, "configured");
+    world.pass(5_000);
+    assert!(world.site.status(world.now).alarms.iter().any(|alarm| alarm.message.contains("Meter main")));
+}
+
+#[test]
+fn a_silent_station_keeps_its_share_until_its_lease_is_over() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(1_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    let reason = "reset".to_owned();
+    world.put(Input::StationDisconnected { station: A, connection: ConnectionId(1), reason });
+    world.start(B, 2, "GOOD");
+    world.pass(60_000);
+    assert_eq!(world.limits[1], Some(7.7));
+    world.pass(100_000);
+    let offered = world.limits[1].unwrap_or_default();
+    assert!((32.0..=33.7).contains(&offered), "{offered}: the silent one counts at its fallback of 6 A now");
+}
+
+#[test]
+fn a_restart_folds_the_same_state_and_remembers_the_offers() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(6_000);
+    let mut ledger = Ledger::default();
+    for record in &world.records {
+        ledger.apply(record);
+    }
+    assert_eq!(&ledger, world.site.ledger());
+    assert_eq!(Ledger::restore(&ledger.snapshot()), Ok(ledger.clone()));
+    let restored = Restored {
+        store_id: "s".to_owned(),
+        boot: 2,
+        ledger,
+        remembered: world.remembered.clone(),
+        ..Restored::default()
+    };
+    let mut again = World::with(setup(45), restored, Now { mono: Mono::START, ..world.now });
+    again.pass(1_000);
+    let status = again.site.status(again.now);
+    assert_eq!(status.chargers[0].evses[0].committed_a, 32.0);
+    assert_eq!(status.transactions.len(), 1);
+    assert_eq!(status.chargers[1].evses[0].committed_a, 0.0);
+}
+
+#[test]
+fn a_station_that_was_never_seen_counts_at_its_maximum() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(1_000);
+    assert_eq!(world.site.status(world.now).chargers[1].evses[0].committed_a, 32.0);
+    assert_eq!(world.limits[0], Some(7.7));
+}
+
+#[test]
+fn every_evse_is_explained_with_circuit_phase_and_amount() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.start(B, 2, "GOOD");
+    world.pass(10_000);
+    for station in [A, B] {
+        let explanation = world.site.explain(station, world.now);
+        let sentence = &explanation.evses[0].explanation;
+        assert!(sentence.contains("circuit grid L") && sentence.contains(" A"), "{sentence}");
+    }
+}
+
+#[test]
+fn events_leave_only_when_durable_and_a_command_runs_once() {
+    let mut world = World::new(45);
+    world.put(Input::Cloud(CloudInput::Connected));
+    world.pass(2_000);
+    world.durable();
+    let command = json!({ "id": "c1", "type": "limit.set", "data": { "circuit": "grid", "limit_a": 20 } });
+    for _ in 0..2 {
+        let payload = command.to_string().into_bytes();
+        world.put(Input::Cloud(CloudInput::Message { payload, response_topic: None, correlation: None }));
+    }
+    assert_eq!(world.count(|body| matches!(body, RecordBody::LimitChanged { .. })), 1);
+    let responses = world.published.iter().filter(|message| message.topic.ends_with("/responses"));
+    assert_eq!(responses.filter(|message| message.payload.contains("accepted")).count(), 2);
+    assert!(world.published.iter().all(|message| message.sequence.is_none()), "no record was read yet");
+}

@@ -1,0 +1,335 @@
+//! Transactions as OCPP means them: recorded first, answered when durable, recognised when they come twice.
+
+use super::io::{LogLevel, Output};
+use super::ledger::{EventKey, OpenTransaction};
+use super::{Site, log};
+use crate::engine::model::exchange::{
+    AuthorizationStatus, StationAnswer, StationRequest, TransactionEvent, TransactionPhase,
+};
+use crate::engine::model::ids::{IdToken, Sequence, TransactionId};
+use crate::engine::model::reading::StationReading;
+use crate::engine::model::record::{RecordBody, TransactionFacts};
+use crate::engine::model::topology::StationIndex;
+use crate::engine::ocpp::CallToken;
+use crate::engine::time::{Now, Utc};
+use crate::engine::units::Energy;
+
+/// Progress of a transaction that only repeats the energy is recorded no more often than this, to spare the flash.
+const PROGRESS_MS: i64 = 15 * 60 * 1000;
+
+/// An OCPP 1.6 `StopTransaction`.
+struct Stop {
+    transaction: TransactionId,
+    token: Option<IdToken>,
+    meter_stop: Energy,
+    at: Utc,
+    reason: Option<String>,
+}
+
+impl Site {
+    pub(super) fn transaction_message(
+        &mut self,
+        station: StationIndex,
+        token: CallToken,
+        request: StationRequest,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let (needs, answer) = match request {
+            StationRequest::StartTransaction { evse, token, meter_start, at } => {
+                let facts = TransactionFacts {
+                    transaction: TransactionId::new(&self.ledger.next_transaction().to_string()),
+                    charger: self.station_id(station).clone(),
+                    evse,
+                    connector: 1,
+                    token: Some(token),
+                    started: at,
+                    meter_start: Some(meter_start),
+                };
+                self.start(facts, now, out)
+            }
+            StationRequest::StopTransaction { transaction, token, meter_stop, at, reason, .. } => {
+                let stop = Stop { transaction, token, meter_stop, at, reason };
+                self.stop(station, stop, now, out)
+            }
+            StationRequest::TransactionEvent(event) => self.event(station, *event, now, out),
+            StationRequest::Boot { .. }
+            | StationRequest::Heartbeat
+            | StationRequest::Status { .. }
+            | StationRequest::Authorize { .. }
+            | StationRequest::MeterValues { .. }
+            | StationRequest::DataTransfer { .. }
+            | StationRequest::Notify { .. } => return,
+        };
+        self.dirty = true;
+        self.answer_durably(needs, (station, token), answer, (now, out));
+    }
+
+    fn start(&mut self, facts: TransactionFacts, now: Now, out: &mut Vec<Output>) -> (Sequence, StationAnswer) {
+        let status = facts.token.as_ref().map_or(AuthorizationStatus::Invalid, |token| self.authorize(token, now));
+        let known = self.ledger.station(&facts.charger).and_then(|station| station.same_start(&facts));
+        if let Some((known, sequence)) = known {
+            // A resend after a lost answer: the same answer, no second transaction.
+            return (sequence, started(&known.transaction, status));
+        }
+        self.close_forgotten(&facts, now, out);
+        let transaction = facts.transaction.clone();
+        log(
+            out,
+            LogLevel::Info,
+            format!("{} connector {}: transaction {transaction} started", facts.charger, facts.evse),
+        );
+        let offline = is_late(facts.started, now);
+        let sequence = self.record(RecordBody::TransactionStarted { facts, seq_no: None, offline }, now, out);
+        (sequence, started(&transaction, status))
+    }
+
+    /// A start on an EVSE with an open transaction: the stop of that one was lost. It is closed with what is known.
+    fn close_forgotten(&mut self, new: &TransactionFacts, now: Now, out: &mut Vec<Output>) {
+        let station = self.ledger.station(&new.charger);
+        let forgotten = station.and_then(|station| station.transaction_at(new.evse)).cloned();
+        let Some(old) = forgotten else { return };
+        log(
+            out,
+            LogLevel::Warn,
+            format!(
+                "{} connector {}: transaction {} was never stopped; it ends where {} starts",
+                new.charger, new.evse, old.facts.transaction, new.transaction
+            ),
+        );
+        // The register cannot have run backwards; if it did, the last value known is the better end.
+        let meter_stop = new.meter_start.filter(|start| old.meter.is_none_or(|last| *start >= last)).or(old.meter);
+        let body = RecordBody::TransactionEnded {
+            facts: old.facts,
+            seq_no: None,
+            ended: new.started,
+            meter_stop,
+            reason: Some("lost Stop".to_owned()),
+            reconstructed: true,
+        };
+        self.record(body, now, out);
+    }
+
+    fn stop(
+        &mut self,
+        station: StationIndex,
+        stop: Stop,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> (Sequence, StationAnswer) {
+        let charger = self.station_id(station).clone();
+        let answer = StationAnswer::Transaction { status: stop.token.as_ref().map(|token| self.authorize(token, now)) };
+        let known = self.ledger.station(&charger);
+        let open = known.and_then(|facts| facts.transaction(&stop.transaction)).cloned();
+        let Some(open) = open else {
+            let ended = known.and_then(|facts| facts.ended(&stop.transaction));
+            let resent = ended.or_else(|| known.and_then(|facts| facts.same_end(stop.at, stop.meter_stop)));
+            if let Some(ended) = resent {
+                return (ended.ended_by, answer);
+            }
+            return (self.stop_without_start(station, stop, now, out), answer);
+        };
+        log(out, LogLevel::Info, format!("{charger}: transaction {} ended", stop.transaction));
+        let sequence = self.record(
+            RecordBody::TransactionEnded {
+                facts: open.facts,
+                seq_no: None,
+                ended: stop.at,
+                meter_stop: Some(stop.meter_stop),
+                reason: stop.reason.or_else(|| Some("Local".to_owned())),
+                reconstructed: false,
+            },
+            now,
+            out,
+        );
+        (sequence, answer)
+    }
+
+    /// The start of a transaction never arrived (id −1, errata 3.18), or it is older than our memory: what the stop says is recorded.
+    fn stop_without_start(&mut self, station: StationIndex, stop: Stop, now: Now, out: &mut Vec<Output>) -> Sequence {
+        let charger = self.station_id(station).clone();
+        let transaction = if stop.transaction.as_str() == "-1" {
+            TransactionId::new(&self.ledger.next_transaction().to_string())
+        } else {
+            stop.transaction
+        };
+        log(out, LogLevel::Warn, format!("{charger}: transaction {transaction} ended whose start was never reported"));
+        let facts = TransactionFacts {
+            transaction,
+            charger,
+            evse: 1,
+            connector: 1,
+            token: stop.token,
+            started: stop.at,
+            meter_start: None,
+        };
+        let body = RecordBody::TransactionEnded {
+            facts,
+            seq_no: None,
+            ended: stop.at,
+            meter_stop: Some(stop.meter_stop),
+            reason: stop.reason,
+            reconstructed: true,
+        };
+        self.record(body, now, out)
+    }
+
+    fn event(
+        &mut self,
+        station: StationIndex,
+        event: TransactionEvent,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> (Sequence, StationAnswer) {
+        let charger = self.station_id(station).clone();
+        let status = event.token.as_ref().map(|token| self.authorize(token, now));
+        let answer = StationAnswer::Transaction { status };
+        self.samples_of_event(station, &event, now, out);
+        let known = self.ledger.station(&charger);
+        let open = known.and_then(|facts| facts.transaction(&event.transaction)).cloned();
+        let key = EventKey { phase: event.phase, seq_no: event.seq_no, at: event.at };
+        if let Some(sequence) = open.as_ref().filter(|open| open.knows(&key)).map(|open| open.started_by) {
+            return (sequence.max(self.ledger.last()), answer);
+        }
+        if let Some(ended) = known.and_then(|facts| facts.ended(&event.transaction)) {
+            // Over already: a resend, or an event that came after the end. Nothing of it can change the bill.
+            return (ended.ended_by, answer);
+        }
+        let (first, last) = energies(&event.readings);
+        let facts = facts_of(&event, charger, open.as_ref(), first);
+        if event.phase == TransactionPhase::Updated && only_progress(&event, open.as_ref()) {
+            return (Sequence::default(), answer);
+        }
+        let body = match event.phase {
+            TransactionPhase::Started => {
+                self.close_forgotten(&facts, now, out);
+                log(
+                    out,
+                    LogLevel::Info,
+                    format!("{} EVSE {}: transaction {} started", facts.charger, facts.evse, facts.transaction),
+                );
+                RecordBody::TransactionStarted { facts, seq_no: Some(event.seq_no), offline: event.offline }
+            }
+            TransactionPhase::Updated => RecordBody::TransactionUpdated {
+                facts,
+                seq_no: Some(event.seq_no),
+                at: event.at,
+                meter: last,
+                trigger: Some(event.trigger),
+                offline: event.offline,
+            },
+            TransactionPhase::Ended => {
+                log(out, LogLevel::Info, format!("{}: transaction {} ended", facts.charger, facts.transaction));
+                RecordBody::TransactionEnded {
+                    facts,
+                    seq_no: Some(event.seq_no),
+                    ended: event.at,
+                    meter_stop: last.or_else(|| open.as_ref().and_then(|open| open.meter)),
+                    reason: event.stopped_reason.or_else(|| Some("Local".to_owned())),
+                    reconstructed: open.is_none(),
+                }
+            }
+        };
+        (self.record(body, now, out), answer)
+    }
+
+    fn samples_of_event(&mut self, station: StationIndex, event: &TransactionEvent, now: Now, out: &mut Vec<Output>) {
+        let known =
+            self.ledger.station(self.station_id(station)).and_then(|facts| facts.transaction(&event.transaction));
+        let evse = event.evse.or_else(|| known.map(|open| open.facts.evse)).unwrap_or(1);
+        let Some(index) = self.setup.topology.find_evse(station, evse) else { return };
+        if let Some(state) = event.charging_state {
+            self.evses[index.0].charging_state = Some(state);
+        }
+        // What happened while the station was offline says nothing about the current that flows now.
+        if event.offline {
+            return;
+        }
+        let readings: Vec<StationReading> = event
+            .readings
+            .iter()
+            .map(|reading| StationReading { evse, transaction: None, ..reading.clone() })
+            .collect();
+        self.sample_only(station, &readings, now, out);
+    }
+
+    fn sample_only(&mut self, station: StationIndex, readings: &[StationReading], now: Now, out: &mut Vec<Output>) {
+        let stripped: Vec<StationReading> =
+            readings.iter().map(|reading| StationReading { transaction: None, ..reading.clone() }).collect();
+        self.meter_values(station, &stripped, now, out);
+    }
+
+    /// Records the energy of running OCPP 1.6 transactions now and then, so that little is unknown if the stop never comes.
+    pub(super) fn record_progress(
+        &mut self,
+        station: StationIndex,
+        readings: &[StationReading],
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        for reading in readings {
+            let (Some(transaction), Some(meter)) = (&reading.transaction, reading.energy) else { continue };
+            let at = reading.at.unwrap_or(now.utc);
+            let known = self.ledger.station(self.station_id(station));
+            let Some(open) = known.and_then(|facts| facts.transaction(transaction)) else { continue };
+            if at.since(open.recorded_at) < PROGRESS_MS {
+                continue;
+            }
+            let facts = open.facts.clone();
+            let trigger = Some("MeterValuePeriodic".to_owned());
+            let body =
+                RecordBody::TransactionUpdated { facts, seq_no: None, at, meter: Some(meter), trigger, offline: false };
+            self.record(body, now, out);
+        }
+    }
+}
+
+fn started(transaction: &TransactionId, status: AuthorizationStatus) -> StationAnswer {
+    StationAnswer::StartTransaction { transaction: transaction.as_str().parse().unwrap_or(0), status }
+}
+
+/// A message that tells of more than a minute ago was queued by the station.
+fn is_late(at: Utc, now: Now) -> bool {
+    now.utc_trusted && now.utc.since(at) > 60_000
+}
+
+/// The first and the last energy register in the readings.
+fn energies(readings: &[StationReading]) -> (Option<Energy>, Option<Energy>) {
+    let mut values = readings.iter().filter_map(|reading| reading.energy);
+    let first = values.next();
+    (first, values.next_back().or(first))
+}
+
+/// Whether an update carries nothing but the energy, and the last one recorded is not old yet.
+fn only_progress(event: &TransactionEvent, open: Option<&OpenTransaction>) -> bool {
+    let periodic = matches!(event.trigger.as_str(), "MeterValuePeriodic" | "MeterValueClock");
+    periodic && !event.offline && open.is_some_and(|open| event.at.since(open.recorded_at) < PROGRESS_MS)
+}
+
+/// What is known of a 2.x transaction after this event. Each event may bring what earlier ones lacked.
+fn facts_of(
+    event: &TransactionEvent,
+    charger: crate::engine::model::ids::StationId,
+    open: Option<&OpenTransaction>,
+    first_energy: Option<Energy>,
+) -> TransactionFacts {
+    let starting = event.phase == TransactionPhase::Started;
+    let mut facts = open.map_or_else(
+        || TransactionFacts {
+            transaction: event.transaction.clone(),
+            charger,
+            evse: event.evse.filter(|evse| *evse > 0).unwrap_or(1),
+            connector: event.connector.filter(|connector| *connector > 0).unwrap_or(1),
+            token: None,
+            started: event.at,
+            meter_start: first_energy.filter(|_| starting),
+        },
+        |open| open.facts.clone(),
+    );
+    if facts.token.is_none() {
+        facts.token.clone_from(&event.token);
+    }
+    if facts.meter_start.is_none() && event.phase != TransactionPhase::Ended {
+        facts.meter_start = first_energy;
+    }
+    facts
+}
