@@ -1,3 +1,5 @@
 //! All input and output: tokio lives here and nowhere else.
 
 pub mod clock;
+pub mod journal;
+pub mod mqtt;
