@@ -84,6 +84,7 @@ impl World {
             }
             Output::Acknowledged { through } => self.journal.acknowledge(through),
             Output::Publish(publication) => self.publish(publication),
+            Output::Remember(memory) => self.journal.remember(memory),
             Output::Reply { .. } => {}
             Output::Log { level, message } => self.log(level, &message),
         }

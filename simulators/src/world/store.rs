@@ -24,6 +24,8 @@ pub(super) struct Journal {
     /// A flush is under way.
     pub(super) flushing: bool,
     boot: u64,
+    /// The latest memory that the controller wants back at its next start; kept beside the records.
+    remembered: Option<Vec<u8>>,
 }
 
 impl Journal {
@@ -60,6 +62,11 @@ impl Journal {
         }
     }
 
+    pub(super) fn remember(&mut self, memory: Vec<u8>) {
+        // It lies on a RAM disk, which is never full and outlives the process.
+        self.remembered = Some(memory);
+    }
+
     pub(super) fn acknowledge(&mut self, through: Sequence) {
         self.acknowledged = self.acknowledged.max(through);
         self.prune();
@@ -93,6 +100,7 @@ impl Journal {
             ledger,
             acknowledged: self.acknowledged,
             damage: None,
+            remembered: self.remembered.clone(),
         })
     }
 
