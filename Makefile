@@ -88,7 +88,12 @@ deny: need-cargo $(DENY_ROOT)/bin/cargo-deny ## licences, sources, banned crates
 unit: need-cargo ## all tests of the workspace
 	$(call section,tests)
 	@cargo build --workspace --bins --locked --quiet
-	@cargo test --workspace --locked --quiet
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run --workspace --locked --cargo-quiet; \
+	    cargo test --workspace --locked --quiet --doc; \
+	else \
+	    cargo test --workspace --locked --quiet; \
+	fi
 
 demo-test: need-cargo ## the demo without a screen; fails if a circuit was too high or an event is missing
 	$(call section,the demo without a screen)

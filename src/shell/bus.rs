@@ -1,7 +1,7 @@
 //! Modbus lines: one task for each connection, which all devices on that line share.
 //!
-//! tokio-modbus frames and unframes; everything that it leaves to the caller is here: time-outs, stale answers ([`drain`]), counts, pauses,
-//! reconnects ([`line`]), and whose turn it is ([`schedule`]). What to read and what it means is the engine's ([`Poll`]).
+//! tokio-modbus frames and unframes; everything that it leaves to the caller is here: time-outs, stale answers (`drain`), counts, pauses,
+//! reconnects (`line`), and whose turn it is (`schedule`). What to read and what it means is the engine's ([`Poll`]).
 
 mod dial;
 mod drain;

@@ -2,3 +2,5 @@
 
 pub mod bus;
 pub mod clock;
+pub mod journal;
+pub mod mqtt;

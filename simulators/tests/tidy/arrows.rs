@@ -44,7 +44,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         from: "simulators",
         to: &["siteward::shell", "siteward::cli"],
-        remedy: "simulate around the engine, or run the binary; only net/ and demo/ touch the real thing",
+        remedy: "simulate around the engine, or run the binary; only net/, demo/ and commands/ touch the real thing",
     },
 ];
 
@@ -58,7 +58,7 @@ const SITE: &str = "crate::engine::site";
 const SITE_NOUNS: &str = "crate::engine::site::io";
 
 /// The simulators' parts that run on real sockets.
-const SIMULATORS_OUTSIDE: &[&str] = &["simulators::net", "simulators::demo"];
+const SIMULATORS_OUTSIDE: &[&str] = &["simulators::net", "simulators::demo", "simulators::commands"];
 
 /// `package` may be named in modules that begin with one of `places` (the last part may go on: `bus` is also `bus_tcp`).
 struct Package {
@@ -68,19 +68,34 @@ struct Package {
 
 const PACKAGES: &[Package] = &[
     Package { package: "rust_ocpp", places: &["crate::engine::ocpp::"] },
-    Package { package: "tokio_modbus", places: &["crate::shell::bus", "simulators::net", "simulators::demo"] },
-    Package { package: "tokio_serial", places: &["crate::shell::bus", "simulators::net", "simulators::demo"] },
-    Package { package: "tokio_tungstenite", places: &["crate::shell::station", "simulators::net", "simulators::demo"] },
-    Package { package: "rumqttc", places: &["crate::shell::mqtt", "simulators::net", "simulators::demo"] },
-    Package { package: "rumqttd", places: &["simulators::net", "simulators::demo"] },
+    Package {
+        package: "tokio_modbus",
+        places: &["crate::shell::bus", "simulators::net", "simulators::demo", "simulators::commands"],
+    },
+    Package {
+        package: "tokio_serial",
+        places: &["crate::shell::bus", "simulators::net", "simulators::demo", "simulators::commands"],
+    },
+    Package {
+        package: "tokio_tungstenite",
+        places: &["crate::shell::station", "simulators::net", "simulators::demo", "simulators::commands"],
+    },
+    Package {
+        package: "rumqttc",
+        places: &["crate::shell::mqtt", "simulators::net", "simulators::demo", "simulators::commands"],
+    },
+    Package { package: "rumqttd", places: &["simulators::net", "simulators::demo", "simulators::commands"] },
     Package { package: "sled", places: &["crate::shell::journal"] },
     Package { package: "systemd", places: &["crate::shell::systemd"] },
     Package { package: "axum", places: &["crate::shell::http"] },
-    Package { package: "tokio", places: &["crate::shell", "simulators::net", "simulators::demo"] },
-    Package { package: "ureq", places: &["crate::cli", "simulators::net", "simulators::demo"] },
+    Package {
+        package: "tokio",
+        places: &["crate::shell", "simulators::net", "simulators::demo", "simulators::commands"],
+    },
+    Package { package: "ureq", places: &["crate::cli", "simulators::net", "simulators::demo", "simulators::commands"] },
     Package { package: "clap", places: &["crate::cli", "simulators"] },
-    Package { package: "ratatui", places: &["simulators::demo"] },
-    Package { package: "crossterm", places: &["simulators::demo"] },
+    Package { package: "ratatui", places: &["simulators::demo", "simulators::commands"] },
+    Package { package: "crossterm", places: &["simulators::demo", "simulators::commands"] },
 ];
 
 /// What the engine may not use although it needs no package.

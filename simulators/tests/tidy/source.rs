@@ -26,7 +26,10 @@ pub(crate) struct NamedPath {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code: Vec<String> = blank(text).lines().map(str::to_owned).collect();
-        let is_tests = path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs");
+        let is_tests = path.starts_with("tests/")
+            || path.contains("/tests/")
+            || path.ends_with("/tests.rs")
+            || path.ends_with("_tests.rs");
         let first_test = code.iter().position(|line| line.trim_start().starts_with("#[cfg(test)]"));
         let production_lines = if is_tests { 0 } else { first_test.unwrap_or(code.len()) };
         Self { path: path.to_owned(), module: module_of(path), code, production_lines }

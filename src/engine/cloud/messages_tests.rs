@@ -7,7 +7,6 @@ use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::record::Stamp;
 use crate::engine::time::Mono;
-use crate::engine::units::Current;
 
 const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
 
@@ -115,7 +114,7 @@ fn parse(payload: &str) -> Value {
 
 /// Compares with a golden file; `UPDATE=1` rewrites it.
 fn golden(name: &str, actual: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cloud").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/engine/cloud/golden").join(name);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, actual).unwrap();

@@ -14,7 +14,7 @@ const MAX_ID_CHARS: usize = 36;
 /// The longest over-long id that is still repeated in a CALLERROR: a station should get its own id back, but not a page of it.
 const MAX_ECHOED_ID_CHARS: usize = 255;
 
-/// The longest error description, in characters (string[255] in both versions).
+/// The longest error description, in characters (`string[255]` in both versions).
 const MAX_DESCRIPTION_CHARS: usize = 255;
 
 /// Why a CALL is answered with a CALLERROR. Each OCPP version has its own spelling.

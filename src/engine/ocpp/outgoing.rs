@@ -37,18 +37,18 @@ pub(super) enum Verdict {
 
 impl Outgoing {
     /// A CALL whose payload somebody wrote by hand.
-    pub(super) fn raw(action: &str, payload: &str) -> Result<Self, Refusal> {
+    pub(super) fn raw(action: &str, payload: String) -> Result<Self, Refusal> {
         let action = bounded("action", action, MAX_ACTION_CHARS)?;
         if payload.len() > MAX_FRAME_BYTES {
             return Err(property(format!("the payload has more than {MAX_FRAME_BYTES} bytes")));
         }
-        if let Err(error) = serde_json::from_str::<&RawValue>(payload) {
+        if let Err(error) = serde_json::from_str::<&RawValue>(&payload) {
             return Err(Refusal::new(ErrorCode::FormatViolation, format!("the payload is not JSON: {error}")));
         }
         if !payload.trim_start().starts_with('{') {
             return Err(Refusal::new(ErrorCode::FormatViolation, "the payload must be a JSON object, at least {}"));
         }
-        Ok(Self { action, payload: payload.trim().to_owned(), verdict: Verdict::StatusIfAny })
+        Ok(Self { action, payload, verdict: Verdict::StatusIfAny })
     }
 }
 

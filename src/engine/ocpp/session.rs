@@ -108,7 +108,6 @@ struct OpenCall {
 struct ActiveCall {
     key: CallKey,
     id: String,
-    action: String,
     verdict: Verdict,
     deadline: Mono,
 }
@@ -212,10 +211,14 @@ impl Session {
 
     /// Sends a CALL to the station, at once or when it is its turn. What the version's schema cannot express, and what finds the queue of its
     /// priority full (code `QueueFull`), is answered at once by a [`StationReply::Error`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is sent, its name, its rank, the time, and where the outcome goes"
+    )]
     pub fn call(&mut self, key: CallKey, call: StationCall, priority: Priority, now: Mono, out: &mut SessionOutput) {
         let outgoing = match self.version {
-            OcppVersion::V16 => v16::call(&call),
-            OcppVersion::V201 => v201::call(&call),
+            OcppVersion::V16 => v16::call(call),
+            OcppVersion::V201 => v201::call(call),
         };
         let outgoing = match outgoing {
             Ok(outgoing) => outgoing,
@@ -305,11 +308,7 @@ impl Session {
     ) {
         if let Some(active) = self.active.take_if(|active| active.id == id) {
             self.faults_in_a_row = 0;
-            let reply = judge(active.verdict);
-            if let StationReply::Error { code, description } = &reply {
-                out.fault(&format!("{} was answered {code}: {description}", active.action));
-            }
-            out.reply(active.key, reply);
+            out.reply(active.key, judge(active.verdict));
             self.send_next(now, out);
         } else if let Some(late) = self.late_ids.iter().position(|late| late == id) {
             self.late_ids.remove(late);
@@ -336,8 +335,7 @@ impl Session {
         // Two numbers in hexadecimal: at most 33 of the 36 characters allowed.
         let id = format!("{:x}-{:x}", self.seed, self.calls_made);
         out.frames.push(frame::write_call(&id, &outgoing.action, &outgoing.payload));
-        let Outgoing { action, payload: _, verdict } = outgoing;
-        self.active = Some(ActiveCall { key, id, action, verdict, deadline: now.plus_ms(CALL_TIMEOUT_MS) });
+        self.active = Some(ActiveCall { key, id, verdict: outgoing.verdict, deadline: now.plus_ms(CALL_TIMEOUT_MS) });
     }
 
     fn count_fault(&mut self, message: &str, out: &mut SessionOutput) {

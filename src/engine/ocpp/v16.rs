@@ -232,13 +232,13 @@ fn id_tag_info(status: AuthorizationStatus) -> types::IdTagInfo {
 }
 
 /// Writes a CALL to the station. `Err` says why the schema has no such CALL.
-pub(super) fn call(call: &StationCall) -> Result<Outgoing, Refusal> {
+pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
     let (action, payload, verdict) = match call {
-        StationCall::SetLimit(leased) => ("SetChargingProfile", set_limit(leased)?, Verdict::Status),
+        StationCall::SetLimit(leased) => ("SetChargingProfile", set_limit(&leased)?, Verdict::Status),
         StationCall::Start { evse, token, start_id: _ } => {
             let id_tag = bounded("idTag", token.as_str(), MAX_ID_TAG_CHARS)?;
             let request = wire::remote_start_transaction::RemoteStartTransactionRequest {
-                connector_id: (*evse > 0).then_some(*evse),
+                connector_id: (evse > 0).then_some(evse),
                 id_tag,
                 charging_profile: None,
             };
@@ -258,8 +258,8 @@ pub(super) fn call(call: &StationCall) -> Result<Outgoing, Refusal> {
         }
         StationCall::ChangeConfiguration { key, value } => {
             let request = wire::change_configuration::ChangeConfigurationRequest {
-                key: bounded("key", key, MAX_KEY_CHARS)?,
-                value: at_most("value", value, MAX_VALUE_CHARS)?,
+                key: bounded("key", &key, MAX_KEY_CHARS)?,
+                value: at_most("value", &value, MAX_VALUE_CHARS)?,
             };
             ("ChangeConfiguration", json(&request)?, Verdict::Status)
         }
@@ -273,20 +273,20 @@ pub(super) fn call(call: &StationCall) -> Result<Outgoing, Refusal> {
             ("TriggerMessage", json(&request)?, Verdict::Status)
         }
         StationCall::Reset { hard } => {
-            ("Reset", format!(r#"{{"type":"{}"}}"#, if *hard { "Hard" } else { "Soft" }), Verdict::Status)
+            ("Reset", format!(r#"{{"type":"{}"}}"#, if hard { "Hard" } else { "Soft" }), Verdict::Status)
         }
         StationCall::GetBaseReport { .. } => {
             return Err(Refusal::new(ErrorCode::NotSupported, "OCPP 1.6 has no GetBaseReport; use GetConfiguration"));
         }
         StationCall::GetCompositeSchedule { evse, duration_s } => {
             let request = wire::get_composite_schedule::GetCompositeScheduleRequest {
-                connector_id: i32::try_from(*evse).unwrap_or(i32::MAX),
-                duration: i32::try_from(*duration_s).unwrap_or(i32::MAX),
+                connector_id: i32::try_from(evse).unwrap_or(i32::MAX),
+                duration: i32::try_from(duration_s).unwrap_or(i32::MAX),
                 charging_rate_unit: Some(types::ChargingRateUnitType::A),
             };
             ("GetCompositeSchedule", json(&request)?, Verdict::Status)
         }
-        StationCall::Raw { action, payload } => return Outgoing::raw(action, payload),
+        StationCall::Raw { action, payload } => return Outgoing::raw(&action, payload),
     };
     Ok(Outgoing { action: action.to_owned(), payload, verdict })
 }
@@ -580,13 +580,13 @@ mod tests {
                 r#"{"connectorId":1,"duration":300,"chargingRateUnit":"A"}"#,
             ),
             (
-                StationCall::Raw { action: text("UnlockConnector"), payload: text(r#" {"connectorId": 1} "#) },
+                StationCall::Raw { action: text("UnlockConnector"), payload: text(r#"{"connectorId": 1}"#) },
                 "UnlockConnector",
                 r#"{"connectorId": 1}"#,
             ),
         ];
         for (given, action, payload) in cases {
-            let outgoing = call(&given).unwrap();
+            let outgoing = call(given).unwrap();
             assert_eq!((outgoing.action.as_str(), outgoing.payload.as_str()), (action, payload));
         }
     }
@@ -602,7 +602,7 @@ mod tests {
             stack_level: 3,
             phases: 1,
         };
-        let payload = call(&StationCall::SetLimit(limit)).unwrap().payload;
+        let payload = call(StationCall::SetLimit(limit)).unwrap().payload;
         let read: wire::set_charging_profile::SetChargingProfileRequest = serde_json::from_str(&payload).unwrap();
         let schedule = &read.cs_charging_profiles.charging_schedule;
         assert_eq!(schedule.start_schedule.unwrap().timestamp_millis(), now().unix_ms() - 60_000);
@@ -615,7 +615,7 @@ mod tests {
     fn a_token_that_the_schema_has_no_room_for_is_refused() {
         // CiString20Type
         let token = IdToken::new("123456789012345678901");
-        let refusal = call(&StationCall::Start { evse: 1, token, start_id: 1 }).unwrap_err();
+        let refusal = call(StationCall::Start { evse: 1, token, start_id: 1 }).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::PropertyConstraintViolation);
         assert_eq!(refusal.text, "idTag has 21 characters, at most 20 are allowed");
     }

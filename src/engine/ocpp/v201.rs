@@ -19,11 +19,11 @@ use crate::engine::model::exchange::{
 use crate::engine::model::ids::{IdToken, TransactionId};
 use crate::engine::time::Utc;
 
-/// The longest idToken and transactionId (identifierString[36]).
+/// The longest idToken and transactionId (`identifierString[36]`).
 const MAX_IDENTIFIER_CHARS: usize = 36;
-/// The longest name of a component or variable (identifierString[50]).
+/// The longest name of a component or variable (`identifierString[50]`).
 const MAX_NAME_CHARS: usize = 50;
-/// The longest attributeValue (string[1000]).
+/// The longest attributeValue (`string[1000]`).
 const MAX_VALUE_CHARS: usize = 1_000;
 
 /// Messages that are only taken note of.
@@ -274,49 +274,49 @@ fn id_token_info(status: AuthorizationStatus) -> data::id_token_info_type::IdTok
 }
 
 /// Writes a CALL to the station. `Err` says why the schema has no such CALL.
-pub(super) fn call(call: &StationCall) -> Result<Outgoing, Refusal> {
+pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
     let (action, payload, verdict) = match call {
-        StationCall::SetLimit(leased) => ("SetChargingProfile", set_limit(leased)?, Verdict::Status),
+        StationCall::SetLimit(leased) => ("SetChargingProfile", set_limit(&leased)?, Verdict::Status),
         StationCall::Start { evse, token, start_id } => {
-            ("RequestStartTransaction", start(*evse, token, *start_id)?, Verdict::Status)
+            ("RequestStartTransaction", start(evse, &token, start_id)?, Verdict::Status)
         }
         StationCall::Stop { transaction } => {
             let transaction_id = bounded("transactionId", transaction.as_str(), MAX_IDENTIFIER_CHARS)?;
             let request = wire::request_stop_transaction::RequestStopTransactionRequest { transaction_id };
             ("RequestStopTransaction", json(&request)?, Verdict::Status)
         }
-        StationCall::GetConfiguration { keys } => ("GetVariables", get_variables(keys)?, Verdict::Answered),
+        StationCall::GetConfiguration { keys } => ("GetVariables", get_variables(&keys)?, Verdict::Answered),
         StationCall::ChangeConfiguration { key, value } => {
-            let (component, variable) = component_variable(key)?;
+            let (component, variable) = component_variable(&key)?;
             let request = wire::set_variables::SetVariablesRequest {
                 set_variable_data: vec![data::set_variable_data_type::SetVariableDataType {
                     attribute_type: None,
-                    attribute_value: at_most("value", value, MAX_VALUE_CHARS)?,
+                    attribute_value: at_most("value", &value, MAX_VALUE_CHARS)?,
                     component,
                     variable,
                 }],
             };
             ("SetVariables", json(&request)?, Verdict::Attribute)
         }
-        StationCall::Trigger { message, evse } => ("TriggerMessage", trigger(message, *evse)?, Verdict::Status),
+        StationCall::Trigger { message, evse } => ("TriggerMessage", trigger(&message, evse)?, Verdict::Status),
         StationCall::Reset { hard } => {
-            ("Reset", format!(r#"{{"type":"{}"}}"#, if *hard { "Immediate" } else { "OnIdle" }), Verdict::Status)
+            ("Reset", format!(r#"{{"type":"{}"}}"#, if hard { "Immediate" } else { "OnIdle" }), Verdict::Status)
         }
         StationCall::GetBaseReport { request_id, report } => {
             let report_base = serde_json::from_value(Value::from(report.as_str()))
                 .map_err(|_| property(format!("{report} is no report of OCPP 2.0.1")))?;
-            let request = wire::get_base_report::GetBaseReportRequest { request_id: *request_id, report_base };
+            let request = wire::get_base_report::GetBaseReportRequest { request_id, report_base };
             ("GetBaseReport", json(&request)?, Verdict::Status)
         }
         StationCall::GetCompositeSchedule { evse, duration_s } => {
             let request = wire::get_composite_schedule::GetCompositeScheduleRequest {
-                duration: i32::try_from(*duration_s).unwrap_or(i32::MAX),
+                duration: i32::try_from(duration_s).unwrap_or(i32::MAX),
                 charging_rate_unit: Some(kind::charging_rate_unit_enum_type::ChargingRateUnitEnumType::A),
-                evse_id: i32::try_from(*evse).unwrap_or(i32::MAX),
+                evse_id: i32::try_from(evse).unwrap_or(i32::MAX),
             };
             ("GetCompositeSchedule", json(&request)?, Verdict::Status)
         }
-        StationCall::Raw { action, payload } => return Outgoing::raw(action, payload),
+        StationCall::Raw { action, payload } => return Outgoing::raw(&action, payload),
     };
     Ok(Outgoing { action: action.to_owned(), payload, verdict })
 }
@@ -691,7 +691,7 @@ mod tests {
             ),
         ];
         for (given, action, payload) in cases {
-            let outgoing = call(&given).unwrap();
+            let outgoing = call(given).unwrap();
             assert_eq!((outgoing.action.as_str(), outgoing.payload.as_str()), (action, payload));
         }
     }
@@ -699,7 +699,7 @@ mod tests {
     #[test]
     fn keys_name_a_component_and_a_variable() {
         for keys in [vec![], vec!["HeartbeatInterval".to_owned()], vec![".x".to_owned()]] {
-            let refusal = call(&StationCall::GetConfiguration { keys }).unwrap_err();
+            let refusal = call(StationCall::GetConfiguration { keys }).unwrap_err();
             assert_eq!(refusal.code, ErrorCode::PropertyConstraintViolation);
         }
     }

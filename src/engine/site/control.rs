@@ -182,8 +182,15 @@ impl Site {
         let Some(open) = facts.and_then(|facts| facts.transaction_at(evse.number)).filter(|_| !out_of_order) else {
             return Current::ZERO;
         };
-        let token = open.facts.token.as_ref();
-        if token.is_some_and(|token| self.authorize(token, now) != AuthorizationStatus::Accepted) {
+        // A 2.x transaction begins with the cable and gets its token later; until then only the station's word says that it charges.
+        let flowing = Some(ChargingState::Charging) == control.charging_state
+            || Some(ChargingState::SuspendedEv) == control.charging_state
+            || Some(ChargingState::SuspendedEvse) == control.charging_state;
+        let may_charge = match open.facts.token.as_ref() {
+            Some(token) => self.authorize(token, now) == AuthorizationStatus::Accepted,
+            None => flowing,
+        };
+        if !may_charge {
             return Current::ZERO;
         }
         control.takes.map_or(station.max, |takes| takes.max(station.min)).min(station.max)

@@ -334,8 +334,11 @@ impl Site {
         }
     }
 
-    /// Whether a token may charge.
+    /// Whether a token may charge. An empty one is OCPP 2.x's `NoAuthorization`: the station was set to need none.
     pub(super) fn authorize(&self, token: &IdToken, now: Now) -> AuthorizationStatus {
+        if token.as_str().is_empty() {
+            return AuthorizationStatus::Accepted;
+        }
         match self.setup.tokens.iter().find(|entry| entry.token.same_as(token)) {
             Some(entry) if entry.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires) => {
                 AuthorizationStatus::Expired

@@ -49,6 +49,8 @@ pub struct Tether {
     booted_at: Option<Mono>,
     /// When it last refused one.
     refused_at: Option<Mono>,
+    /// It has accepted a limit in this run.
+    confirmed: bool,
 }
 
 impl Tether {
@@ -70,6 +72,7 @@ impl Tether {
             settling: None,
             booted_at: None,
             refused_at: None,
+            confirmed: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl Tether {
         self.candidates = vec![sent];
         self.booted_at = None;
         self.refused_at = None;
+        self.confirmed = true;
         let first = !self.tamed && self.lease != LeaseForm::None;
         self.tamed = self.lease != LeaseForm::None;
         first
@@ -174,10 +178,10 @@ impl Tether {
             .filter(|_| self.tamed || self.pending.is_some() || self.lease == LeaseForm::None)
     }
 
-    /// Whether a new limit must be sent although nothing changes: it has just booted, or nothing is known to be in force.
+    /// Whether a new limit must be sent although nothing changes: it has just booted, or it was told nothing in this run.
     #[must_use]
-    pub fn needs_limit(&self) -> bool {
-        self.booted_at.is_some() || self.candidates.is_empty()
+    pub const fn needs_limit(&self) -> bool {
+        self.booted_at.is_some() || !self.confirmed
     }
 
     /// What the station's own schedule may allow now, by everything that was sent.

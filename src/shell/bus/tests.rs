@@ -154,9 +154,9 @@ async fn outcomes(answers: Vec<Vec<u8>>) -> Vec<Outcome> {
 
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_is_never_taken_for_the_next_one() {
-    // Up to the end of the guard time of 500 ms after a time-out of 1 s.
+    // Up to the end of the guard time of 500 ms after a time-out of 1 s; the interval alone would ask again much earlier.
     for late_ms in [1_100, 1_300, 1_500] {
-        let mut rig = rig(SERIAL, vec![meter(0, 1, 500)], 64);
+        let mut rig = rig(SERIAL, vec![meter(0, 1, 10)], 64);
         let mut stream = rig.dialled.recv().await.unwrap();
         let first = tokio::spawn(async move {
             rtu_request(&mut stream).await;
@@ -385,6 +385,33 @@ async fn over_a_real_pty_until_it_is_unplugged() {
     slave.await.unwrap();
     let (_, outcome) = next(&mut inputs).await;
     assert!(matches!(&outcome, Err(DeviceFault::Unreachable(text)) if text.contains("pty")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn over_a_serial_device_opened_by_its_path() {
+    use tokio_serial::SerialPort;
+    let (mut theirs, named) = SerialStream::pair().unwrap();
+    let path = named.name().unwrap();
+    // Closed, so that it can be opened by its path; until then reading at the other end fails.
+    drop(named);
+    tokio::spawn(async move {
+        let mut request = [0; 8];
+        loop {
+            if theirs.read_exact(&mut request).await.is_ok() {
+                theirs.write_all(&holding(1, 160)).await.unwrap();
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let (inbox, mut inputs) = mpsc::channel(64);
+    let (_stop, stopped) = watch::channel(false);
+    let connection = Connection::parse(&format!("rtu://{path}?baud=19200&parity=even&stop=2")).unwrap();
+    let plan = BusPlan { connection, devices: vec![meter(0, 1, 1)] };
+    tokio::spawn(run(plan, Clock::start(), inbox, stopped));
+    for _ in 0..10 {
+        assert_eq!(next(&mut inputs).await, (0, Ok(16_000)));
+    }
 }
 
 #[tokio::test]
