@@ -1,1 +1,16 @@
-//! x
+//! Models of everything around a site controller: charging stations with cars, meters, a building, PV, and a cloud.
+//!
+//! The models are pure: time is an argument, randomness comes from seeded dice, and what they exchange is the real wire text
+//! (OCPP-J frames, Modbus register words, event payloads). They are written without looking at the engine's translators,
+//! so that they are a second opinion on the protocols.
+
+pub mod building;
+pub mod car;
+pub mod cloud;
+pub mod faults;
+pub mod meter;
+pub mod oracle;
+pub mod pv;
+pub mod rng;
+pub mod station;
+pub mod world;

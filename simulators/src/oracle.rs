@@ -1,0 +1,301 @@
+//! What must be so at every moment, whatever goes wrong. Each invariant is a function with a sentence for its name.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use siteward::engine::units::{Current, Phase};
+
+use crate::cloud::CloudTransaction;
+use crate::station::{Station, TransactionTruth};
+
+/// An overload by a step of the building, seen by a healthy meter: meter 1 s, tick 0.2 s, link 0.1 s, station 0.2 s, car up to 5 s
+/// (IEC 61851-1) and its ramp of 3 s, a second round where the first cut was not enough.
+pub const GRACE_HEALTHY_MS: u64 = 15_000;
+/// While the meter is in trouble the controller holds the last reading until it is stale (5 s) and for a short time more.
+pub const GRACE_METER_MS: u64 = 35_000;
+/// How far above a limit is still taken for it: the resolution of meters and of limits (0.1 A), on twenty stations.
+pub const TOLERANCE: Current = Current::from_ma(1_000);
+/// How many violations are kept with their circumstances; the rest is counted.
+const MOST_KEPT: usize = 20;
+/// How many events before a violation are kept.
+const LAST_EVENTS: usize = 40;
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant.
+    pub invariant: &'static str,
+    /// When, in ms since the start of the world.
+    pub at_ms: u64,
+    /// What was the case: circuit, phase, amounts.
+    pub what: String,
+    /// The events before it.
+    pub last_events: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} s  {}: {}", self.at_ms / 1000, self.at_ms % 1000, self.invariant, self.what)
+    }
+}
+
+/// One phase of one circuit at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Load<'a> {
+    /// The circuit's name.
+    pub circuit: &'a str,
+    /// The phase.
+    pub phase: Phase,
+    /// All that flows.
+    pub total: Current,
+    /// What the stations draw of it.
+    pub charging: Current,
+    /// The limit.
+    pub limit: Current,
+    /// How long it may be above the limit under the faults that are on, in ms.
+    pub grace_ms: u64,
+}
+
+/// Watches the world.
+#[derive(Clone, Debug, Default)]
+pub struct Oracle {
+    now_ms: u64,
+    above_since: BTreeMap<(String, usize), u64>,
+    above_ms: u64,
+    longest_above_ms: u64,
+    answers: BTreeMap<(usize, String), u64>,
+    events: VecDeque<String>,
+    violations: Vec<Violation>,
+    violated: u64,
+}
+
+impl Oracle {
+    /// Tells the oracle what time it is, in ms since the start of the world.
+    pub const fn at(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// Writes an event down, to be shown with a violation.
+    pub fn note(&mut self, event: impl FnOnce() -> String) {
+        if self.events.len() >= LAST_EVENTS {
+            self.events.pop_front();
+        }
+        let mut text = event();
+        if let Some((end, _)) = text.char_indices().nth(300) {
+            text.truncate(end);
+        }
+        self.events.push_back(format!("{}.{:03} {text}", self.now_ms / 1000, self.now_ms % 1000));
+    }
+
+    /// The violations that are kept.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// How many violations there were.
+    #[must_use]
+    pub const fn violated(&self) -> u64 {
+        self.violated
+    }
+
+    /// For how long any phase of any circuit was above its limit, in ms, and the longest time at a stretch.
+    #[must_use]
+    pub const fn above(&self) -> (u64, u64) {
+        (self.above_ms, self.longest_above_ms)
+    }
+
+    /// Whether no circuit is above its limit now.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.above_since.is_empty()
+    }
+
+    /// A promise was broken.
+    pub fn violate(&mut self, invariant: &'static str, what: String) {
+        self.violated += 1;
+        if self.violations.len() < MOST_KEPT {
+            let last_events = self.events.iter().cloned().collect();
+            self.violations.push(Violation { invariant, at_ms: self.now_ms, what, last_events });
+        }
+    }
+
+    /// Whatever happens, charging is cut back before a protective device would act. Only charging counts: a building that is
+    /// above the limit on its own is nobody's fault here.
+    pub fn no_circuit_above_its_limit_longer_than_its_grace(&mut self, load: Load<'_>, elapsed_ms: u64) {
+        let above = load.total > load.limit + TOLERANCE && load.charging > Current::ZERO;
+        if !above && self.above_since.is_empty() {
+            return;
+        }
+        let key = (load.circuit.to_owned(), load.phase.index());
+        if !above {
+            self.above_since.remove(&key);
+            return;
+        }
+        let since = *self.above_since.entry(key).or_insert(self.now_ms);
+        let lasted = self.now_ms - since;
+        self.above_ms += elapsed_ms;
+        self.longest_above_ms = self.longest_above_ms.max(lasted);
+        // Once for each overload: when the grace has just run out.
+        if lasted > load.grace_ms && lasted - elapsed_ms.min(lasted) <= load.grace_ms {
+            let what = format!(
+                "circuit {} phase {}: {} (charging {}) against {} for {} s, grace {} s",
+                load.circuit,
+                load.phase,
+                load.total,
+                load.charging,
+                load.limit,
+                lasted / 1000,
+                load.grace_ms / 1000
+            );
+            self.violate("no_circuit_above_its_limit_longer_than_its_grace", what);
+        }
+    }
+
+    /// The control pilot cannot say 1 to 5.9 A: an offer is nothing or at least the minimum.
+    pub fn no_offer_between_zero_and_minimum(&mut self, station: &str, evse: u32, limit: Option<Current>) {
+        if let Some(limit) = limit.filter(|limit| *limit > Current::ZERO && *limit < Current::from_a(6)) {
+            self.violate("no_offer_between_zero_and_minimum", format!("{station} EVSE {evse} was given {limit}"));
+        }
+    }
+
+    /// A transaction message has been handed to the controller. `sequence` is the last record made of it, 0 for none.
+    pub fn transaction_message_taken(&mut self, station: usize, message: &str, sequence: u64) {
+        self.answers.insert((station, message.to_owned()), sequence);
+        // One open CALL per station, so that a handful of unanswered ones stays; 10 000 is beyond any world.
+        if self.answers.len() > 10_000 {
+            self.answers.pop_first();
+        }
+    }
+
+    /// The answer to a transaction message leaves only when its record would survive a power cut.
+    pub fn no_answer_before_durable(&mut self, station: usize, message: &str, durable: u64) {
+        if let Some(needed) = self.answers.remove(&(station, message.to_owned()))
+            && durable < needed
+        {
+            let what =
+                format!("station {station} got an answer to {message} with record {needed} not on disk ({durable} is)");
+            self.violate("no_answer_before_durable", what);
+        }
+    }
+
+    /// Nothing is told to the cloud that a power cut could take back.
+    pub fn nothing_published_before_durable(&mut self, sequence: u64, durable: u64) {
+        if sequence > durable {
+            let what = format!("record {sequence} was published, {durable} is on disk");
+            self.violate("nothing_published_before_durable", what);
+        }
+    }
+
+    /// A station that has had no controller for longer than its lease draws no more than its fallback.
+    pub fn stations_fall_to_fallback_when_the_controller_is_gone(
+        &mut self,
+        station: &Station,
+        evse: u32,
+        fallback: Current,
+    ) {
+        let drawn = station.current(evse).max();
+        if drawn > fallback + Current::from_ma(100) {
+            let what = format!("{} EVSE {evse} draws {drawn}, its fallback is {fallback}", station.options().identity);
+            self.violate("stations_fall_to_fallback_when_the_controller_is_gone", what);
+        }
+    }
+
+    /// A car that wants energy, at a station without trouble, gets some.
+    pub fn after_faults_end_everyone_charges(&mut self, station: &str, evse: u32, waited_ms: u64) {
+        let what = format!("the car at {station} EVSE {evse} has got nothing for {} s", waited_ms / 1000);
+        self.violate("after_faults_end_everyone_charges", what);
+    }
+
+    /// The cloud knows each transaction of a station once, with its start and its end.
+    pub fn every_started_transaction_reaches_the_cloud_exactly_once(
+        &mut self,
+        station: &str,
+        truth: &TransactionTruth,
+        cloud: Option<&CloudTransaction>,
+    ) {
+        let counts = cloud.map_or((0, 0), |cloud| (cloud.started, cloud.ended));
+        if counts == (1, 1) && !truth.given_up {
+            return;
+        }
+        let what = format!(
+            "{station} EVSE {} transaction {:?} of {}: {} starts and {} ends at the cloud; start answered: {}, end answered: {}, given up: {}",
+            truth.evse,
+            truth.id,
+            truth.started,
+            counts.0,
+            counts.1,
+            truth.start_answered,
+            truth.stop_answered,
+            truth.given_up
+        );
+        self.violate("every_started_transaction_reaches_the_cloud_exactly_once", what);
+    }
+
+    /// The bill says what the station's register says.
+    pub fn energy_billed_equals_energy_metered(
+        &mut self,
+        station: &str,
+        truth: &TransactionTruth,
+        cloud: &CloudTransaction,
+    ) {
+        let metered = truth.meter_stop_wh.map(|stop| stop - truth.meter_start_wh);
+        if cloud.energy_wh != metered {
+            let what = format!(
+                "{station} transaction {:?}: billed {:?} Wh, metered {metered:?} Wh",
+                truth.id, cloud.energy_wh
+            );
+            self.violate("energy_billed_equals_energy_metered", what);
+        }
+    }
+
+    /// The sequence of the events at the cloud has no gap.
+    pub fn the_cloud_has_every_event(&mut self, missing: u64, last: u64, durable: u64) {
+        if missing > 0 || last != durable {
+            let what = format!(
+                "{missing} events are missing at the cloud; the last is {last}, the journal's last is {durable}"
+            );
+            self.violate("the_cloud_has_every_event", what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(total: i32) -> Load<'static> {
+        Load {
+            circuit: "grid",
+            phase: Phase::L1,
+            total: Current::from_a(total),
+            charging: Current::from_a(20),
+            limit: Current::from_a(100),
+            grace_ms: 2_000,
+        }
+    }
+
+    #[test]
+    fn an_overload_is_reported_once_when_its_grace_is_over() {
+        let mut oracle = Oracle::default();
+        for second in 0..6 {
+            oracle.at(second * 1000);
+            oracle.no_circuit_above_its_limit_longer_than_its_grace(load(110), 1000);
+        }
+        assert_eq!(oracle.violated(), 1);
+        assert_eq!(oracle.violations()[0].at_ms, 3_000);
+        oracle.no_circuit_above_its_limit_longer_than_its_grace(load(90), 1000);
+        assert_eq!(oracle.above().1, 5_000);
+    }
+
+    #[test]
+    fn an_answer_before_its_record_is_durable_is_seen() {
+        let mut oracle = Oracle::default();
+        oracle.transaction_message_taken(1, "a", 5);
+        oracle.no_answer_before_durable(1, "a", 5);
+        assert_eq!(oracle.violated(), 0);
+        oracle.transaction_message_taken(1, "b", 6);
+        oracle.no_answer_before_durable(1, "b", 5);
+        assert_eq!(oracle.violated(), 1);
+    }
+}

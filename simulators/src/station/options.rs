@@ -1,0 +1,82 @@
+//! What kind of station it is, and what is odd about it.
+
+use siteward::engine::model::exchange::OcppVersion;
+use siteward::engine::model::topology::Wiring;
+use siteward::engine::units::{Current, Voltage};
+
+/// What kind of station it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StationOptions {
+    /// Its OCPP identity.
+    pub identity: String,
+    /// The OCPP version it speaks.
+    pub version: OcppVersion,
+    /// How many EVSEs (OCPP 1.6: connectors) it has, from 1.
+    pub evses: u32,
+    /// Which grid phase is at each of its terminals.
+    pub wiring: Wiring,
+    /// The most each EVSE can give per phase.
+    pub max: Current,
+    /// The voltage from phase to neutral.
+    pub voltage: Voltage,
+    /// How often it sends meter values before anybody configures it, in s; 0: never.
+    pub meter_interval_s: u64,
+    /// Its own delay in following a changed limit, in ms.
+    pub reaction_ms: u64,
+    /// Whether it starts transactions while it is offline.
+    pub offline_start: bool,
+    /// How often a transaction message is tried before it is given up (`TransactionMessageAttempts`, OCPP 1.6 §9.1.30).
+    pub message_attempts: u32,
+    /// The wait before the next try, times the number of tries so far, in s (`TransactionMessageRetryInterval`).
+    pub message_interval_s: u64,
+    /// For its message ids, transaction ids, and everything random.
+    pub seed: u64,
+    /// What is odd about it.
+    pub quirks: Quirks,
+}
+
+impl StationOptions {
+    /// A usual three-phase 32 A station with one EVSE.
+    #[must_use]
+    pub fn new(identity: &str, version: OcppVersion) -> Self {
+        Self {
+            identity: identity.to_owned(),
+            version,
+            evses: 1,
+            wiring: Wiring::STRAIGHT,
+            max: Current::from_a(32),
+            voltage: Voltage::from_mv(230_000),
+            meter_interval_s: 10,
+            reaction_ms: 200,
+            offline_start: true,
+            message_attempts: 3,
+            message_interval_s: 60,
+            seed: 1,
+            quirks: Quirks::default(),
+        }
+    }
+}
+
+/// Behaviour that was seen in the field. All off by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, and any of them go together")]
+pub struct Quirks {
+    /// Accepts every profile and draws what the car wants.
+    pub ignores_limit: bool,
+    /// Refuses a profile with a limit of 0 A.
+    pub refuses_zero: bool,
+    /// Refuses every profile.
+    pub refuses_profiles: bool,
+    /// Follows a changed limit so many ms later still.
+    pub extra_reaction_ms: u64,
+    /// Forgets its profiles at a reboot.
+    pub loses_profiles_on_reboot: bool,
+    /// Its clock is wrong by so many ms and does not follow the CSMS.
+    pub clock_offset_ms: i64,
+    /// Sends each `StopTransaction` (`TransactionEvent` of kind ended) a second time after the answer.
+    pub duplicate_stop: bool,
+    /// Never answers a request.
+    pub never_answers: bool,
+    /// At each reconnect sends its last 20 transaction messages again although they were answered.
+    pub resend_storm: bool,
+}
