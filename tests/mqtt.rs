@@ -1,5 +1,7 @@
 //! The link to a real broker: mosquitto, killed, restarted, refusing.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail the test")]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};

@@ -1,5 +1,7 @@
 //! Whole sites in virtual time under faults thrown by seeds: every invariant of the oracle holds.
 
+use siteward::engine::units::Current;
+use siteward_sim::station::Quirks;
 use siteward_sim::world::{WorldOptions, run_world};
 
 fn run(options: WorldOptions) {
@@ -33,4 +35,18 @@ fn twelve_seeds_with_a_fault_every_six_minutes() {
 #[test]
 fn a_day_of_a_larger_site() {
     run(WorldOptions::long(7, 1, 20));
+}
+
+/// Who watches the watchman: stations that follow nothing, and of which nobody says that they are odd, must be seen.
+#[test]
+fn the_oracle_sees_stations_that_ignore_their_limits() {
+    let ignores = Quirks { ignores_limit: true, ..Quirks::default() };
+    let options = WorldOptions { duration_ms: 3 * 3_600_000, ..WorldOptions::default() };
+    let quirks = (0..options.stations).map(|station| (station, ignores.clone())).collect();
+    let options =
+        WorldOptions { quirks, grid_limit: Current::from_a(60), building_peak: Current::from_a(30), ..options };
+    let report = run_world(options).unwrap();
+    let names: Vec<&str> = report.violations.iter().map(|violation| violation.invariant).collect();
+    assert!(names.contains(&"no_circuit_above_its_limit_longer_than_its_grace"), "{report}");
+    assert!(!report.violations[0].last_events.is_empty());
 }

@@ -12,7 +12,7 @@ use super::{sections, wiring};
 use crate::engine::model::topology::Topology;
 
 /// A configuration that can be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,

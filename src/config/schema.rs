@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use chrono_tz::Tz;
 
 use super::failsafe::{FailsafeReport, failsafe};
+use crate::engine::modbus::connection::Connection;
+use crate::engine::modbus::map::DeviceMap;
 use crate::engine::model::setup::{Acknowledge, CloudSetup, Setup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
 
 /// The whole configuration. Only [`load`](super::load) makes one, so that everything in it fits together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The file that it was read from.
     pub path: PathBuf,
@@ -145,20 +147,18 @@ pub enum DeviceTarget {
 }
 
 /// How a meter or an inverter is reached and read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceConfig {
     /// Which one.
     pub target: DeviceTarget,
-    /// `tcp://H:P`, `rtu:///dev/…?baud=…` or `rtu+tcp://H:P`, checked.
-    pub connection: String,
+    /// How it is reached.
+    pub connection: Connection,
     /// Its address on the bus.
     pub unit_id: u8,
     /// The ms from one reading to the next, 100 to 600000.
     pub interval_ms: u64,
     /// The name of its device map.
     pub profile: String,
-    /// The device map's TOML text.
-    pub map_text: String,
-    /// The file that the device map was read from; `None`: built in.
-    pub map_path: Option<PathBuf>,
+    /// Its registers.
+    pub map: DeviceMap,
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::devices::{MapText, device_map_text, validate_connection};
+use super::devices::device_map;
 use super::files::{Places, read_secret};
 use super::models::Models;
 use super::problem::{Document, Problem};
 use super::reader::{At, Section, decimal, nearest, one_of};
 use super::schema::{DeviceConfig, DeviceTarget};
 use super::tree::{self, Tree};
+use crate::engine::modbus::DeviceKind;
+use crate::engine::modbus::connection::Connection;
+use crate::engine::modbus::map::DeviceMap;
 use crate::engine::model::ids::{InverterId, MeterId, StationId};
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterIndex, InverterRole, MINIMUM_OFFER, Meter, MeterIndex, Station, Wiring,
@@ -115,7 +118,7 @@ pub(super) fn read(root: &Section<'_>, places: &Places) -> Parts {
         meter_names.add(root.document, &id);
         let target = DeviceTarget::Meter(MeterIndex(meters.len()));
         meters.push(Meter { id: MeterId::new(&id.value), stale_after_ms: device.stale_after_ms });
-        devices.push(device.lower(target));
+        devices.extend(device.lower(target));
     }
     let tree = tree::circuits(root, &meter_names);
     for (name, (index, at)) in &meter_names.by_name {
@@ -128,7 +131,7 @@ pub(super) fn read(root: &Section<'_>, places: &Places) -> Parts {
     for section in root.sections("inverters", "[[inverters]]").into_iter().take(MAX_DEVICES) {
         let Some((id, inverter, device)) = inverter(section, places, &tree) else { continue };
         inverter_names.add(root.document, &id);
-        devices.push(device.lower(DeviceTarget::Inverter(InverterIndex(inverters.len()))));
+        devices.extend(device.lower(DeviceTarget::Inverter(InverterIndex(inverters.len()))));
         inverters.push(inverter);
     }
     let (stations, problems) = chargers(root, places, &tree);
@@ -142,31 +145,31 @@ pub(super) fn read(root: &Section<'_>, places: &Places) -> Parts {
 
 /// How a device is reached, before it has its place in the topology.
 struct Device {
-    connection: String,
+    connection: Option<Connection>,
     unit_id: u8,
     interval_ms: u64,
     stale_after_ms: u64,
     profile: String,
-    map: MapText,
+    map: Option<DeviceMap>,
 }
 
 impl Device {
-    fn lower(self, target: DeviceTarget) -> DeviceConfig {
-        DeviceConfig {
+    /// `None` after a problem that was reported: nothing is made of it then.
+    fn lower(self, target: DeviceTarget) -> Option<DeviceConfig> {
+        Some(DeviceConfig {
             target,
-            connection: self.connection,
+            connection: self.connection?,
             unit_id: self.unit_id,
             interval_ms: self.interval_ms,
             profile: self.profile,
-            map_text: self.map.text,
-            map_path: self.map.path,
-        }
+            map: self.map?,
+        })
     }
 }
 
 fn meter(section: Section<'_>, places: &Places) -> Option<(At<String>, Device)> {
     let id = name_of(&section, "\"main\"");
-    let device = device(&section, places, "\"eastron-sdm630\"", 5_000);
+    let device = device(&section, places, DeviceKind::Meter, 5_000);
     section.finish();
     Some((id?, device))
 }
@@ -177,7 +180,7 @@ fn inverter(section: Section<'_>, places: &Places, tree: &Tree) -> Option<(At<St
     let roles = [("pv", InverterRole::Pv), ("battery", InverterRole::Battery), ("hybrid", InverterRole::Hybrid)];
     let role = section.choice("role", &roles).map_or(InverterRole::Pv, |role| role.value);
     let circuit = circuit_of(&section, tree);
-    let device = device(&section, places, "\"sunspec\"", 30_000);
+    let device = device(&section, places, DeviceKind::Inverter, 30_000);
     section.finish();
     let id = id?;
     let stale_after_ms = device.stale_after_ms;
@@ -192,18 +195,20 @@ fn circuit_of(section: &Section<'_>, tree: &Tree) -> CircuitIndex {
     CircuitIndex(found.unwrap_or(0))
 }
 
-fn device(section: &Section<'_>, places: &Places, profile: &str, default_stale_ms: u64) -> Device {
+fn device(section: &Section<'_>, places: &Places, kind: DeviceKind, default_stale_ms: u64) -> Device {
     let document = section.document;
-    section.require("profile", profile);
+    let example = match kind {
+        DeviceKind::Meter => "\"eastron-sdm630\"",
+        DeviceKind::Inverter => "\"sunspec\"",
+    };
+    section.require("profile", example);
     let name = section.text("profile");
-    let map = name.as_ref().and_then(|name| device_map_text(document, places, name));
+    let map = name.as_ref().and_then(|name| device_map(document, places, name, kind));
     section.require("connection", "\"tcp://192.168.1.20:502\"");
-    let connection = section.text("connection");
-    if let Some(connection) = &connection
-        && let Err(problem) = validate_connection(&connection.value)
-    {
-        document.error(connection.at, format!("`connection`: {problem}"));
-    }
+    let connection = section.text("connection").and_then(|url| {
+        let parsed = Connection::parse(&url.value);
+        parsed.map_err(|problem| document.error(url.at, format!("`connection`: {problem}"))).ok()
+    });
     let unit_id = section.integer("unit_id", 0..=255).and_then(|found| u8::try_from(found.value).ok());
     let interval = section.integer("interval_ms", 100..=600_000).map(|found| found.map(i64::unsigned_abs));
     let interval_ms = interval.as_ref().map_or(1_000, |interval| interval.value);
@@ -221,12 +226,12 @@ fn device(section: &Section<'_>, places: &Places, profile: &str, default_stale_m
         document.warn(at, message);
     }
     Device {
-        connection: connection.map_or_else(String::new, |connection| connection.value),
+        connection,
         unit_id: unit_id.unwrap_or(1),
         interval_ms,
         stale_after_ms,
         profile: name.map_or_else(String::new, |name| name.value),
-        map: map.unwrap_or_default(),
+        map,
     }
 }
 

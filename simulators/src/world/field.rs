@@ -209,7 +209,7 @@ impl World {
             }
         } else if may_come && post.dice.chance(per_day * 1_000_000 / 1_440) {
             let car = post.new_car();
-            post.leaves_at = now_ms + post.dice.between(20, 300) * 60_000;
+            post.leaves_at = now_ms + post.dice.between(5, 150) * 60_000;
             let taken = post.station.plug_in(1, car, Some(&WorldOptions::token(station)));
             debug_assert!(taken.is_ok(), "the place was free");
         }

@@ -57,9 +57,10 @@ impl Default for WorldOptions {
             meter_values_s: 10,
             lease_ms: 120_000,
             renew_ms: 30_000,
-            grid_limit: Current::from_a(125),
+            // Tight: eight fallbacks of 6 A and the unmeasured load of 52 A just fit.
+            grid_limit: Current::from_a(100),
             building_peak: Current::from_a(40),
-            cars_per_day: 12,
+            cars_per_day: 40,
             quirks: Vec::new(),
         }
     }

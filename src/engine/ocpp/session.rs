@@ -211,10 +211,6 @@ impl Session {
 
     /// Sends a CALL to the station, at once or when it is its turn. What the version's schema cannot express, and what finds the queue of its
     /// priority full (code `QueueFull`), is answered at once by a [`StationReply::Error`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what is sent, its name, its rank, the time, and where the outcome goes"
-    )]
     pub fn call(&mut self, key: CallKey, call: StationCall, priority: Priority, now: Mono, out: &mut SessionOutput) {
         let outgoing = match self.version {
             OcppVersion::V16 => v16::call(call),

@@ -255,7 +255,7 @@ impl Site {
             JournalInput::Failed { error } => {
                 log(
                     out,
-                    LogLevel::Error,
+                    LogLevel::Warn,
                     format!(
                         "the store cannot be written: {error}; stations keep their transaction messages until it can"
                     ),

@@ -232,7 +232,7 @@ fn a_start_on_an_open_transaction_ends_the_old_one() {
     world.call(A, 1, "StartTransaction", &payload);
     let ended = world.records.iter().find_map(|record| match &record.body {
         RecordBody::TransactionEnded { meter_stop, reconstructed, .. } => {
-            Some((meter_stop.map(|e| e.wh()), *reconstructed))
+            Some((meter_stop.map(crate::engine::units::Energy::wh), *reconstructed))
         }
         _ => None,
     });

@@ -300,7 +300,8 @@ mod tests {
         assert_eq!(tether.committed(false, START.plus_ms(159_999)), amps(0));
         assert_eq!(tether.committed(false, START.plus_ms(160_000)), amps(6));
         // 30 s renewal and 120 s lease: the last step down is over before the first step up counts.
-        assert!(STEP_UP_DELAY_MS > 30_000 + STEP_MARGIN_MS + 5_000);
+        let model = StationModel::default();
+        assert!(STEP_UP_DELAY_MS > model.renew_ms + STEP_MARGIN_MS + model.reaction_ms);
     }
 
     #[test]
