@@ -1,3 +1,12 @@
 //! All input and output: tokio lives here and nowhere else.
 
 pub mod clock;
+pub mod station;
+
+use tokio::sync::watch;
+
+/// Waits until the daemon stops. Returns at once if nobody is left who could say so.
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // The guard inside the result must not live across the caller's next await.
+    let _ = shutdown.wait_for(|stop| *stop).await.map(|_| ());
+}
