@@ -1,7 +1,12 @@
 //! All input and output: tokio lives here and nowhere else.
 
 pub mod clock;
+pub mod http;
+pub mod logging;
+pub mod panic;
+pub mod site;
 pub mod station;
+pub mod systemd;
 
 use tokio::sync::watch;
 
