@@ -1,1 +1,6 @@
-//! (to come)
+//! The cloud side without I/O: topics, messages, the outbox cursor over the journal, and the intake of commands.
+
+pub mod intake;
+pub mod messages;
+pub mod outbox;
+pub mod topics;

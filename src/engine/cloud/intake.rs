@@ -1,0 +1,287 @@
+//! The intake of commands: bytes of `P/commands` become a checked [`Command`] or a refusal that says what would be right.
+
+use serde_json::{Map, Value};
+
+use crate::engine::model::command::Command;
+use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::time::Utc;
+use crate::engine::units::Current;
+
+/// The largest command that is read, in bytes: the largest OCPP payload that stations take is well below it.
+pub const MAX_BYTES: usize = 64 * 1024;
+/// The longest `id`, in bytes: it is kept with every executed command.
+const MAX_ID: usize = 128;
+/// The longest name of a charger, circuit, token or transaction, in bytes (OCPP 2.0.1 allows 255 at most for an IdToken).
+const MAX_NAME: usize = 255;
+/// The longest part of a wrong input that a message repeats, in characters.
+const MAX_QUOTED: usize = 60;
+/// The highest limit that is believed to be meant, in A.
+const MAX_LIMIT_A: f64 = 100_000.0;
+
+const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
+const SUPPORTED: [&str; 7] = [
+    "ocpp.call",
+    "transaction.start",
+    "transaction.stop",
+    "limit.set",
+    "limit.clear",
+    "events.acknowledge",
+    "events.replay",
+];
+const NOT_YET: [&str; 8] = [
+    "tokens.replace",
+    "tokens.update",
+    "tokens.delete",
+    "tariffs.replace",
+    "configuration.get",
+    "configuration.put",
+    "charger.approve",
+    "log.get",
+];
+
+/// A command that was understood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intake {
+    /// The sender's name for it: a second one with the same id gets the same answer and is not run.
+    pub id: String,
+    /// From then on it must not be run.
+    pub expires: Option<Utc>,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// A command that was not understood; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The sender's name for it, if it could be read.
+    pub id: Option<String>,
+    /// What is wrong, and what would be right.
+    pub error: String,
+}
+
+/// Reads a message of the command topic.
+///
+/// # Errors
+/// If it is not a command of this version, with a sentence for the sender.
+pub fn read_command(payload: &[u8]) -> Result<Intake, Rejection> {
+    let object = read_object(payload).map_err(|error| Rejection { id: None, error })?;
+    let id = read_id(&object).map_err(|error| Rejection { id: None, error })?;
+    match read_body(&object) {
+        Ok((expires, command)) => Ok(Intake { id, expires, command }),
+        Err(error) => Err(Rejection { id: Some(id), error }),
+    }
+}
+
+/// The contract's name for a command's type, for the record of it.
+#[must_use]
+pub const fn kind(command: &Command) -> &'static str {
+    match command {
+        Command::OcppCall { .. } => "ocpp.call",
+        Command::TransactionStart { .. } => "transaction.start",
+        Command::TransactionStop { .. } => "transaction.stop",
+        Command::LimitSet { .. } => "limit.set",
+        Command::LimitClear { .. } => "limit.clear",
+        Command::EventsAcknowledge { .. } => "events.acknowledge",
+        Command::EventsReplay { .. } => "events.replay",
+    }
+}
+
+fn read_object(payload: &[u8]) -> Result<Map<String, Value>, String> {
+    if payload.len() > MAX_BYTES {
+        return Err(format!("the command has {} bytes; at most {MAX_BYTES} are read", payload.len()));
+    }
+    match serde_json::from_slice(payload) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(other) => Err(format!("a command is a JSON object with {}, not {}", list(&KEYS), name_of(&other))),
+        Err(error) => Err(format!("not JSON: {error}; a command is a JSON object with {}", list(&KEYS))),
+    }
+}
+
+fn read_id(object: &Map<String, Value>) -> Result<String, String> {
+    let right = format!("\"id\" must be a string of 1 to {MAX_ID} bytes that names this command");
+    match object.get("id") {
+        Some(Value::String(id)) if !id.is_empty() && id.len() <= MAX_ID && !id.chars().any(char::is_control) => {
+            Ok(id.clone())
+        }
+        Some(Value::String(id)) => Err(format!("{right}; this one has {} bytes or control characters", id.len())),
+        Some(other) => Err(format!("{right}, not {}", name_of(other))),
+        None => Err(format!("{right}; it is missing")),
+    }
+}
+
+fn read_body(object: &Map<String, Value>) -> Result<(Option<Utc>, Command), String> {
+    only_known(object, &KEYS, "the command")?;
+    let kind = match object.get("type") {
+        Some(Value::String(kind)) => kind.as_str(),
+        Some(other) => return Err(format!("\"type\" must be a string, not {}", name_of(other))),
+        None => return Err(format!("\"type\" is missing; it must be one of {}", list(&SUPPORTED))),
+    };
+    if NOT_YET.contains(&kind) {
+        return Err(format!("{kind} is not in this version; it knows {}", list(&SUPPORTED)));
+    }
+    if !SUPPORTED.contains(&kind) {
+        return Err(unknown("type", kind, &SUPPORTED));
+    }
+    let expires = read_time(object, "expires")?;
+    let nothing = Map::new();
+    let data = match object.get("data") {
+        Some(Value::Object(data)) => data,
+        None | Some(Value::Null) => &nothing,
+        Some(other) => return Err(format!("\"data\" must be an object, not {}", name_of(other))),
+    };
+    Ok((expires, command(kind, data)?))
+}
+
+fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
+    let place = format!("the data of {kind}");
+    match kind {
+        "ocpp.call" => {
+            only_known(data, &["charger", "action", "payload"], &place)?;
+            ocpp_call(data)
+        }
+        "transaction.start" => {
+            only_known(data, &["charger", "connector", "token"], &place)?;
+            let charger = StationId::new(name(data, "charger")?);
+            let connector = number(data, "connector", 1, u64::from(u32::MAX))?;
+            let connector = u32::try_from(connector).map_err(|error| error.to_string())?;
+            Ok(Command::TransactionStart { charger, connector, token: IdToken::new(name(data, "token")?) })
+        }
+        "transaction.stop" => {
+            only_known(data, &["transaction"], &place)?;
+            Ok(Command::TransactionStop { transaction: TransactionId::new(name(data, "transaction")?) })
+        }
+        "limit.set" => {
+            only_known(data, &["circuit", "charger", "limit_a", "limit_w", "until"], &place)?;
+            limit_set(data)
+        }
+        "limit.clear" => {
+            only_known(data, &["circuit", "charger"], &place)?;
+            Ok(Command::LimitClear { circuit: circuit(data)? })
+        }
+        "events.acknowledge" => {
+            only_known(data, &["sequence"], &place)?;
+            Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })
+        }
+        "events.replay" => {
+            only_known(data, &["from_sequence"], &place)?;
+            Ok(Command::EventsReplay { from: Sequence(number(data, "from_sequence", 1, u64::MAX - 1)?) })
+        }
+        other => Err(unknown("type", other, &SUPPORTED)),
+    }
+}
+
+fn ocpp_call(data: &Map<String, Value>) -> Result<Command, String> {
+    let charger = StationId::new(name(data, "charger")?);
+    let action = name(data, "action")?.to_owned();
+    if !action.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(format!("\"action\" {} is not the name of an OCPP action", quoted(&action)));
+    }
+    match data.get("payload") {
+        Some(payload @ Value::Object(_)) => Ok(Command::OcppCall { charger, action, payload: payload.to_string() }),
+        None => Ok(Command::OcppCall { charger, action, payload: "{}".to_owned() }),
+        Some(other) => Err(format!("\"payload\" must be an object, not {}", name_of(other))),
+    }
+}
+
+fn limit_set(data: &Map<String, Value>) -> Result<Command, String> {
+    let circuit = circuit(data)?;
+    if data.contains_key("limit_w") {
+        return Err("\"limit_w\" is not in this version; give \"limit_a\", per phase".to_owned());
+    }
+    let limit = match data.get("limit_a") {
+        Some(Value::Number(number)) => number.as_f64().and_then(amperes),
+        Some(other) => return Err(format!("\"limit_a\" must be a number of amperes, not {}", name_of(other))),
+        None => return Err("\"limit_a\" is missing; it is the limit on each phase in amperes".to_owned()),
+    };
+    let limit = limit.ok_or_else(|| format!("\"limit_a\" must be from 0 to {MAX_LIMIT_A} amperes"))?;
+    Ok(Command::LimitSet { circuit, limit, until: read_time(data, "until")? })
+}
+
+fn circuit(data: &Map<String, Value>) -> Result<CircuitId, String> {
+    if data.contains_key("charger") {
+        return Err("limits on a charger are not in this version; give \"circuit\"".to_owned());
+    }
+    Ok(CircuitId::new(name(data, "circuit")?))
+}
+
+/// Rounds down to a mA, towards less current. A millionth of a mA of tolerance keeps 16.3 from becoming 16.299.
+fn amperes(value: f64) -> Option<Current> {
+    if !(0.0..=MAX_LIMIT_A).contains(&value) {
+        return None;
+    }
+    let ma = (value * 1_000.0 + 1e-6).floor();
+    format!("{ma:.0}").parse().ok().map(Current::from_ma)
+}
+
+fn name<'a>(data: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {
+    match data.get(key) {
+        Some(Value::String(text))
+            if !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control) =>
+        {
+            Ok(text)
+        }
+        Some(Value::String(_)) => Err(format!("\"{key}\" must have 1 to {MAX_NAME} bytes and no control characters")),
+        Some(other) => Err(format!("\"{key}\" must be a string, not {}", name_of(other))),
+        None => Err(format!("\"{key}\" is missing; it must be a string")),
+    }
+}
+
+fn number(data: &Map<String, Value>, key: &str, least: u64, most: u64) -> Result<u64, String> {
+    let value = data.get(key).ok_or_else(|| format!("\"{key}\" is missing; it must be a whole number from {least}"))?;
+    match value.as_u64() {
+        Some(number) if (least..=most).contains(&number) => Ok(number),
+        Some(_) | None => Err(format!("\"{key}\" must be a whole number from {least} to {most}")),
+    }
+}
+
+fn read_time(object: &Map<String, Value>, key: &str) -> Result<Option<Utc>, String> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => match Utc::parse(text) {
+            Some(time) => Ok(Some(time)),
+            None => Err(format!("\"{key}\" {} is not a time; write it like \"2026-03-01T12:00:00Z\"", quoted(text))),
+        },
+        Some(other) => Err(format!("\"{key}\" must be a time like \"2026-03-01T12:00:00Z\", not {}", name_of(other))),
+    }
+}
+
+/// A key that nobody reads is refused: a misspelt `until` must not become a limit without an end.
+fn only_known(object: &Map<String, Value>, known: &[&str], place: &str) -> Result<(), String> {
+    match object.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(format!("{} in {place}", unknown("key", key, known))),
+        None => Ok(()),
+    }
+}
+
+fn unknown(what: &str, given: &str, known: &[&str]) -> String {
+    let distance = |name: &&&str| strsim::damerau_levenshtein(&quoted(given), &quoted(name));
+    let nearest = known.iter().min_by_key(distance).filter(|name| distance(name) <= 1 + name.len() / 3);
+    match nearest {
+        Some(nearest) => format!("unknown {what} {}; did you mean \"{nearest}\"?", quoted(given)),
+        None => format!("unknown {what} {}; known are {}", quoted(given), list(known)),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(MAX_QUOTED).collect();
+    format!("{short:?}")
+}
+
+fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}
+
+const fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

@@ -1,0 +1,280 @@
+//! What leaves for the cloud: events, the state, the connection message, answers to commands. `docs/cloud.md` shows each.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::topics::Topics;
+use crate::engine::model::alarm::Alarm;
+use crate::engine::model::command::CommandOutcome;
+use crate::engine::model::exchange::ConnectorStatus;
+use crate::engine::model::ids::SiteId;
+use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
+use crate::engine::model::status::SiteStatus;
+use crate::engine::site::io::Publication;
+use crate::engine::time::Utc;
+use crate::engine::units::Energy;
+
+/// The content type of an event (CloudEvents 1.0, structured mode).
+pub const CLOUD_EVENT: &str = "application/cloudevents+json";
+/// The content type of everything else.
+pub const JSON: &str = "application/json";
+
+/// Makes the messages of one site with one store.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    topics: Topics,
+    source: String,
+    store_id: String,
+}
+
+/// A CloudEvents 1.0 envelope.
+#[derive(Serialize)]
+struct Event<'a> {
+    specversion: &'static str,
+    id: String,
+    source: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    time: Utc,
+    sequence: u64,
+    clocktrusted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<u64>,
+    /// A string, since an integer of CloudEvents has 32 bits and 25 days of milliseconds do not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uptimems: Option<String>,
+    datacontenttype: &'static str,
+    data: Value,
+}
+
+impl Messages {
+    /// The messages of `site` below the topic `prefix`, with event ids that begin with `store_id`.
+    #[must_use]
+    pub fn new(prefix: &str, site: &SiteId, store_id: &str) -> Self {
+        Self { topics: Topics::new(prefix, site), source: format!("/siteward/{site}"), store_id: store_id.to_owned() }
+    }
+
+    /// The site's topics.
+    #[must_use]
+    pub const fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// The event that tells of a record.
+    #[must_use]
+    pub fn event(&self, record: &Record) -> Publication {
+        let stamp = record.stamp;
+        let event = Event {
+            specversion: "1.0",
+            id: format!("{}-{}", self.store_id, record.sequence),
+            source: &self.source,
+            kind: event_type(&record.body),
+            subject: subject(&record.body),
+            time: stamp.utc,
+            sequence: record.sequence.0,
+            clocktrusted: stamp.trusted,
+            boot: (!stamp.trusted).then_some(stamp.boot),
+            uptimems: (!stamp.trusted).then(|| stamp.mono.ms().to_string()),
+            datacontenttype: JSON,
+            data: data(&record.body),
+        };
+        Publication {
+            topic: self.topics.events(),
+            payload: text(&event),
+            content_type: CLOUD_EVENT,
+            at_least_once: true,
+            retain: false,
+            sequence: Some(record.sequence),
+            correlation: None,
+        }
+    }
+
+    /// The site at a glance: retained, at most once.
+    #[must_use]
+    pub fn state(&self, status: &SiteStatus) -> Publication {
+        Publication {
+            topic: self.topics.state(),
+            payload: text(status),
+            content_type: JSON,
+            at_least_once: false,
+            retain: true,
+            sequence: None,
+            correlation: None,
+        }
+    }
+
+    /// The answer to a command, to the response topic that it named or to the site's own.
+    #[must_use]
+    pub fn response(
+        &self,
+        payload: String,
+        response_topic: Option<String>,
+        correlation: Option<Vec<u8>>,
+    ) -> Publication {
+        Publication {
+            topic: response_topic.unwrap_or_else(|| self.topics.responses()),
+            payload,
+            content_type: JSON,
+            at_least_once: true,
+            retain: false,
+            sequence: None,
+            correlation,
+        }
+    }
+}
+
+/// The payload of `P/connection`. `since` is when this began to be so; in the last will, when the connection that broke was made.
+#[must_use]
+pub fn connection(online: bool, since: Utc, version: &str) -> String {
+    json!({ "online": online, "since": since, "version": version }).to_string()
+}
+
+/// The payload of an answer: `{"id", "status", "error", "data"}`. `id` is `None` where the command had none that could be read.
+#[must_use]
+pub fn response(id: Option<&str>, outcome: &CommandOutcome) -> String {
+    let (error, data) = match outcome {
+        CommandOutcome::Accepted { data } => (None, data.as_deref()),
+        CommandOutcome::Rejected { error } => (Some(error.as_str()), None),
+        CommandOutcome::Failed { error, data } => (Some(error.as_str()), data.as_deref()),
+        CommandOutcome::TimedOut => (Some("the charger did not answer in time"), None),
+        CommandOutcome::NotConnected => (Some("the charger is not connected"), None),
+        CommandOutcome::Expired => (Some("the command came after its `expires`"), None),
+    };
+    // Text that is no JSON is passed on as a string: an answer that says less is worse.
+    let data =
+        data.filter(|data| !data.is_empty()).map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data)));
+    json!({ "id": id, "status": status(outcome), "error": error, "data": data.unwrap_or(Value::Null) }).to_string()
+}
+
+/// The contract's word for how a command ended, also for the record of it.
+#[must_use]
+pub const fn status(outcome: &CommandOutcome) -> &'static str {
+    match outcome {
+        CommandOutcome::Accepted { .. } => "accepted",
+        CommandOutcome::Rejected { .. } => "rejected",
+        CommandOutcome::Failed { .. } | CommandOutcome::TimedOut | CommandOutcome::NotConnected => "failed",
+        CommandOutcome::Expired => "expired",
+    }
+}
+
+/// The event's type for a record.
+#[must_use]
+pub const fn event_type(body: &RecordBody) -> &'static str {
+    match body {
+        RecordBody::TransactionStarted { .. } => "siteward.transaction.started",
+        RecordBody::TransactionUpdated { .. } => "siteward.transaction.updated",
+        RecordBody::TransactionEnded { .. } => "siteward.transaction.ended",
+        RecordBody::ChargerConnected { .. } => "siteward.charger.connected",
+        RecordBody::ChargerBooted { .. } => "siteward.charger.firmware",
+        RecordBody::ChargerDisconnected { .. } => "siteward.charger.disconnected",
+        RecordBody::ChargerStatus { status: ConnectorStatus::Faulted, .. }
+        | RecordBody::ChargerStatus { error: Some(_), .. } => "siteward.charger.fault",
+        // There is no type of its own for it: what is known of the charger's state has changed.
+        RecordBody::ChargerStatus { error: None, .. } | RecordBody::ChargerTamed { .. } => "siteward.charger.status",
+        RecordBody::AlarmRaised(_) => "siteward.alarm.raised",
+        RecordBody::AlarmCleared(_) => "siteward.alarm.cleared",
+        RecordBody::LimitChanged { .. } => "siteward.limit.changed",
+        RecordBody::ConfigurationChanged { .. } => "siteward.configuration.changed",
+        RecordBody::CommandExecuted { .. } => "siteward.command.executed",
+        RecordBody::StoreRecovered { .. } => "siteward.store.recovered",
+    }
+}
+
+fn subject(body: &RecordBody) -> Option<&str> {
+    match body {
+        RecordBody::TransactionStarted { facts, .. }
+        | RecordBody::TransactionUpdated { facts, .. }
+        | RecordBody::TransactionEnded { facts, .. } => Some(facts.charger.as_str()),
+        RecordBody::ChargerConnected { charger, .. }
+        | RecordBody::ChargerBooted { charger, .. }
+        | RecordBody::ChargerDisconnected { charger, .. }
+        | RecordBody::ChargerStatus { charger, .. }
+        | RecordBody::ChargerTamed { charger, .. } => Some(charger.as_str()),
+        RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => {
+            // CloudEvents: a subject that is there is not empty.
+            Some(alarm.key.subject.as_str()).filter(|subject| !subject.is_empty())
+        }
+        RecordBody::LimitChanged { circuit, .. } => Some(circuit.as_str()),
+        RecordBody::ConfigurationChanged { .. }
+        | RecordBody::CommandExecuted { .. }
+        | RecordBody::StoreRecovered { .. } => None,
+    }
+}
+
+fn data(body: &RecordBody) -> Value {
+    match body {
+        RecordBody::TransactionStarted { facts, seq_no, offline } => {
+            transaction_data(facts, json!({ "seq_no": seq_no, "offline": offline }))
+        }
+        RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, offline } => transaction_data(
+            facts,
+            json!({
+                "seq_no": seq_no, "offline": offline, "at": at, "meter_wh": meter, "trigger": trigger,
+                "energy_wh": energy(facts, *meter),
+            }),
+        ),
+        RecordBody::TransactionEnded { facts, seq_no, ended, meter_stop, reason, reconstructed } => transaction_data(
+            facts,
+            json!({
+                "seq_no": seq_no, "ended": ended, "meter_stop_wh": meter_stop, "reason": reason,
+                "reconstructed": reconstructed, "energy_wh": energy(facts, *meter_stop), "cost": null,
+            }),
+        ),
+        RecordBody::ChargerConnected { charger, version } => json!({ "charger": charger, "ocpp_version": version }),
+        RecordBody::ChargerBooted { charger, info } => json!({
+            "charger": charger, "vendor": info.vendor, "model": info.model,
+            "serial": info.serial, "firmware": info.firmware,
+        }),
+        RecordBody::ChargerDisconnected { charger, reason } => json!({ "charger": charger, "reason": reason }),
+        RecordBody::ChargerStatus { charger, evse, connector, status, error } => json!({
+            "charger": charger, "evse": evse, "connector": connector, "status": status, "error": error,
+        }),
+        RecordBody::ChargerTamed { charger, evse, fallback } => json!({
+            "charger": charger, "evse": evse, "fail_safe": true, "fallback_a": fallback.as_a(),
+        }),
+        RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => alarm_data(alarm),
+        RecordBody::LimitChanged { circuit, limit, until } => json!({
+            "circuit": circuit, "limit_a": limit.map(|limit| limit.as_a()), "until": until,
+        }),
+        RecordBody::ConfigurationChanged { version, cause } => json!({ "version": version, "cause": cause }),
+        RecordBody::CommandExecuted { id, kind, status, error } => json!({
+            "id": id, "type": kind, "status": status, "error": error,
+        }),
+        RecordBody::StoreRecovered { missing } => json!({ "missing": missing }),
+    }
+}
+
+/// What every event of a transaction tells, and what this one tells beyond it.
+fn transaction_data(facts: &TransactionFacts, more: Value) -> Value {
+    let mut data = json!({
+        "transaction_id": facts.transaction, "charger": facts.charger, "evse": facts.evse,
+        "connector": facts.connector, "token": facts.token, "started": facts.started, "meter_start_wh": facts.meter_start,
+    });
+    if let (Value::Object(data), Value::Object(more)) = (&mut data, more) {
+        data.extend(more);
+    }
+    data
+}
+
+/// Only a difference of two known registers is an energy; a missing one is never taken for 0.
+fn energy(facts: &TransactionFacts, register: Option<Energy>) -> Option<Energy> {
+    Some(register? - facts.meter_start?)
+}
+
+fn alarm_data(alarm: &Alarm) -> Value {
+    json!({
+        "kind": alarm.key.kind, "subject": alarm.key.subject, "severity": alarm.severity,
+        "message": alarm.message, "remedy": alarm.remedy,
+    })
+}
+
+fn text(value: &impl Serialize) -> String {
+    // Our own types have string keys only, so nothing in them can fail to be written.
+    serde_json::to_string(value).unwrap_or_else(|error| json!({ "error": error.to_string() }).to_string())
+}
+
+#[cfg(test)]
+#[path = "messages_tests.rs"]
+mod tests;

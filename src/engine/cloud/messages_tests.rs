@@ -1,0 +1,224 @@
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use super::*;
+use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
+use crate::engine::model::exchange::{BootInfo, OcppVersion};
+use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::model::record::Stamp;
+use crate::engine::time::Mono;
+use crate::engine::units::Current;
+
+const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
+
+fn messages() -> Messages {
+    Messages::new("siteward/v1", &SiteId::new("depot-nord"), "5f1c9e0b7a3d2846")
+}
+
+fn facts() -> TransactionFacts {
+    TransactionFacts {
+        transaction: TransactionId::new("1042"),
+        charger: StationId::new("CP001"),
+        evse: 1,
+        connector: 1,
+        token: Some(IdToken::new("04A2B3C4")),
+        started: NOON,
+        meter_start: Some(Energy::from_wh(1_204_000)),
+    }
+}
+
+fn alarm() -> Alarm {
+    Alarm {
+        key: AlarmKey::new(AlarmKind::MeterLost, "main"),
+        severity: Severity::Error,
+        message: "Meter main gives no reading since 12 s.".to_owned(),
+        remedy: "Check its power and its connection tcp://192.168.1.20:502.".to_owned(),
+    }
+}
+
+fn charger_bodies() -> Vec<RecordBody> {
+    let charger = StationId::new("CP001");
+    let status = |status, error: Option<&str>| RecordBody::ChargerStatus {
+        charger: StationId::new("CP001"),
+        evse: 1,
+        connector: 1,
+        status,
+        error: error.map(str::to_owned),
+    };
+    vec![
+        RecordBody::ChargerConnected { charger: charger.clone(), version: OcppVersion::V201 },
+        RecordBody::ChargerBooted {
+            charger: charger.clone(),
+            info: BootInfo {
+                vendor: "Example".to_owned(),
+                model: "Duo 22".to_owned(),
+                serial: None,
+                firmware: Some("1.8.2".to_owned()),
+            },
+        },
+        RecordBody::ChargerDisconnected { charger: charger.clone(), reason: "the station closed".to_owned() },
+        status(ConnectorStatus::SuspendedEv, None),
+        status(ConnectorStatus::Faulted, Some("GroundFailure")),
+        RecordBody::ChargerTamed { charger, evse: 1, fallback: Current::from_a(6) },
+    ]
+}
+
+fn bodies() -> Vec<RecordBody> {
+    let mut bodies = vec![
+        RecordBody::TransactionStarted { facts: facts(), seq_no: None, offline: false },
+        RecordBody::TransactionUpdated {
+            facts: facts(),
+            seq_no: Some(3),
+            at: NOON.plus_ms(60_000),
+            meter: Some(Energy::from_wh(1_204_350)),
+            trigger: Some("MeterValuePeriodic".to_owned()),
+            offline: false,
+        },
+        RecordBody::TransactionEnded {
+            facts: facts(),
+            seq_no: Some(9),
+            ended: NOON.plus_ms(3_600_000),
+            meter_stop: Some(Energy::from_wh(1_214_870)),
+            reason: Some("EVDisconnected".to_owned()),
+            reconstructed: false,
+        },
+    ];
+    bodies.extend(charger_bodies());
+    bodies.extend([
+        RecordBody::AlarmRaised(alarm()),
+        RecordBody::AlarmCleared(alarm()),
+        RecordBody::LimitChanged {
+            circuit: CircuitId::new("garage"),
+            limit: Some(Current::from_ma(62_500)),
+            until: Some(NOON.plus_ms(7_200_000)),
+        },
+        RecordBody::ConfigurationChanged { version: "0.1.0".to_owned(), cause: "start".to_owned() },
+        RecordBody::CommandExecuted {
+            id: "c-17".to_owned(),
+            kind: "limit.set".to_owned(),
+            status: "accepted".to_owned(),
+            error: None,
+        },
+        RecordBody::StoreRecovered { missing: "records 17 to 21".to_owned() },
+    ]);
+    bodies
+}
+
+fn record(sequence: u64, body: RecordBody) -> Record {
+    let stamp = Stamp { utc: NOON, trusted: true, mono: Mono::from_ms(81_234), boot: 7 };
+    Record { sequence: Sequence(sequence), stamp, body }
+}
+
+fn parse(payload: &str) -> Value {
+    serde_json::from_str(payload).unwrap()
+}
+
+/// Compares with a golden file; `UPDATE=1` rewrites it.
+fn golden(name: &str, actual: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cloud").join(name);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, actual).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(actual, expected, "{} differs; UPDATE=1 rewrites it", path.display());
+}
+
+#[test]
+fn every_record_body_has_its_golden_event() {
+    let mut text = String::new();
+    for (sequence, body) in (1..).zip(bodies()) {
+        let publication = messages().event(&record(sequence, body));
+        assert_eq!(publication.topic, "siteward/v1/depot-nord/events");
+        assert_eq!(publication.content_type, "application/cloudevents+json");
+        assert_eq!(publication.sequence, Some(Sequence(sequence)));
+        assert!(publication.at_least_once && !publication.retain);
+        writeln!(text, "{}", serde_json::to_string_pretty(&parse(&publication.payload)).unwrap()).unwrap();
+    }
+    golden("events.json", &text);
+}
+
+#[test]
+fn an_event_has_what_cloudevents_demands() {
+    // CloudEvents 1.0.2: id, source, specversion and type are required; extension names are [a-z0-9]+.
+    let event = parse(&messages().event(&record(41, bodies().remove(0))).payload);
+    assert_eq!(event["specversion"], "1.0");
+    assert_eq!(event["id"], "5f1c9e0b7a3d2846-41");
+    assert_eq!(event["source"], "/siteward/depot-nord");
+    assert_eq!(event["sequence"], 41);
+    assert_eq!(event["time"], "2026-03-01T12:00:00.000Z");
+    for name in event.as_object().unwrap().keys() {
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()), "{name}");
+    }
+}
+
+#[test]
+fn an_untrusted_time_says_so_and_can_be_mapped() {
+    let mut record = record(1, bodies().remove(0));
+    record.stamp.trusted = false;
+    let event = parse(&messages().event(&record).payload);
+    assert_eq!(event["clocktrusted"], false);
+    assert_eq!(event["boot"], 7);
+    assert_eq!(event["uptimems"], "81234");
+}
+
+#[test]
+fn an_unknown_register_gives_no_energy() {
+    let facts = TransactionFacts { meter_start: None, ..facts() };
+    let ended = RecordBody::TransactionEnded {
+        facts,
+        seq_no: None,
+        ended: NOON,
+        meter_stop: Some(Energy::from_wh(5)),
+        reason: None,
+        reconstructed: true,
+    };
+    let event = parse(&messages().event(&record(1, ended)).payload);
+    assert_eq!(event["data"]["energy_wh"], Value::Null);
+    assert_eq!(event["data"]["meter_stop_wh"], 5);
+}
+
+#[test]
+fn an_alarm_of_the_whole_site_has_no_subject() {
+    let alarm = Alarm { key: AlarmKey::new(AlarmKind::StoreFailed, ""), ..alarm() };
+    let event = parse(&messages().event(&record(1, RecordBody::AlarmRaised(alarm))).payload);
+    assert!(event.get("subject").is_none());
+}
+
+#[test]
+fn the_state_is_retained_and_golden() {
+    let status = SiteStatus { site: "depot-nord".to_owned(), time: NOON, ..SiteStatus::default() };
+    let publication = messages().state(&status);
+    assert!(publication.retain && !publication.at_least_once && publication.sequence.is_none());
+    golden("state.json", &format!("{}\n", serde_json::to_string_pretty(&parse(&publication.payload)).unwrap()));
+}
+
+#[test]
+fn answers_say_how_a_command_ended() {
+    let accepted = CommandOutcome::Accepted { data: Some(r#"{"status":"Accepted","limit":16.10}"#.to_owned()) };
+    assert_eq!(
+        response(Some("c-1"), &accepted),
+        r#"{"data":{"limit":16.10,"status":"Accepted"},"error":null,"id":"c-1","status":"accepted"}"#
+    );
+    let answer = parse(&response(None, &CommandOutcome::Rejected { error: "no id".to_owned() }));
+    assert_eq!(answer, json!({ "id": null, "status": "rejected", "error": "no id", "data": null }));
+    let failed = CommandOutcome::Failed { error: "refused".to_owned(), data: Some("not json".to_owned()) };
+    assert_eq!(parse(&response(Some("a"), &failed))["data"], "not json");
+    assert_eq!(parse(&response(Some("a"), &CommandOutcome::TimedOut))["status"], "failed");
+    assert_eq!(parse(&response(Some("a"), &CommandOutcome::NotConnected))["status"], "failed");
+    assert_eq!(parse(&response(Some("a"), &CommandOutcome::Expired))["status"], "expired");
+}
+
+#[test]
+fn a_response_goes_where_the_request_says() {
+    let correlation = Some(vec![1, 2]);
+    let publication = messages().response(String::new(), Some("me/answers".to_owned()), correlation.clone());
+    assert_eq!((publication.topic.as_str(), publication.correlation), ("me/answers", correlation));
+    assert_eq!(messages().response(String::new(), None, None).topic, "siteward/v1/depot-nord/responses");
+}
+
+#[test]
+fn the_connection_message() {
+    let message = connection(true, NOON, "0.1.0");
+    assert_eq!(message, r#"{"online":true,"since":"2026-03-01T12:00:00.000Z","version":"0.1.0"}"#);
+}
