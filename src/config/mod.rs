@@ -1,1 +1,28 @@
 //! The configuration file: schema with source positions, checks, lowering to the engine.
+//!
+//! [`load`] reads `site.toml` and every file that it names, reports all problems at once with their places, and gives a [`Config`]
+//! after which nothing can fail: [`Config::setup`] only copies. It opens no connection and changes nothing.
+
+mod devices;
+mod failsafe;
+mod files;
+mod load;
+mod models;
+mod problem;
+mod reader;
+mod schema;
+mod sections;
+mod tokens;
+mod tree;
+mod wiring;
+
+#[cfg(test)]
+mod tests;
+
+pub use failsafe::{CircuitSum, FailsafeReport, failsafe};
+pub use files::Places;
+pub use load::{Loaded, load, load_from};
+pub use problem::{Position, Problem, Problems, Severity};
+pub use schema::{
+    ApiConfig, CloudConfig, Config, DeviceConfig, DeviceTarget, OcppConfig, SiteConfig, StoreConfig, UnknownChargers,
+};

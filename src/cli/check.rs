@@ -1,0 +1,45 @@
+//! `siteward check`: reads the configuration and says what is wrong with it. It opens no connection and changes nothing.
+
+use std::io::{Result, Write};
+use std::path::Path;
+
+use crate::config::load;
+
+/// Everything is right.
+const GOOD: u8 = 0;
+/// `EX_CONFIG` of sysexits.h: the configuration cannot be used.
+const EX_CONFIG: u8 = 78;
+
+/// Writes every problem of the configuration at `path` on a line of its own, then the fail-safe report. The exit status is 0 where
+/// `siteward run` would start with it, else 78.
+///
+/// # Errors
+/// Only those of `out`.
+pub fn check(path: &Path, out: &mut dyn Write) -> Result<u8> {
+    let loaded = match load(path) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            writeln!(out, "{problems}")?;
+            let count = problems.error_count();
+            let errors = if count == 1 { "error" } else { "errors" };
+            writeln!(out, "{count} {errors}; the fail-safe report needs a configuration without.")?;
+            return Ok(EX_CONFIG);
+        }
+    };
+    for warning in &loaded.warnings {
+        writeln!(out, "{warning}")?;
+    }
+    write!(out, "{}", loaded.config.failsafe())?;
+    if loaded.refuse_unsafe().is_some() {
+        writeln!(
+            out,
+            "{}: `siteward run` refuses it; change it, or accept the risk with `allow_unsafe_fallback = true` in [site].",
+            path.display()
+        )?;
+        return Ok(EX_CONFIG);
+    }
+    if !loaded.config.failsafe().is_safe() {
+        writeln!(out, "`allow_unsafe_fallback = true` accepts this; the daemon starts and keeps an alarm standing.")?;
+    }
+    Ok(GOOD)
+}

@@ -1,0 +1,179 @@
+//! Station models: what a make of charger can and cannot do.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::files::{Places, is_plain_name};
+use super::problem::{Document, Problem, Severity};
+use super::reader::{At, Section, nearest};
+use crate::engine::model::topology::{LeaseForm, StationModel};
+use crate::engine::units::Current;
+
+/// The models that are built in, by name.
+const BUILT_IN: [(&str, &str); 8] = [
+    ("abb-terra-ac", include_str!("../../configs/chargers/abb-terra-ac.toml")),
+    ("alfen-eve", include_str!("../../configs/chargers/alfen-eve.toml")),
+    ("delta-gen4", include_str!("../../configs/chargers/delta-gen4.toml")),
+    ("easee", include_str!("../../configs/chargers/easee.toml")),
+    ("generic", include_str!("../../configs/chargers/generic.toml")),
+    ("mennekes-acu", include_str!("../../configs/chargers/mennekes-acu.toml")),
+    ("no-lease", include_str!("../../configs/chargers/no-lease.toml")),
+    ("wallbox", include_str!("../../configs/chargers/wallbox.toml")),
+];
+
+/// A model and what its file says that people should know.
+#[derive(Clone, Debug)]
+struct Known {
+    model: StationModel,
+    warning: Option<String>,
+}
+
+/// Finds models by name and reads each file once.
+#[derive(Debug)]
+pub(super) struct Models<'p> {
+    places: &'p Places,
+    read: BTreeMap<String, Option<Known>>,
+    problems: Vec<Problem>,
+}
+
+impl<'p> Models<'p> {
+    pub(super) const fn new(places: &'p Places) -> Self {
+        Self { places, read: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    /// The problems in the model files themselves.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    /// The model of that name; a file beside `site.toml` wins over one in the system's directory, and that over the built-in one.
+    pub(super) fn find(&mut self, document: &Document<'_>, name: &At<String>) -> Option<StationModel> {
+        if !is_plain_name(&name.value) {
+            document.error(name.at, format!("`model` is {:?}, and must be made of a-z, 0-9 and -", name.value));
+            return None;
+        }
+        let known = match self.read.get(&name.value) {
+            Some(known) => known.clone(),
+            None => {
+                let known = self.load(document, name);
+                self.read.insert(name.value.clone(), known.clone());
+                if let Some(warning) = known.as_ref().and_then(|known| known.warning.as_ref()) {
+                    document.warn(name.at, format!("model {:?}: {warning}", name.value));
+                }
+                return known.map(|known| known.model);
+            }
+        };
+        known.map(|known| known.model)
+    }
+
+    fn load(&mut self, document: &Document<'_>, name: &At<String>) -> Option<Known> {
+        let (path, text) = match self.places.override_of("chargers", &name.value) {
+            Some((path, Ok(text))) => (path, text),
+            Some((path, Err(reason))) => {
+                document.error(name.at, format!("`model`: {} cannot be read: {reason}", path.display()));
+                return None;
+            }
+            None => {
+                let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name.value) else {
+                    document.error(name.at, unknown_model(&name.value));
+                    return None;
+                };
+                (Path::new("chargers").join(format!("{}.toml", name.value)), (*text).to_owned())
+            }
+        };
+        let (known, problems) = parse(&path, &text, &name.value);
+        let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+        self.problems.extend(problems);
+        if failed { None } else { known }
+    }
+}
+
+fn unknown_model(name: &str) -> String {
+    let names = BUILT_IN.map(|(known, _)| known);
+    let remedy = nearest(name, names.into_iter())
+        .map_or_else(|| format!("built in are: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
+    format!("model {name:?} is not known; {remedy} Your own goes into chargers/{name}.toml beside site.toml")
+}
+
+/// Reads a model file. What it does not say is as in the generic model.
+fn parse(path: &Path, text: &str, name: &str) -> (Option<Known>, Vec<Problem>) {
+    let document = Document::new(path, text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        document.error(error.span().map_or(0, |span| span.start), format!("not TOML: {}", error.message()));
+    }
+    if !errors.is_empty() {
+        return (None, document.into_problems());
+    }
+    let section = Section::root(&document, table.get_ref());
+    let default = StationModel { name: name.to_owned(), ..StationModel::default() };
+    let lease =
+        section.choice("lease", &[("tx-default-profile", LeaseForm::TxDefaultProfile), ("none", LeaseForm::None)]);
+    let seconds =
+        |key, range| section.integer(key, range).map(|found| found.value.unsigned_abs().saturating_mul(1_000));
+    let lease_ms = seconds("lease_s", 30..=86_400).unwrap_or(default.lease_ms);
+    let renew_ms = seconds("renew_s", 5..=43_200).unwrap_or(default.renew_ms);
+    if renew_ms.saturating_mul(2) > lease_ms {
+        // Otherwise one lost message is enough to let a charging car fall back.
+        let message = format!(
+            "`renew_s` is {} and `lease_s` is {}: a lease must last at least twice as long as its renewal takes",
+            renew_ms / 1_000,
+            lease_ms / 1_000
+        );
+        document.error(section.integer("renew_s", 5..=43_200).map_or(0, |found| found.at), message);
+    }
+    let stack_level = section.integer("stack_level", 0..=100).and_then(|found| u32::try_from(found.value).ok());
+    let reaction_ms = section.integer("reaction_ms", 0..=60_000).map(|found| found.value.unsigned_abs());
+    let step = section.thousandths("step_a", 1..=16_000).map(|found| Current::from_ma(found.value));
+    let meter_interval_ms = seconds("meter_interval_s", 1..=900);
+    let warning = section.text("warning").map(|found| found.value);
+    section.finish();
+    let model = StationModel {
+        lease: lease.map_or(default.lease, |found| found.value),
+        lease_ms,
+        renew_ms,
+        stack_level: stack_level.unwrap_or(default.stack_level),
+        reaction_ms: reaction_ms.unwrap_or(default.reaction_ms),
+        step: step.unwrap_or(default.step),
+        meter_interval_ms: meter_interval_ms.unwrap_or(default.meter_interval_ms),
+        name: default.name,
+    };
+    (Some(Known { model, warning }), document.into_problems())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_model_is_right_and_every_file_is_built_in() {
+        for (name, text) in BUILT_IN {
+            let (known, problems) = parse(Path::new(name), text, name);
+            assert_eq!(problems, [], "{name}");
+            assert_eq!(known.unwrap().model.name, name);
+        }
+        let mut files: Vec<String> = std::fs::read_dir("configs/chargers")
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        files.sort();
+        assert_eq!(files, BUILT_IN.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn the_generic_file_says_the_defaults() {
+        let text = BUILT_IN.iter().find(|(name, _)| *name == "generic").unwrap().1;
+        assert_eq!(parse(Path::new("generic"), text, "generic").0.unwrap().model, StationModel::default());
+    }
+
+    #[test]
+    fn a_lease_outlives_two_renewals() {
+        let (_, problems) = parse(Path::new("m.toml"), "lease_s = 60\nrenew_s = 45\n", "m");
+        assert_eq!(
+            problems[0].to_string(),
+            "m.toml:2:11: `renew_s` is 45 and `lease_s` is 60: a lease must last at least twice as long as its renewal takes"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! What the configuration file says, typed and checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chrono_tz::Tz;
+
+use super::failsafe::{FailsafeReport, failsafe};
+use crate::engine::model::setup::{Acknowledge, CloudSetup, Setup};
+use crate::engine::model::token::{TokenEntry, UnknownToken};
+use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
+
+/// The whole configuration. Only [`load`](super::load) makes one, so that everything in it fits together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// `[site]`.
+    pub site: SiteConfig,
+    /// `[ocpp]`.
+    pub ocpp: OcppConfig,
+    /// `[api]`.
+    pub api: ApiConfig,
+    /// `[store]`.
+    pub store: StoreConfig,
+    /// `[cloud]`; `None`: the site runs on its own.
+    pub cloud: Option<CloudConfig>,
+    /// `authorization.offline_unknown`.
+    pub unknown_token: UnknownToken,
+    /// The entries of `authorization.tokens_file`.
+    pub tokens: Vec<TokenEntry>,
+    /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
+    pub devices: Vec<DeviceConfig>,
+    /// `[[circuits]]`, `[[meters]]`, `[[inverters]]` and `[[chargers]]`: what is wired to what.
+    pub topology: Topology,
+}
+
+impl Config {
+    /// What the engine is told before it starts. `version` is the daemon's; `seed` feeds the engine's dice.
+    #[must_use]
+    pub fn setup(&self, version: &str, seed: u64) -> Setup {
+        Setup {
+            topology: self.topology.clone(),
+            version: version.to_owned(),
+            heartbeat_s: self.ocpp.heartbeat_s,
+            tokens: self.tokens.clone(),
+            unknown_token: self.unknown_token,
+            cloud: self
+                .cloud
+                .as_ref()
+                .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
+            unsafe_fallback: self.failsafe().summary(),
+            seed,
+        }
+    }
+
+    /// Whether every circuit holds when all chargers have lost the controller.
+    #[must_use]
+    pub fn failsafe(&self) -> FailsafeReport {
+        failsafe(&self.topology)
+    }
+}
+
+/// `[site]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteConfig {
+    /// For people.
+    pub name: String,
+    /// Schedules and tariffs are in this zone's local time.
+    pub timezone: Tz,
+    /// Start although the sum of the fallbacks does not fit.
+    pub allow_unsafe_fallback: bool,
+}
+
+/// What happens to a station with an identity that is not in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownChargers {
+    /// Its connection is refused.
+    Reject,
+    /// It waits for an operator's approval.
+    Pending,
+    /// It is served, without a place in any circuit.
+    Accept,
+}
+
+/// `[ocpp]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OcppConfig {
+    /// Where stations connect to (`ws://`). Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The path before the station's identity; begins with `/` and does not end with one.
+    pub path: String,
+    /// What happens to stations that are not configured.
+    pub unknown_chargers: UnknownChargers,
+    /// The heartbeat interval that stations are given, in s, 10 to 86400.
+    pub heartbeat_s: u32,
+}
+
+/// `[api]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Where REST, the page and `/metrics` are served. A loopback address. Port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+/// `[store]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The directory of the journal.
+    pub path: PathBuf,
+    /// The size that telemetry is dropped to stay below, in MB, 16 to 1048576.
+    pub max_size_mb: u64,
+}
+
+/// `[cloud]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudConfig {
+    /// Whether the link is encrypted (`mqtts://`).
+    pub tls: bool,
+    /// The broker's name or address, without brackets.
+    pub host: String,
+    /// The broker's port.
+    pub port: u16,
+    /// The MQTT user name.
+    pub username: Option<String>,
+    /// The MQTT password, from `password_file`.
+    pub password: Option<Secret>,
+    /// The authorities that may vouch for the broker (PEM); `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Our certificate chain and private key (PEM) for mutual TLS.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// The first part of every topic, without a `/` at either end.
+    pub topic_prefix: String,
+    /// When an event counts as delivered.
+    pub acknowledge: Acknowledge,
+}
+
+/// Which device of the topology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceTarget {
+    /// A meter.
+    Meter(MeterIndex),
+    /// An inverter.
+    Inverter(InverterIndex),
+}
+
+/// How a meter or an inverter is reached and read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// Which one.
+    pub target: DeviceTarget,
+    /// `tcp://H:P`, `rtu:///dev/…?baud=…` or `rtu+tcp://H:P`, checked.
+    pub connection: String,
+    /// Its address on the bus.
+    pub unit_id: u8,
+    /// The ms from one reading to the next, 100 to 600000.
+    pub interval_ms: u64,
+    /// The name of its device map.
+    pub profile: String,
+    /// The device map's TOML text.
+    pub map_text: String,
+    /// The file that the device map was read from; `None`: built in.
+    pub map_path: Option<PathBuf>,
+}

@@ -1,0 +1,220 @@
+//! The circuits: a tree with exactly one root.
+
+use super::problem::Document;
+use super::reader::{At, Section};
+use super::wiring::{MAX_LIMIT_MA, Names, name_of};
+use crate::engine::model::ids::CircuitId;
+use crate::engine::model::topology::{Circuit, CircuitIndex, MeterIndex};
+use crate::engine::units::{Current, PerPhase};
+
+/// Far beyond any site; the planner's work grows with it.
+const MAX_CIRCUITS: usize = 1_000;
+
+/// A circuit as the file says it.
+#[derive(Debug)]
+struct Entry {
+    at: usize,
+    id: At<String>,
+    parent: Option<At<String>>,
+    limit: At<PerPhase<Current>>,
+    meter: Option<At<String>>,
+    unmeasured_load: Option<PerPhase<Current>>,
+    max_unbalance: Option<Current>,
+}
+
+/// The circuits in the order of the topology, with their names and the places of their limits.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) circuits: Vec<Circuit>,
+    pub(super) names: Names,
+    meter_users: Vec<Option<usize>>,
+}
+
+impl Tree {
+    /// Whether some circuit is measured by the meter.
+    pub(super) fn uses(&self, meter: usize) -> bool {
+        self.meter_users.get(meter).is_some_and(Option::is_some)
+    }
+}
+
+/// Reads `[[circuits]]` and puts parents before their children. After an error the result is incomplete, but every name is in it.
+pub(super) fn circuits(root: &Section<'_>, meters: &Names) -> Tree {
+    let document = root.document;
+    let entries: Vec<Entry> = root.sections("circuits", "[[circuits]]").into_iter().filter_map(entry).collect();
+    if entries.is_empty() && !root.has("circuits") {
+        let message =
+            "there is no circuit: add [[circuits]] with `id = \"grid\"` and `limit_a`, the rating of the main fuse";
+        document.error(0, message);
+    }
+    if let Some(entry) = entries.get(MAX_CIRCUITS) {
+        document.error(entry.at, format!("more than {MAX_CIRCUITS} circuits are not supported"));
+    }
+    let mut in_file = Names::new("circuit");
+    for entry in &entries {
+        in_file.add(document, &entry.id);
+    }
+    let parents: Vec<Option<usize>> = entries
+        .iter()
+        .map(|entry| entry.parent.as_ref().and_then(|parent| in_file.find(document, "parent", parent)))
+        .collect();
+    check_roots(document, &entries);
+    check_cycles(document, &entries, &parents);
+    lower(document, &entries, &preorder(&parents, &entries), meters)
+}
+
+fn entry(section: Section<'_>) -> Option<Entry> {
+    let document = section.document;
+    let id = name_of(&section, "\"garage\"");
+    let parent = section.text("parent");
+    section.require("limit_a", "63");
+    let limit = section.thousandths_per_phase("limit_a", 0..=MAX_LIMIT_MA);
+    let limit_at = limit.as_ref().map_or(section.at, |limit| limit.at);
+    let meter = section.text("meter");
+    let unmeasured_load = section.thousandths_per_phase("unmeasured_load_a", 0..=MAX_LIMIT_MA);
+    let max_unbalance = section.thousandths("max_unbalance_a", 1_000..=MAX_LIMIT_MA);
+    if let Some(unbalance) = &max_unbalance {
+        document.warn(unbalance.at, "`max_unbalance_a` is not effective in this version");
+    }
+    if unmeasured_load.is_none() && !section.has("unmeasured_load_a") {
+        warn_unmeasured(&section, meter.as_ref());
+    }
+    let at = section.at;
+    section.finish();
+    Some(Entry {
+        at,
+        id: id?,
+        parent,
+        limit: At { at: limit_at, value: per_phase(limit.map_or([0; 3], |limit| limit.value)) },
+        meter,
+        unmeasured_load: unmeasured_load.map(|load| per_phase(load.value)),
+        max_unbalance: max_unbalance.map(|unbalance| Current::from_ma(unbalance.value)),
+    })
+}
+
+fn warn_unmeasured(section: &Section<'_>, meter: Option<&At<String>>) {
+    let message = match meter {
+        Some(meter) => format!(
+            "without `unmeasured_load_a` nothing but the fallbacks is given out while meter {:?} is silent; state the largest \
+             load per phase apart from the chargers",
+            meter.value
+        ),
+        None => "neither `meter` nor `unmeasured_load_a`: it is taken that nothing but chargers is connected; write \
+                 `unmeasured_load_a = 0` if that is so"
+            .to_owned(),
+    };
+    section.document.warn(section.at, message);
+}
+
+const fn per_phase(values: [i32; 3]) -> PerPhase<Current> {
+    PerPhase::new(Current::from_ma(values[0]), Current::from_ma(values[1]), Current::from_ma(values[2]))
+}
+
+fn check_roots(document: &Document<'_>, entries: &[Entry]) {
+    let mut roots = entries.iter().filter(|entry| entry.parent.is_none());
+    let Some(first) = roots.next() else {
+        if let Some(entry) = entries.first() {
+            let message = "every circuit has a parent: leave out `parent` at the circuit behind the main fuse";
+            document.error(entry.at, message);
+        }
+        return;
+    };
+    for other in roots {
+        let message = format!(
+            "circuit {:?} has no `parent`, and {:?} (line {}) has none either: exactly one is the grid connection point; \
+             add for example `parent = {:?}`",
+            other.id.value,
+            first.id.value,
+            document.line(first.at),
+            first.id.value
+        );
+        document.error(other.at, message);
+    }
+}
+
+/// Reports every cycle once, at its first circuit in the file.
+fn check_cycles(document: &Document<'_>, entries: &[Entry], parents: &[Option<usize>]) {
+    let mut reported = vec![false; entries.len()];
+    for start in 0..entries.len() {
+        let mut cycle = vec![start];
+        let mut next = parents[start];
+        while let Some(index) = next.filter(|index| *index != start && cycle.len() <= entries.len()) {
+            cycle.push(index);
+            next = parents[index];
+        }
+        if next != Some(start) || cycle.iter().any(|index| reported[*index]) {
+            continue;
+        }
+        for index in &cycle {
+            reported[*index] = true;
+        }
+        let names: Vec<String> =
+            cycle.iter().chain([&start]).map(|index| format!("{:?}", entries[*index].id.value)).collect();
+        let at = entries[start].parent.as_ref().map_or(entries[start].at, |parent| parent.at);
+        let message = format!("circuits feed each other in a ring: {}; correct one `parent`", names.join(" <- "));
+        document.error(at, message);
+    }
+}
+
+/// The circuits below the roots: each parent followed by all that is below it. What hangs in a ring comes last.
+fn preorder(parents: &[Option<usize>], entries: &[Entry]) -> Vec<(usize, Option<usize>)> {
+    let mut children = vec![Vec::new(); entries.len()];
+    let mut stack: Vec<(usize, Option<usize>)> = Vec::new();
+    for (index, parent) in parents.iter().enumerate().rev() {
+        match parent {
+            Some(parent) => children[*parent].push(index),
+            None => stack.push((index, None)),
+        }
+    }
+    let mut order = Vec::new();
+    let mut placed = vec![false; entries.len()];
+    while let Some((index, parent)) = stack.pop() {
+        let place = order.len();
+        order.push((index, parent));
+        placed[index] = true;
+        stack.extend(children[index].iter().map(|child| (*child, Some(place))));
+    }
+    order.extend((0..entries.len()).filter(|index| !placed[*index]).map(|index| (index, None)));
+    order
+}
+
+fn lower(document: &Document<'_>, entries: &[Entry], order: &[(usize, Option<usize>)], meters: &Names) -> Tree {
+    let mut tree = Tree { circuits: Vec::new(), names: Names::new("circuit"), meter_users: vec![None; meters.len()] };
+    for (index, parent) in order {
+        let entry = &entries[*index];
+        tree.names.add_known(&entry.id);
+        let meter = entry.meter.as_ref().and_then(|name| {
+            let meter = meters.find(document, "meter", name)?;
+            let user = tree.meter_users.get_mut(meter)?;
+            if let Some(other) = user {
+                let message = format!(
+                    "meter {:?} is the meter of circuit {:?} already; a meter measures all that flows through one circuit",
+                    name.value, entries[*other].id.value
+                );
+                document.error(name.at, message);
+            }
+            *user = Some(*index);
+            Some(MeterIndex(meter))
+        });
+        let parent = parent.map(CircuitIndex);
+        if let Some(above) = parent.and_then(|parent| tree.circuits.get(parent.0)) {
+            warn_above_parent(document, entry, above);
+        }
+        tree.circuits.push(Circuit {
+            id: CircuitId::new(&entry.id.value),
+            parent,
+            limit: entry.limit.value,
+            meter,
+            unmeasured_load: entry.unmeasured_load,
+            max_unbalance: entry.max_unbalance,
+        });
+    }
+    tree
+}
+
+fn warn_above_parent(document: &Document<'_>, entry: &Entry, parent: &Circuit) {
+    let above = entry.limit.value.zip_with(parent.limit, |own, parent| own > parent);
+    if above.iter().any(|(_, above)| *above) {
+        let message = format!("`limit_a` is above that of the parent {:?}, so it is never reached", parent.id.as_str());
+        document.warn(entry.limit.at, message);
+    }
+}
