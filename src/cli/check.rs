@@ -43,3 +43,44 @@ pub fn check(path: &Path, out: &mut dyn Write) -> Result<u8> {
     }
     Ok(GOOD)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn checked(path: &Path) -> String {
+        let mut out = Vec::new();
+        let status = check(path, &mut out).unwrap();
+        format!("{}exit status {status}\n", String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn golden_files_say_what_check_prints() {
+        let entries = std::fs::read_dir("src/config/golden").unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> =
+            entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+        files.sort();
+        assert!(files.len() >= 12);
+        let update = std::env::var_os("UPDATE").is_some();
+        for file in files {
+            let expected = file.with_extension("txt");
+            let found = checked(&file);
+            if update {
+                std::fs::write(&expected, found).unwrap();
+            } else {
+                let known = std::fs::read_to_string(&expected).unwrap_or_default();
+                assert_eq!(found, known, "{}; `UPDATE=1 cargo test` rewrites it", file.display());
+            }
+        }
+    }
+
+    #[test]
+    fn a_good_file_exits_with_0_and_ends_with_the_fail_safe_report() {
+        let text = checked(Path::new("configs/site.toml"));
+        assert!(
+            text.ends_with("fail-safe: every circuit and phase stays within its limit.\nexit status 0\n"),
+            "{text}"
+        );
+    }
+}

@@ -7,7 +7,7 @@ use super::problem::Document;
 use super::reader::{At, nearest};
 
 /// The device maps that are built in.
-const BUILT_IN_MAPS: [&str; 3] = ["abb-b23", "eastron-sdm630", "sunspec"];
+const BUILT_IN_MAPS: [&str; 6] = ["abb-b23", "abb-b24", "eastron-sdm630", "eastron-sdm72", "generic-meter", "sunspec"];
 
 /// A device map's text and the file that it came from; `None`: built in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,14 +61,15 @@ pub(super) fn validate_connection(text: &str) -> Result<(), String> {
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let good = match pair.split_once('=') {
-            Some(("baud", baud)) => baud.parse::<u32>().is_ok_and(|baud| (300..=1_000_000).contains(&baud)),
+            Some(("baud", baud)) => baud.parse::<u32>().is_ok_and(|baud| (300..=921_600).contains(&baud)),
             Some(("parity", parity)) => ["none", "even", "odd"].contains(&parity),
             Some(("stop", stop)) => ["1", "2"].contains(&stop),
+            Some(("data", data)) => data == "8",
             Some(_) | None => false,
         };
         if !good {
             return Err(format!(
-                "{pair:?} is not understood; possible are baud=300 to 1000000, parity=none, even or odd, stop=1 or 2"
+                "{pair:?} is not understood; possible are baud=300 to 921600, parity=none, even or odd, stop=1 or 2, data=8"
             ));
         }
     }

@@ -28,7 +28,7 @@ pub struct CircuitSum {
     pub limit: PerPhase<Current>,
     /// What everything but the chargers is taken to draw: the larger of its own unmeasured load and the sum of its children's.
     pub other_load: PerPhase<Current>,
-    /// Whether somebody has stated an unmeasured load for it or for a circuit below.
+    /// Whether an unmeasured load is stated for it; if not, only those of the circuits below count.
     pub other_load_stated: bool,
     /// The sum of what the chargers below may draw.
     pub chargers: PerPhase<Current>,
@@ -140,9 +140,8 @@ fn add_other_loads(circuits: &[Circuit], sums: &mut [CircuitSum]) {
             sums[index].other_load_stated = true;
         }
         if let Some(parent) = circuit.parent {
-            let (load, stated) = (sums[index].other_load, sums[index].other_load_stated);
+            let load = sums[index].other_load;
             sums[parent.0].other_load += load;
-            sums[parent.0].other_load_stated |= stated;
         }
     }
 }
@@ -251,7 +250,11 @@ impl fmt::Display for FailsafeReport {
             writeln!(f, "{}", line.trim_end())?;
         }
         for sum in self.circuits.iter().filter(|sum| !sum.other_load_stated) {
-            writeln!(f, "Circuit {}: no unmeasured_load_a is stated, so its other load counts as nothing.", sum.id)?;
+            writeln!(
+                f,
+                "Circuit {}: no unmeasured_load_a is stated, so only chargers and the circuits below it count.",
+                sum.id
+            )?;
         }
         if self.is_safe() {
             return writeln!(f, "fail-safe: every circuit and phase stays within its limit.");
@@ -268,7 +271,11 @@ fn row(sum: &CircuitSum, phase: Phase) -> [String; 7] {
     let name = if phase == Phase::L1 { format!("{}{}", "  ".repeat(sum.depth), sum.id) } else { String::new() };
     let excess = sum.excess().of(phase);
     let verdict = if excess > Current::ZERO { format!("{excess} too much") } else { "fits".to_owned() };
-    let other_load = if sum.other_load_stated { sum.other_load.of(phase).to_string() } else { "-".to_owned() };
+    let other_load = if sum.other_load_stated || sum.other_load.of(phase) > Current::ZERO {
+        sum.other_load.of(phase).to_string()
+    } else {
+        "-".to_owned()
+    };
     [
         name,
         phase.to_string(),

@@ -1,7 +1,7 @@
 //! Station models: what a make of charger can and cannot do.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
@@ -54,46 +54,46 @@ impl<'p> Models<'p> {
             document.error(name.at, format!("`model` is {:?}, and must be made of a-z, 0-9 and -", name.value));
             return None;
         }
-        let known = match self.read.get(&name.value) {
-            Some(known) => known.clone(),
-            None => {
-                let known = self.load(document, name);
-                self.read.insert(name.value.clone(), known.clone());
-                if let Some(warning) = known.as_ref().and_then(|known| known.warning.as_ref()) {
-                    document.warn(name.at, format!("model {:?}: {warning}", name.value));
-                }
-                return known.map(|known| known.model);
+        if !self.read.contains_key(&name.value) {
+            // A model that is not there is reported at every charger that names it, a model file that is wrong only once.
+            let (path, text) = self.text(document, name)?;
+            let (known, problems) = parse(&path, &text, &name.value);
+            let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+            self.problems.extend(problems);
+            let known = known.filter(|_| !failed);
+            if let Some(warning) = known.as_ref().and_then(|known| known.warning.as_ref()) {
+                document.warn(name.at, format!("model {:?}: {warning}", name.value));
             }
-        };
-        known.map(|known| known.model)
+            self.read.insert(name.value.clone(), known);
+        }
+        self.read.get(&name.value)?.as_ref().map(|known| known.model.clone())
     }
 
-    fn load(&mut self, document: &Document<'_>, name: &At<String>) -> Option<Known> {
-        let (path, text) = match self.places.override_of("chargers", &name.value) {
-            Some((path, Ok(text))) => (path, text),
+    /// The file's text and the name to report its problems with.
+    fn text(&self, document: &Document<'_>, name: &At<String>) -> Option<(PathBuf, String)> {
+        match self.places.override_of("chargers", &name.value) {
+            Some((path, Ok(text))) => Some((path, text)),
             Some((path, Err(reason))) => {
                 document.error(name.at, format!("`model`: {} cannot be read: {reason}", path.display()));
-                return None;
+                None
             }
-            None => {
-                let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name.value) else {
+            None => match BUILT_IN.iter().find(|(known, _)| *known == name.value) {
+                Some((_, text)) => {
+                    Some((Path::new("chargers").join(format!("{}.toml", name.value)), (*text).to_owned()))
+                }
+                None => {
                     document.error(name.at, unknown_model(&name.value));
-                    return None;
-                };
-                (Path::new("chargers").join(format!("{}.toml", name.value)), (*text).to_owned())
-            }
-        };
-        let (known, problems) = parse(&path, &text, &name.value);
-        let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-        self.problems.extend(problems);
-        if failed { None } else { known }
+                    None
+                }
+            },
+        }
     }
 }
 
 fn unknown_model(name: &str) -> String {
     let names = BUILT_IN.map(|(known, _)| known);
     let remedy = nearest(name, names.into_iter())
-        .map_or_else(|| format!("built in are: {}", names.join(", ")), |near| format!("did you mean {near:?}?"));
+        .map_or_else(|| format!("built in are: {}.", names.join(", ")), |near| format!("did you mean {near:?}?"));
     format!("model {name:?} is not known; {remedy} Your own goes into chargers/{name}.toml beside site.toml")
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Section<'a> {
     /// Where it begins.
     pub(super) at: usize,
     table: Option<&'a DeTable<'a>>,
+    /// Something else stands where the table should be; that was said, and nothing is missed in it any more.
+    broken: bool,
     known: RefCell<Vec<&'static str>>,
 }
 
@@ -40,7 +42,7 @@ impl<'a> Section<'a> {
     }
 
     fn new(document: &'a Document<'a>, label: &'static str, at: usize, table: Option<&'a DeTable<'a>>) -> Self {
-        Self { document, label, at, table, known: RefCell::default() }
+        Self { document, label, at, table, broken: false, known: RefCell::default() }
     }
 
     /// Whether the file has this table at all.
@@ -61,7 +63,7 @@ impl<'a> Section<'a> {
 
     /// Reports a missing key with an example of a right one.
     pub(super) fn require(&self, key: &'static str, example: &str) {
-        if !self.has(key) {
+        if !self.has(key) && !self.broken {
             let message = format!("{} needs `{key}`: add for example `{key} = {example}`", self.label);
             self.document.error(self.at, message);
         }
@@ -88,7 +90,7 @@ impl<'a> Section<'a> {
         if table.is_none() {
             self.wrong_type(key, value, &format!("a table: write {label} on a line of its own"));
         }
-        Self::new(self.document, label, at, table)
+        Self { broken: table.is_none(), ..Self::new(self.document, label, at, table) }
     }
 
     /// All tables of an array of tables.
@@ -288,8 +290,15 @@ pub(super) fn decimal(thousandths: i32) -> String {
 pub(super) fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     // One slip in three characters is still a slip; more is another word.
     let most = (name.chars().count() / 3).clamp(1, 3);
+    let name = name.to_lowercase();
     candidates
-        .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            let known = candidate.to_lowercase();
+            // A unit that was left off (`limit` for `limit_a`) is the most common slip of all.
+            let unit_left_off = name.len() >= 3 && known.strip_prefix(&name).is_some_and(|end| end.starts_with('_'));
+            let distance = if unit_left_off { 0 } else { strsim::damerau_levenshtein(&name, &known) };
+            (distance, candidate)
+        })
         .filter(|(distance, _)| *distance <= most)
         .min()
         .map(|(_, candidate)| candidate)
@@ -347,6 +356,7 @@ mod tests {
         let known = ["limit_a", "parent", "meter"];
         assert_eq!(nearest("limt_a", known.into_iter()), Some("limit_a"));
         assert_eq!(nearest("Meter", known.into_iter()), Some("meter"));
+        assert_eq!(nearest("limit", known.into_iter()), Some("limit_a"));
         assert_eq!(nearest("colour", known.into_iter()), None);
     }
 }

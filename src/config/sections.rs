@@ -145,7 +145,7 @@ pub(super) fn api(root: &Section<'_>, ocpp: (&OcppConfig, usize)) -> ApiConfig {
             document.line(ocpp_at),
             listen.port()
         );
-        document.error(at, message);
+        document.error(if section.has("listen") { at } else { ocpp_at }, message);
     }
     section.finish();
     ApiConfig { listen }

@@ -1,4 +1,5 @@
-//! The configuration from outside: golden files, the examples, and bytes at random.
+//! The configuration from outside: the examples, everything at once, and bytes at random. What broken files are told is held by the
+//! golden files, beside `siteward check`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +7,6 @@ use proptest::prelude::*;
 
 use super::reader::recorded;
 use super::*;
-use crate::cli::check::check;
 use crate::engine::model::ids::StationId;
 use crate::engine::model::setup::Acknowledge;
 use crate::engine::model::topology::{MINIMUM_OFFER, MeterIndex};
@@ -18,29 +18,6 @@ fn toml_files(directory: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
     files.sort();
     files
-}
-
-fn checked(path: &Path) -> String {
-    let mut out = Vec::new();
-    let status = check(path, &mut out).unwrap();
-    format!("{}exit status {status}\n", String::from_utf8(out).unwrap())
-}
-
-#[test]
-fn golden_files_say_what_check_prints() {
-    let files = toml_files("src/config/golden");
-    assert!(files.len() >= 12);
-    let update = std::env::var_os("UPDATE").is_some();
-    for file in files {
-        let expected = file.with_extension("txt");
-        let found = checked(&file);
-        if update {
-            std::fs::write(&expected, found).unwrap();
-        } else {
-            let known = std::fs::read_to_string(&expected).unwrap_or_default();
-            assert_eq!(found, known, "{}; `UPDATE=1 cargo test` rewrites it", file.display());
-        }
-    }
 }
 
 #[test]
@@ -167,13 +144,11 @@ fn an_unsafe_site_is_refused_unless_that_is_accepted() {
     let refusal = loaded.refuse_unsafe().unwrap();
     assert!(refusal.contains("NOT fail-safe: circuit grid L1 may carry 42.0 A with a limit of 35.0 A"), "{refusal}");
     assert!(refusal.contains("lower fallback_a of left and right to 0"), "{refusal}");
-    assert!(checked(&path).ends_with("exit status 78\n"));
 
     std::fs::write(&path, text.replace("[site]", "[site]\nallow_unsafe_fallback = true")).unwrap();
     let loaded = load(&path).unwrap();
     assert_eq!(loaded.refuse_unsafe(), None);
     assert!(loaded.config.setup("0", 0).unsafe_fallback.unwrap().starts_with("NOT fail-safe"));
-    assert!(checked(&path).ends_with("exit status 0\n"));
 }
 
 #[test]
@@ -186,10 +161,8 @@ fn every_key_is_documented() {
     let keys = recorded::take();
     assert!(keys.len() > 60, "{keys:?}");
     for (label, key) in keys {
-        assert!(
-            documentation.contains(&format!("`{key}`")) || documentation.contains(&format!("[{key}]")),
-            "{label} {key}"
-        );
+        let forms = [format!("`{key}`"), format!("[{key}]"), format!(".{key}]"), format!("\n{key} =")];
+        assert!(forms.iter().any(|form| documentation.contains(form)), "{label} {key}");
     }
 }
 
@@ -199,7 +172,13 @@ fn byte() -> impl Strategy<Value = u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        // The same bytes each time: a failure must be reproducible by running the test again.
+        rng_seed: proptest::test_runner::RngSeed::Fixed(20_260_301),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn mutated_bytes_are_refused_or_read_and_never_panic(

@@ -41,7 +41,7 @@ impl Tree {
 pub(super) fn circuits(root: &Section<'_>, meters: &Names) -> Tree {
     let document = root.document;
     let entries: Vec<Entry> = root.sections("circuits", "[[circuits]]").into_iter().filter_map(entry).collect();
-    if entries.is_empty() && !root.has("circuits") {
+    if !root.has("circuits") || root.count("circuits").is_some_and(|(_, count)| count == 0) {
         let message =
             "there is no circuit: add [[circuits]] with `id = \"grid\"` and `limit_a`, the rating of the main fuse";
         document.error(0, message);

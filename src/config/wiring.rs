@@ -11,8 +11,7 @@ use super::schema::{DeviceConfig, DeviceTarget};
 use super::tree::{self, Tree};
 use crate::engine::model::ids::{InverterId, MeterId, StationId};
 use crate::engine::model::topology::{
-    Circuit, CircuitIndex, Inverter, InverterIndex, InverterRole, MINIMUM_OFFER, Meter, MeterIndex, Station,
-    StationModel, Wiring,
+    Circuit, CircuitIndex, Inverter, InverterIndex, InverterRole, MINIMUM_OFFER, Meter, MeterIndex, Station, Wiring,
 };
 use crate::engine::units::{Current, Phase};
 
@@ -278,7 +277,7 @@ fn charger(
     let station = Station {
         id: StationId::new(&id.value),
         circuit,
-        model: model.unwrap_or_else(StationModel::default),
+        model: model.unwrap_or_default(),
         wiring,
         max,
         min,
