@@ -1,5 +1,6 @@
 //! All input and output: tokio lives here and nowhere else.
 
+pub mod bus;
 pub mod clock;
 pub mod http;
 pub mod logging;
