@@ -3,7 +3,9 @@
 pub mod bus;
 pub mod clock;
 pub mod http;
+pub mod journal;
 pub mod logging;
+pub mod mqtt;
 pub mod panic;
 pub mod site;
 pub mod station;

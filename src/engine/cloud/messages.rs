@@ -12,7 +12,7 @@ use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
 use crate::engine::model::status::SiteStatus;
 use crate::engine::site::io::Publication;
 use crate::engine::time::Utc;
-use crate::engine::units::Energy;
+use crate::engine::units::{Current, Energy};
 
 /// The content type of an event (CloudEvents 1.0, structured mode).
 pub const CLOUD_EVENT: &str = "application/cloudevents+json";
@@ -236,7 +236,7 @@ fn data(body: &RecordBody) -> Value {
         }),
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => alarm_data(alarm),
         RecordBody::LimitChanged { circuit, limit, until } => json!({
-            "circuit": circuit, "limit_a": limit.map(|limit| limit.as_a()), "until": until,
+            "circuit": circuit, "limit_a": limit.map(Current::as_a), "until": until,
         }),
         RecordBody::ConfigurationChanged { version, cause } => json!({ "version": version, "cause": cause }),
         RecordBody::CommandExecuted { id, kind, status, error } => json!({

@@ -7,7 +7,6 @@ use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::record::Stamp;
 use crate::engine::time::Mono;
-use crate::engine::units::Current;
 
 const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
 

@@ -1,0 +1,127 @@
+//! The small files beside the database: what must be known even when the database forgets.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+const STATE: &str = "state";
+const MARK: &str = "mark";
+const SNAPSHOT: &str = "snapshot";
+const SNAPSHOT_VERSION: u8 = 1;
+/// crc32, version, sequence.
+const SNAPSHOT_HEADER: usize = 4 + 1 + 8;
+
+/// What is kept of the store beside its records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The store's random name.
+    pub(super) store_id: String,
+    /// Counts the starts on this store.
+    pub(super) boot: u64,
+    /// No record beyond this has been written; all but the last block before it have.
+    pub(super) reserved: u64,
+    /// The cloud has everything up to here.
+    pub(super) acknowledged: u64,
+    /// What is missing since the store before this one was set aside; reported until this store has a record.
+    pub(super) damage: Option<String>,
+}
+
+/// Reads the state. `None` if there is none or it is damaged: the database itself knows enough to go on.
+pub(super) fn read_state(home: &Path) -> io::Result<Option<State>> {
+    let text = match fs::read(home.join(STATE)) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some((crc, json)) = text.trim_end().split_once(' ') else { return Ok(None) };
+    let right = u32::from_str_radix(crc, 16).is_ok_and(|crc| crc == crc32fast::hash(json.as_bytes()));
+    Ok(if right { serde_json::from_str(json).ok() } else { None })
+}
+
+/// Writes the state so that a power cut leaves the old or the new one.
+pub(super) fn write_state(home: &Path, state: &State) -> io::Result<()> {
+    let json = serde_json::to_string(state).map_err(io::Error::other)?;
+    replace(home, STATE, format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).as_bytes())
+}
+
+/// The last record that was durable: written without waiting for the disk, so that it costs nothing and may be a little behind.
+/// It survives the end of the process and shows a database that came up shorter than it was, which sled does not notice.
+#[derive(Debug)]
+pub(super) struct Mark(File);
+
+impl Mark {
+    pub(super) fn open(home: &Path) -> io::Result<Self> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(home.join(MARK)).map(Self)
+    }
+
+    /// 0 if there is none or it is torn.
+    pub(super) fn read(&self) -> u64 {
+        let mut bytes = [0; 12];
+        if self.0.read_exact_at(&mut bytes, 0).is_err() {
+            return 0;
+        }
+        let (number, crc) = bytes.split_at(8);
+        let right = crc == crc32fast::hash(number).to_be_bytes();
+        if right { number.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)) } else { 0 }
+    }
+
+    pub(super) fn write(&self, sequence: u64) -> io::Result<()> {
+        let number = sequence.to_be_bytes();
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&number);
+        bytes[8..].copy_from_slice(&crc32fast::hash(&number).to_be_bytes());
+        self.0.write_all_at(&bytes, 0)
+    }
+}
+
+/// A stored snapshot.
+pub(super) enum Snapshot {
+    Missing,
+    Damaged,
+    Good { through: u64, state: Vec<u8> },
+}
+
+pub(super) fn read_snapshot(home: &Path) -> io::Result<Snapshot> {
+    let mut bytes = Vec::new();
+    match File::open(home.join(SNAPSHOT)) {
+        Ok(mut file) => file.read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Snapshot::Missing),
+        Err(error) => return Err(error),
+    };
+    if bytes.len() < SNAPSHOT_HEADER {
+        return Ok(Snapshot::Damaged);
+    }
+    let (crc, body) = bytes.split_at(4);
+    if crc != crc32fast::hash(body).to_be_bytes() || body[0] != SNAPSHOT_VERSION {
+        return Ok(Snapshot::Damaged);
+    }
+    let through = body[1..9].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    Ok(Snapshot::Good { through, state: body[9..].to_vec() })
+}
+
+pub(super) fn write_snapshot(home: &Path, through: u64, state: &[u8]) -> io::Result<()> {
+    let mut body = vec![SNAPSHOT_VERSION];
+    body.extend(through.to_be_bytes());
+    body.extend(state);
+    let mut bytes = crc32fast::hash(&body).to_be_bytes().to_vec();
+    bytes.append(&mut body);
+    replace(home, SNAPSHOT, &bytes)
+}
+
+/// Puts `bytes` in the place of a file at once: the rename is durable when this returns.
+fn replace(home: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = home.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, home.join(name))?;
+    sync_directory(home)
+}
+
+/// Makes names created, renamed or removed in `directory` durable.
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}

@@ -1,0 +1,270 @@
+//! The database of records: sled 0.34.7 with what it needs around it to be believed.
+//!
+//! Measured: sled's `flush` alone does not survive a power cut, so its file is synced besides; on damaged files it panics or opens
+//! shorter than it was, so opening is guarded and every record is checked for its checksum and its number.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::engine::model::record::Record;
+
+const VERSION: u8 = 1;
+/// crc32, version.
+const HEADER: usize = 4 + 1;
+/// sled's page cache: enough for what is read again soon, small enough for a gateway with 256 MB.
+const CACHE_BYTES: u64 = 16 << 20;
+/// What sled may hold unwritten: half of its 512 KB segment, beyond which a power cut could tear a record that was promised.
+const SYNC_BYTES: usize = 256 << 10;
+/// An answer to a read is cut there: it is copied through memory to the site.
+const READ_BYTES: usize = 256 << 10;
+const STORE_ID: &str = "store id";
+const META: &str = "meta";
+
+thread_local! {
+    static OPENING: Cell<bool> = const { Cell::new(false) };
+}
+static OPENINGS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether this thread is inside the guarded opening of a store, where a panic is caught and means damage. The panic hook aborts
+/// the process everywhere else.
+#[must_use]
+pub fn in_guarded_open() -> bool {
+    // sled reads and writes on threads of its own as well; their panics come out as errors of the opening.
+    let helper = || {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or_default();
+        OPENINGS.load(Ordering::SeqCst) > 0 && (name.starts_with("sled-io-") || name == "log flusher")
+    };
+    OPENING.with(Cell::get) || helper()
+}
+
+/// Why a store cannot be used.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The machine does not let us: full, not allowed, in use. The store itself may be good.
+    Environment(String),
+    /// The store's contents are not what was written.
+    Damaged(String),
+}
+
+impl From<sled::Error> for Fault {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => Self::from(error),
+            sled::Error::Corruption { at, .. } => Self::Damaged(format!("the database is corrupt at {at:?}")),
+            sled::Error::CollectionNotFound(_) | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => {
+                Self::Damaged(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        const EIO: i32 = 5;
+        const EINVAL: i32 = 22;
+        match error.raw_os_error() {
+            // The medium cannot be read there, or a damaged file led to an impossible place in it.
+            Some(EIO | EINVAL) => Self::Damaged(error.to_string()),
+            Some(_) => Self::Environment(error.to_string()),
+            None if error.to_string().contains("could not acquire lock") => {
+                Self::Environment("it is in use by another siteward".to_owned())
+            }
+            // Made by sled itself: the end of a file came too early, or its contents make no sense.
+            None => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+/// Runs `work` so that a panic in it becomes [`Fault::Damaged`].
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    OPENING.with(|flag| flag.set(true));
+    OPENINGS.fetch_add(1, Ordering::SeqCst);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    OPENINGS.fetch_sub(1, Ordering::SeqCst);
+    OPENING.with(|flag| flag.set(false));
+    result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Fault::Damaged(format!("the database cannot be read: {}", text.unwrap_or("no reason given"))))
+    })
+}
+
+/// What a look at every record found.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The first record kept, and the last; 0 if there is none.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// The boot number of the last record.
+    pub(super) boot: u64,
+    /// The records after the one asked for.
+    pub(super) records: Vec<Record>,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Store {
+    db: sled::Db,
+    sync: File,
+    first: u64,
+}
+
+impl Store {
+    /// Opens or creates it. Call inside [`guarded`].
+    pub(super) fn open(path: &Path) -> Result<Self, Fault> {
+        let db = sled::Config::new()
+            .path(path)
+            .mode(sled::Mode::LowSpace)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(500))
+            .open()?;
+        let sync = File::open(path.join("db"))?;
+        Ok(Self { db, sync, first: 0 })
+    }
+
+    /// The name written into it when it was made.
+    pub(super) fn store_id(&self) -> Result<Option<String>, Fault> {
+        let id = self.db.open_tree(META)?.get(STORE_ID)?;
+        Ok(id.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    pub(super) fn set_store_id(&self, id: &str) -> Result<(), Fault> {
+        self.db.open_tree(META)?.insert(STORE_ID, id)?;
+        self.sync()
+    }
+
+    /// Reads every record once and checks it.
+    pub(super) fn examine(&mut self, records_after: u64) -> Result<Contents, Fault> {
+        let mut contents = Contents::default();
+        for entry in self.db.iter() {
+            let (key, value) = entry?;
+            let number = number_of(&key)?;
+            if contents.last != 0 && number != contents.last + 1 {
+                let message = format!("records {} to {} are missing", contents.last + 1, number.saturating_sub(1));
+                return Err(Fault::Damaged(message));
+            }
+            let record = decode(number, &value)?;
+            if contents.first == 0 {
+                contents.first = number;
+            }
+            contents.last = number;
+            contents.boot = record.stamp.boot;
+            if number > records_after {
+                contents.records.push(record);
+            }
+        }
+        self.first = contents.first;
+        Ok(contents)
+    }
+
+    /// Writes records; when this returns they survive a power cut.
+    pub(super) fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
+        let mut unsynced = 0;
+        for record in records {
+            let value = encode(record)?;
+            if unsynced > 0 && unsynced + value.len() > SYNC_BYTES {
+                self.sync()?;
+                unsynced = 0;
+            }
+            unsynced += value.len();
+            self.db.insert(record.sequence.0.to_be_bytes(), value)?;
+        }
+        if self.first == 0 {
+            self.first = records.first().map_or(0, |record| record.sequence.0);
+        }
+        self.sync()
+    }
+
+    /// Records from `from` on in order.
+    pub(super) fn read(&self, from: u64, limit: usize) -> Result<Vec<Record>, Fault> {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for entry in self.db.range(from.to_be_bytes()..).take(limit) {
+            let (key, value) = entry?;
+            bytes += value.len();
+            if bytes > READ_BYTES && !records.is_empty() {
+                break;
+            }
+            records.push(decode(number_of(&key)?, &value)?);
+        }
+        Ok(records)
+    }
+
+    /// The first record kept; 0 if there is none.
+    pub(super) const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The last record kept; 0 if there is none.
+    pub(super) fn last(&self) -> Result<u64, Fault> {
+        self.db.last()?.map_or(Ok(0), |(key, _)| number_of(&key))
+    }
+
+    /// Takes over what an earlier opening had found, after a short look that its last record is good.
+    pub(super) fn resume(&mut self, first: u64) -> Result<u64, Fault> {
+        self.first = first;
+        let last = self.last()?;
+        if last > 0 {
+            self.read(last, 1)?;
+        }
+        Ok(last)
+    }
+
+    /// Deletes records up to `through`, at most `limit` of them.
+    pub(super) fn prune(&mut self, through: u64, limit: u64) -> Result<(), Fault> {
+        let through = through.min(self.first.saturating_add(limit).saturating_sub(1));
+        for number in self.first..=through {
+            self.db.remove(number.to_be_bytes())?;
+        }
+        self.first = self.first.max(through + 1);
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), Fault> {
+        self.db.flush()?;
+        // sled's own flush ends in sync_file_range, which does not empty the device's cache.
+        self.sync.sync_data()?;
+        Ok(())
+    }
+}
+
+fn number_of(key: &[u8]) -> Result<u64, Fault> {
+    match <[u8; 8]>::try_from(key) {
+        Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
+        Err(_) => Err(Fault::Damaged(format!("a key has {} bytes instead of 8", key.len()))),
+    }
+}
+
+fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
+    let mut body = vec![VERSION];
+    serde_json::to_writer(&mut body, record).map_err(|error| Fault::Environment(error.to_string()))?;
+    let mut value = crc32fast::hash(&body).to_be_bytes().to_vec();
+    value.append(&mut body);
+    Ok(value)
+}
+
+fn decode(number: u64, value: &[u8]) -> Result<Record, Fault> {
+    let damaged = |what: String| Fault::Damaged(format!("record {number} {what}"));
+    if value.len() < HEADER {
+        return Err(damaged("is too short".to_owned()));
+    }
+    let (crc, body) = value.split_at(4);
+    if crc != crc32fast::hash(body).to_be_bytes() {
+        return Err(damaged("has a wrong checksum".to_owned()));
+    }
+    if body[0] != VERSION {
+        // Not damage: set aside, it could not be read by the version that wrote it either.
+        let message = format!(
+            "record {number} has the format {}, written by a newer siteward; this one reads {VERSION}: install that version again",
+            body[0]
+        );
+        return Err(Fault::Environment(message));
+    }
+    let record: Record =
+        serde_json::from_slice(&body[1..]).map_err(|error| damaged(format!("cannot be read: {error}")))?;
+    if record.sequence.0 == number { Ok(record) } else { Err(damaged(format!("says that it is {}", record.sequence))) }
+}

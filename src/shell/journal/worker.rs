@@ -1,0 +1,283 @@
+//! The thread that owns the store.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::open::BLOCK;
+use super::side::{self, Mark, State};
+use super::store::{Fault, Store, guarded};
+use super::{HISTORY, MAX_WAITING, Request};
+use crate::engine::model::ids::Sequence;
+use crate::engine::model::record::Record;
+use crate::engine::site::io::{Input, JournalInput};
+use crate::engine::time::Mono;
+use crate::shell::clock::Clock;
+
+/// Records in one commit at most: half a block of reserved numbers, some ms of writing.
+const BATCH: usize = 500;
+/// A failed store is tried again after so long, in ms.
+const RETRY_MS: u64 = 2_000;
+/// The cloud's cursor is written when it has moved by so much ...
+const CURSOR_STEP: u64 = 100;
+/// ... or after so long, in ms: losing it costs duplicates, writing it costs flash.
+const CURSOR_MS: u64 = 1_000;
+/// Records are deleted in lots of this size, so that a deletion is worth its sync ...
+const PRUNE_LEAST: u64 = 100;
+/// ... and does not hold up a commit.
+const PRUNE_MOST: u64 = 1_000;
+/// Without anything to do the thread looks up so often.
+const IDLE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    home: PathBuf,
+    clock: Clock,
+    store: Option<Store>,
+    state: State,
+    mark: Mark,
+    /// The first record kept, remembered while the store is closed.
+    first: u64,
+    durable: u64,
+    snapshot_through: u64,
+    waiting: VecDeque<Record>,
+    snapshot: Option<(Sequence, Vec<u8>)>,
+    reads: VecDeque<(Sequence, usize)>,
+    acknowledged: u64,
+    cursor_since: Option<Mono>,
+    failed: bool,
+    retry_at: Mono,
+}
+
+impl Worker {
+    pub(super) fn new(home: PathBuf, clock: Clock, files: (Store, State, Mark), through: (u64, u64)) -> Self {
+        let (store, state, mark) = files;
+        let (durable, snapshot_through) = through;
+        Self {
+            home,
+            clock,
+            first: store.first(),
+            acknowledged: state.acknowledged,
+            store: Some(store),
+            state,
+            mark,
+            durable,
+            snapshot_through,
+            waiting: VecDeque::new(),
+            snapshot: None,
+            reads: VecDeque::new(),
+            cursor_since: None,
+            failed: false,
+            retry_at: Mono::START,
+        }
+    }
+
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    pub(super) fn run(mut self, requests: &Receiver<Request>, inbox: &mpsc::Sender<Input>, closing: &AtomicBool) {
+        loop {
+            let open = self.take_requests(requests);
+            // Draining goes on after the handle is gone, but not for ever on a disk that refuses.
+            let closing = closing.load(Ordering::SeqCst);
+            if closing {
+                self.cursor_since = Some(Mono::START);
+                self.retry_at = Mono::START;
+            }
+            self.work_and_report(inbox);
+            if closing && (!open || self.store.is_none()) {
+                return;
+            }
+        }
+    }
+
+    /// Takes what waits, up to a batch. False: nobody can ask any more.
+    fn take_requests(&mut self, requests: &Receiver<Request>) -> bool {
+        if self.waiting.len() >= MAX_WAITING {
+            // The rest waits in the queue; when that is full too, the site is told by the call.
+            std::thread::sleep(self.pause().min(Duration::from_millis(100)));
+            return true;
+        }
+        match requests.recv_timeout(self.pause()) {
+            Ok(request) => self.take(request),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        for _ in 1..BATCH {
+            match requests.try_recv() {
+                Ok(request) => self.take(request),
+                Err(_) => return true,
+            }
+        }
+        true
+    }
+
+    fn pause(&self) -> Duration {
+        let now = self.clock.mono();
+        if self.failed {
+            return Duration::from_millis(self.retry_at.since(now));
+        }
+        self.cursor_since.map_or(IDLE, |since| Duration::from_millis(since.plus_ms(CURSOR_MS).since(now)))
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Append(records) => {
+                for record in records {
+                    let expected = self.waiting.back().map_or(self.durable, |last| last.sequence.0) + 1;
+                    assert_eq!(record.sequence.0, expected, "records are numbered without a gap");
+                    self.waiting.push_back(record);
+                }
+            }
+            Request::Snapshot { through, state } => self.snapshot = Some((through, state)),
+            Request::Acknowledged(through) => {
+                if through.0 > self.acknowledged {
+                    self.acknowledged = through.0;
+                    self.cursor_since.get_or_insert(self.clock.mono());
+                }
+            }
+            Request::Read { from, limit } => {
+                // One reader asks again only after an answer or a while: older questions are not waited for any more.
+                if self.reads.len() >= BATCH {
+                    self.reads.pop_front();
+                }
+                self.reads.push_back((from, limit));
+            }
+        }
+    }
+
+    fn work_and_report(&mut self, inbox: &mpsc::Sender<Input>) {
+        let retry = self.failed && self.clock.mono() >= self.retry_at;
+        if self.store.is_some() || retry {
+            if let Err(fault) = self.work(inbox) {
+                self.fail(fault, inbox);
+            } else {
+                self.recovered(inbox);
+            }
+        }
+        while let Some((from, limit)) = self.reads.pop_front() {
+            let records = match self.store.as_ref().map(|store| store.read(from.0, limit)) {
+                Some(Ok(mut records)) => {
+                    records.retain(|record| record.sequence.0 <= self.durable);
+                    records
+                }
+                Some(Err(fault)) => {
+                    self.fail(fault, inbox);
+                    Vec::new()
+                }
+                None => Vec::new(),
+            };
+            tell(inbox, JournalInput::Records { records });
+        }
+    }
+
+    fn work(&mut self, inbox: &mpsc::Sender<Input>) -> Result<(), Fault> {
+        let mut store = match self.store.take() {
+            Some(store) => store,
+            None => self.reopen()?,
+        };
+        while !self.waiting.is_empty() {
+            self.commit(&mut store)?;
+            self.recovered(inbox);
+            tell(inbox, JournalInput::Durable { through: Sequence(self.durable) });
+        }
+        if let Some((through, state)) = &self.snapshot {
+            side::write_snapshot(&self.home, through.0, state)?;
+            self.snapshot_through = through.0;
+            self.snapshot = None;
+        }
+        self.write_cursor()?;
+        self.prune(&mut store)?;
+        self.first = store.first();
+        self.store = Some(store);
+        Ok(())
+    }
+
+    fn commit(&mut self, store: &mut Store) -> Result<(), Fault> {
+        let count = self.waiting.len().min(BATCH);
+        let batch = &self.waiting.make_contiguous()[..count];
+        let Some(last) = batch.last().map(|record| record.sequence.0) else { return Ok(()) };
+        if last > self.state.reserved {
+            let reserved = State { reserved: self.durable + BLOCK, ..self.state.clone() };
+            side::write_state(&self.home, &reserved)?;
+            self.state = reserved;
+        }
+        store.append(batch)?;
+        self.mark.write(last)?;
+        self.durable = last;
+        self.waiting.drain(..count);
+        Ok(())
+    }
+
+    fn write_cursor(&mut self) -> Result<(), Fault> {
+        let Some(since) = self.cursor_since else { return Ok(()) };
+        let moved = self.acknowledged - self.state.acknowledged;
+        if moved > 0 && (moved >= CURSOR_STEP || self.clock.mono().since(since) >= CURSOR_MS || since == Mono::START) {
+            let state = State { acknowledged: self.acknowledged, ..self.state.clone() };
+            side::write_state(&self.home, &state)?;
+            self.state = state;
+        }
+        if self.acknowledged == self.state.acknowledged {
+            self.cursor_since = None;
+        }
+        Ok(())
+    }
+
+    /// Deletes what the cloud has, a snapshot holds and no history wants.
+    fn prune(&self, store: &mut Store) -> Result<(), Fault> {
+        let through = self.state.acknowledged.min(self.snapshot_through).min(self.durable.saturating_sub(HISTORY));
+        if store.first() > 0 && through >= store.first() + PRUNE_LEAST {
+            store.prune(through, PRUNE_MOST)?;
+        }
+        Ok(())
+    }
+
+    fn reopen(&self) -> Result<Store, Fault> {
+        let (store, last) = guarded(|| {
+            let mut store = Store::open(&self.home.join("db"))?;
+            let last = store.resume(self.first)?;
+            Ok((store, last))
+        })?;
+        if last < self.durable {
+            return Err(Fault::Damaged(format!("it ends at record {last} and had records up to {}", self.durable)));
+        }
+        Ok(store)
+    }
+
+    fn fail(&mut self, fault: Fault, inbox: &mpsc::Sender<Input>) {
+        // sled refuses everything after its first error; only a new opening heals it.
+        self.store = None;
+        self.retry_at = self.clock.mono().plus_ms(RETRY_MS);
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
+        let path = self.home.display();
+        let error = match fault {
+            Fault::Environment(error) => {
+                format!("the store {path} cannot be written: {error}; free space or mount it writable")
+            }
+            Fault::Damaged(error) => {
+                format!(
+                    "the store {path} is damaged: {error}; restart siteward, which sets it aside, and replace the disk"
+                )
+            }
+        };
+        tell(inbox, JournalInput::Failed { error });
+    }
+
+    fn recovered(&mut self, inbox: &mpsc::Sender<Input>) {
+        if std::mem::take(&mut self.failed) {
+            tell(inbox, JournalInput::Recovered);
+        }
+    }
+}
+
+fn tell(inbox: &mpsc::Sender<Input>, input: JournalInput) {
+    // The site has ended: there is nobody left to tell.
+    let _ = inbox.blocking_send(Input::Journal(input));
+}
