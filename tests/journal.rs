@@ -1,5 +1,7 @@
 //! The journal on a real disk: restarts, kills, damage, refusals.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail the test")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

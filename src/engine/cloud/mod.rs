@@ -1,5 +1,6 @@
 //! The cloud side without I/O: topics, messages, the outbox cursor over the journal, and the intake of commands.
 
+pub mod answers;
 pub mod intake;
 pub mod messages;
 pub mod outbox;

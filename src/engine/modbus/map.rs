@@ -285,6 +285,16 @@ fn check_values(map: &DeviceMap, entries: &[Spanned<ValueEntry>], kind_at: Range
             let remedy = "only a current can, and only from a power that this map describes";
             return Err(MapError::new(sign.span(), message, remedy));
         }
+        let several = map.values.iter().filter(|other| other.name.is_current()).count() > 1;
+        if kind == DeviceKind::Meter && *sign.get_ref() == ValueName::PowerW && several {
+            // One phase may draw while the site as a whole feeds in.
+            let message = format!("the sum of the phases does not say which way {} flows", value.name);
+            return Err(MapError::new(
+                sign.span(),
+                message,
+                "take the sign from the power of the same phase, or leave it out",
+            ));
+        }
     }
     let needed = match kind {
         DeviceKind::Meter => map.values.iter().any(|value| value.name.is_current()),
@@ -380,6 +390,9 @@ type = "f32"
             assert!(place.is_empty() || found == place, "{to}: at {found:?}: {error}");
             assert!(error.message.contains(message) && error.remedy.contains(remedy), "{to}: {error}");
         }
+        let sum = "[[values]]\nname = \"current_l2_a\"\naddress = 2\ntype = \"f32\"\nsign_from = \"power_w\"\n\
+                   [[values]]\nname = \"power_w\"\naddress = 4\ntype = \"f32\"\n";
+        assert!(DeviceMap::parse(&format!("{GOOD}{sum}")).unwrap_err().message.contains("sum of the phases"));
         let twice = format!("{GOOD}[[values]]\nname = \"current_l1_a\"\naddress = 2\ntype = \"f32\"\n");
         assert!(DeviceMap::parse(&twice).unwrap_err().message.contains("described twice"));
         assert!(DeviceMap::parse("kind = ").is_err());

@@ -202,10 +202,16 @@ fn evaluate(values: &[Value], registers: &Registers, map: &DeviceMap) -> BTreeMa
         values.iter().map(|value| (value.name, value.evaluate(registers, map.word_order))).collect();
     let mut signed = plain.clone();
     for value in values {
-        let power = value.sign_from.iter().find_map(|name| plain.get(name).and_then(|quality| quality.good()));
-        if let (Some(power), Some(Quality::Good(current))) = (power, signed.get_mut(&value.name)) {
-            // Without a power the current stays as it is: at an unsigned meter that is a load, the safe side.
-            *current = if power < 0.0 { -current.abs() } else { current.abs() };
+        let Some(Quality::Good(current)) = signed.get_mut(&value.name).filter(|_| !value.sign_from.is_empty()) else {
+            continue;
+        };
+        match value.sign_from.iter().find_map(|name| plain.get(name).and_then(|quality| quality.good())) {
+            Some(power) if power < 0.0 => *current = -current.abs(),
+            Some(_) => *current = current.abs(),
+            // Without a power the current stays as it is: at an unsigned meter that is a load, the safe side. Where signs are turned
+            // round, nobody knows whether this one would have to be; a load again.
+            None if map.import_is_negative => *current = current.abs(),
+            None => {}
         }
     }
     signed

@@ -179,7 +179,6 @@ const METER_INT: Table = &[
     (ValueName::VoltageL1V, 8, Point::Int16(15)),
     (ValueName::VoltageL2V, 9, Point::Int16(15)),
     (ValueName::VoltageL3V, 10, Point::Int16(15)),
-    (ValueName::PowerW, 18, Point::Int16(22)),
     (ValueName::PowerL1W, 19, Point::Int16(22)),
     (ValueName::PowerL2W, 20, Point::Int16(22)),
     (ValueName::PowerL3W, 21, Point::Int16(22)),
@@ -194,7 +193,6 @@ const METER_FLOAT: Table = &[
     (ValueName::VoltageL1V, 12, Point::Float),
     (ValueName::VoltageL2V, 14, Point::Float),
     (ValueName::VoltageL3V, 16, Point::Float),
-    (ValueName::PowerW, 28, Point::Float),
     (ValueName::PowerL1W, 30, Point::Float),
     (ValueName::PowerL2W, 32, Point::Float),
     (ValueName::PowerL3W, 34, Point::Float),
@@ -276,7 +274,7 @@ pub(super) fn values(model: &Model, import_is_negative: bool) -> Result<Vec<Valu
                 Some(offset) => Some(model.address.checked_add(*offset)?),
             },
             nan,
-            sign_from: signs(*name),
+            sign_from: signs(*name, model.id),
             minimum,
             maximum,
         })
@@ -285,9 +283,14 @@ pub(super) fn values(model: &Model, import_is_negative: bool) -> Result<Vec<Valu
 }
 
 /// Many devices give unsigned currents beside signed powers; with signed ones it makes no difference.
-fn signs(name: ValueName) -> Vec<ValueName> {
-    let phase = Phase::ALL.into_iter().find(|phase| ValueName::current(*phase) == name);
-    phase.map_or_else(Vec::new, |phase| vec![ValueName::power(phase), ValueName::PowerW])
+///
+/// At a meter the sum of the phases says nothing about one of them: L1 may draw while the site as a whole feeds in, and an overload there
+/// must not be read as a surplus. An inverter feeds all its phases alike.
+fn signs(name: ValueName, model: u16) -> Vec<ValueName> {
+    let Some(phase) = Phase::ALL.into_iter().find(|phase| ValueName::current(*phase) == name) else {
+        return Vec::new();
+    };
+    vec![if is_of(DeviceKind::Meter, model) { ValueName::power(phase) } else { ValueName::PowerW }]
 }
 
 #[cfg(test)]

@@ -67,17 +67,24 @@ impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         const EIO: i32 = 5;
         const EINVAL: i32 = 22;
-        match error.raw_os_error() {
+        let text = error.to_string();
+        if text.contains("could not acquire lock") {
+            return Self::Environment("it is in use by another siteward".to_owned());
+        }
+        match error.raw_os_error().or_else(|| os_code(&text)) {
             // The medium cannot be read there, or a damaged file led to an impossible place in it.
-            Some(EIO | EINVAL) => Self::Damaged(error.to_string()),
-            Some(_) => Self::Environment(error.to_string()),
-            None if error.to_string().contains("could not acquire lock") => {
-                Self::Environment("it is in use by another siteward".to_owned())
-            }
+            Some(EIO | EINVAL) => Self::Damaged(text),
+            Some(_) => Self::Environment(text),
             // Made by sled itself: the end of a file came too early, or its contents make no sense.
-            None => Self::Damaged(error.to_string()),
+            None => Self::Damaged(text),
         }
     }
+}
+
+/// sled repeats an error of the system as the text of its debug form (`Os { code: 28, .. }`). A full disk is no damage.
+fn os_code(text: &str) -> Option<i32> {
+    let (_, rest) = text.split_once("Os { code: ").or_else(|| text.split_once("(os error "))?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Runs `work` so that a panic in it becomes [`Fault::Damaged`].
@@ -89,7 +96,8 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, F
     OPENING.with(|flag| flag.set(false));
     result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Fault::Damaged(format!("the database cannot be read: {}", text.unwrap_or("no reason given"))))
+        let text = format!("the database cannot be read: {}", text.unwrap_or("no reason given"));
+        Err(Fault::from(io::Error::other(text)))
     })
 }
 
@@ -267,4 +275,23 @@ fn decode(number: u64, value: &[u8]) -> Result<Record, Fault> {
     let record: Record =
         serde_json::from_slice(&body[1..]).map_err(|error| damaged(format!("cannot be read: {error}")))?;
     if record.sequence.0 == number { Ok(record) } else { Err(damaged(format!("says that it is {}", record.sequence))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_damage_even_as_sled_repeats_it() {
+        let full = sled::Error::Io(io::Error::from_raw_os_error(28));
+        assert!(matches!(Fault::from(full.clone()), Fault::Environment(_)), "{full:?}");
+        assert!(matches!(Fault::from(full), Fault::Environment(_)));
+        let short = sled::Error::Io(io::Error::from(io::ErrorKind::UnexpectedEof));
+        assert!(matches!(Fault::from(short), Fault::Damaged(_)));
+        let unreadable = io::Error::from_raw_os_error(5);
+        assert!(matches!(Fault::from(unreadable), Fault::Damaged(_)));
+        let panicked = guarded(|| -> Result<(), Fault> { std::panic::resume_unwind(Box::new("no luck".to_owned())) });
+        assert!(matches!(panicked, Err(Fault::Damaged(text)) if text.contains("no luck")));
+        assert!(!in_guarded_open());
+    }
 }
