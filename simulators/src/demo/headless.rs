@@ -68,7 +68,10 @@ pub async fn run(demo: &mut Demo, timetable: Timetable) -> Result<Summary, Strin
     tokio::pin!(interrupted);
     while demo.elapsed_ms() < end {
         tokio::select! {
-            _ = step.tick() => demo.step()?,
+            _ = step.tick() => {
+                demo.step()?;
+                findings.look(demo.status.borrow().as_ref());
+            }
             _ = &mut interrupted => return Err("interrupted".to_owned()),
         }
         while let Some((_, act)) = acts.next_if(|(at, _)| demo.elapsed_ms() - start >= *at) {

@@ -20,6 +20,8 @@ pub struct CircuitRecord {
     pub above_ms: u64,
     /// The time above the limit beyond the grace, in ms.
     pub beyond_grace_ms: u64,
+    /// The highest current on any phase.
+    pub highest: Current,
     /// The most above the limit.
     pub overshoot: Current,
     since: PerPhase<Option<Mono>>,
@@ -36,6 +38,7 @@ impl CircuitRecord {
             current: PerPhase::splat(Current::ZERO),
             above_ms: 0,
             beyond_grace_ms: 0,
+            highest: Current::ZERO,
             overshoot: Current::ZERO,
             since: PerPhase::splat(None),
             last: None,
@@ -56,6 +59,7 @@ impl CircuitRecord {
             let excess = current.of(phase) - self.limit;
             let since = self.since.get_mut(phase);
             *since = if excess > Current::ZERO { Some(since.unwrap_or(now)) } else { None };
+            self.highest = self.highest.max(current.of(phase));
             self.overshoot = self.overshoot.max(excess);
         }
         self.current = current;

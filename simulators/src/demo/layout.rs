@@ -13,6 +13,9 @@ pub const SITE: &str = "demo";
 /// The tokens that may charge, one for each station, and two more.
 pub const TOKENS: [&str; 10] = ["ANNA", "BEN", "CLARA", "DAVID", "EMMA", "FELIX", "GRETA", "HUGO", "IDA", "JONAS"];
 
+/// The meters and inverters.
+pub const DEVICES: [&str; 3] = ["main", "garage", "roof"];
+
 /// A circuit of the demo.
 #[derive(Clone, Copy, Debug)]
 pub struct CircuitPlan {

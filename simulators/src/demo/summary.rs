@@ -1,12 +1,13 @@
 //! The judgement at the end of a run without a terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use siteward::engine::model::status::SiteStatus;
 
 use super::Demo;
 use super::judge::{CircuitRecord, GRACE_MS};
+use super::layout::DEVICES;
 use crate::cloud::CloudConsumer;
 use crate::net::cloud::CloudState;
 use crate::station::TransactionTruth;
@@ -81,6 +82,8 @@ pub struct Findings {
     pub explain_asked: bool,
     /// The stations for which it gave no proper answer.
     pub explain_failures: Vec<String>,
+    /// The meters and inverters that the daemon has read at least once.
+    pub devices_read: BTreeSet<String>,
     /// Whether everything had arrived in time.
     pub drained: bool,
     /// Whether the controller ended cleanly.
@@ -94,10 +97,21 @@ impl Default for Findings {
         Self {
             explain_asked: false,
             explain_failures: Vec::new(),
+            devices_read: BTreeSet::new(),
             drained: false,
             clean_stop: Ok(()),
             log_errors: Vec::new(),
         }
+    }
+}
+
+impl Findings {
+    /// Takes note of the devices that the daemon reads right now.
+    pub fn look(&mut self, status: Option<&SiteStatus>) {
+        let Some(status) = status else { return };
+        self.devices_read.extend(status.meters.iter().filter(|meter| meter.fresh).map(|meter| meter.id.clone()));
+        self.devices_read
+            .extend(status.inverters.iter().filter(|inverter| inverter.fresh).map(|inverter| inverter.id.clone()));
     }
 }
 
@@ -173,6 +187,9 @@ impl Summary {
         if !self.findings.explain_asked {
             faults.push("siteward explain was never asked: the stations were not connected".to_owned());
         }
+        for device in DEVICES.iter().filter(|device| !self.findings.devices_read.contains(**device)) {
+            faults.push(format!("the device {device} was never read"));
+        }
         faults.extend(self.findings.explain_failures.iter().map(|failure| format!("siteward explain {failure}")));
         faults.extend(self.crashes.iter().map(|status| format!("the controller ended by itself ({status})")));
         faults.extend(self.findings.clean_stop.clone().err());
@@ -187,12 +204,13 @@ impl fmt::Display for Summary {
         for circuit in &self.circuits {
             writeln!(
                 f,
-                "  {:<8} limit {:>5.1} A   above it {:>6} s   beyond the grace {:>6} s   at most {:>5.1} A above",
+                "  {:<8} limit {:>5.1} A   above it {:>6} s   beyond the grace {:>6} s   at most {:>5.1} A above   highest {:>5.1} A",
                 circuit.id,
                 circuit.limit.as_a(),
                 seconds(circuit.above_ms),
                 seconds(circuit.beyond_grace_ms),
                 circuit.overshoot.as_a(),
+                circuit.highest.as_a(),
             )?;
         }
         let audit = &self.audit;

@@ -25,18 +25,23 @@ pub(crate) fn sim() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_siteward-sim"))
 }
 
-/// The daemon, beside `siteward-sim`. A test of this crate alone does not build it, so it is built here, once.
+/// The daemon, beside `siteward-sim`. A test of this crate alone does not build it: it is built here if it is missing. If it is
+/// there it is used as it is, since building it would wait for, and undo, what whoever runs the tests has built.
 pub(crate) fn siteward() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
         .get_or_init(|| {
+            let program = sim().with_file_name("siteward");
+            if program.is_file() {
+                return program;
+            }
             let status = Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "--package", "siteward", "--bin", "siteward", "--manifest-path"])
                 .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
                 .status()
                 .unwrap();
             assert!(status.success(), "siteward does not build");
-            sim().with_file_name("siteward")
+            program
         })
         .clone()
 }
