@@ -181,6 +181,12 @@ impl Site {
         self.pump(station, said, now, out);
     }
 
+    pub(super) fn leave_unanswered(&mut self, station: StationIndex, token: CallToken) {
+        if let Some((_, session)) = &mut self.stations[station.0].session {
+            session.forget(token);
+        }
+    }
+
     /// Answers once the record `needs` is durable: durable before promised.
     pub(super) fn answer_durably(
         &mut self,
