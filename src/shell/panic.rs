@@ -2,35 +2,21 @@
 //!
 //! The one exception is the guarded opening of a store: sled panics on some damaged files, and these must not keep the site down.
 
-use std::cell::Cell;
-use std::panic::{self, PanicHookInfo, UnwindSafe};
+use std::panic::{self, PanicHookInfo};
 
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
+use crate::shell::journal::in_guarded_open;
 
 /// Installs the hook that logs a panic and aborts.
 pub fn install() {
     panic::set_hook(Box::new(|info| {
         let description = describe(info);
-        if GUARDED.get() {
+        if in_guarded_open() {
             tracing::warn!("caught while opening the store: {description}");
             return;
         }
         tracing::error!("internal error, the controller restarts: {description}");
         std::process::abort();
     }));
-}
-
-/// Runs `risky` and turns a panic on this thread into an error with its message. For the opening of a store alone.
-///
-/// # Errors
-/// The panic's message.
-pub fn guarded<T>(risky: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
-    let before = GUARDED.replace(true);
-    let result = panic::catch_unwind(risky);
-    GUARDED.set(before);
-    result.map_err(|payload| message(payload.as_ref()))
 }
 
 fn describe(info: &PanicHookInfo<'_>) -> String {
@@ -48,9 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guarded_panic_is_an_error() {
-        assert_eq!(guarded(|| 7), Ok(7));
-        assert_eq!(guarded(|| -> u8 { panic!("broken {}", "file") }), Err("broken file".to_owned()));
-        assert!(!GUARDED.get());
+    fn a_message_is_found_in_every_kind_of_payload() {
+        assert_eq!(message(&"plain"), "plain");
+        assert_eq!(message(&"formatted".to_owned()), "formatted");
+        assert_eq!(message(&7), "a panic without a message");
     }
 }

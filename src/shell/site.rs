@@ -42,7 +42,10 @@ const MAX_PENDING: usize = 256;
 /// Where records go. Every method only queues: durability is reported back as an input.
 pub trait Store: Send {
     /// Appends records, in order.
-    fn append(&mut self, records: Vec<Record>);
+    ///
+    /// # Errors
+    /// If they cannot even be kept in memory any more. A numbered record that is lost would be a gap for ever, so the owner ends.
+    fn append(&mut self, records: Vec<Record>) -> Result<(), StoreOverrun>;
     /// Keeps the folded state.
     fn snapshot(&mut self, through: Sequence, state: Vec<u8>);
     /// Asks for durable records; they come back as an input.
@@ -50,6 +53,11 @@ pub trait Store: Send {
     /// The cloud has everything up to this record.
     fn acknowledged(&mut self, through: Sequence);
 }
+
+/// Records can no longer be kept: the disk has refused them for too long.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreOverrun(pub String);
 
 /// What the owner acts upon.
 pub struct Reach {
@@ -137,6 +145,7 @@ pub struct Owner {
     returned: Vec<Input>,
     out: Vec<Output>,
     records: Vec<Record>,
+    overrun: Option<StoreOverrun>,
 }
 
 impl Owner {
@@ -149,15 +158,33 @@ impl Owner {
         let asker = Asker { questions: questions_in, status: watched, last_tick: Arc::clone(&last_tick) };
         let (returned, out, records) = (Vec::new(), Vec::new(), Vec::new());
         let pending = BTreeMap::new();
-        let last_request = 0;
-        (
-            Self { site, clock, reach, questions, status, last_tick, last_request, pending, returned, out, records },
-            asker,
-        )
+        let (last_request, overrun) = (0, None);
+        let owner = Self {
+            site,
+            clock,
+            reach,
+            questions,
+            status,
+            last_tick,
+            last_request,
+            pending,
+            returned,
+            out,
+            records,
+            overrun,
+        };
+        (owner, asker)
     }
 
     /// Runs until `shutdown`, then handles what is already in the inbox.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Input>, mut shutdown: watch::Receiver<bool>) {
+    ///
+    /// # Errors
+    /// If the store could not keep a record. The process must end then; the stations keep their safe limits by their leases.
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Input>,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> Result<(), StoreOverrun> {
         let mut ticks = interval(TICK);
         // After a stall one tick on the newest state is worth more than all the missed ones.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -176,11 +203,15 @@ impl Owner {
                     self.handle_all(&mut batch);
                 }
             }
+            if let Some(overrun) = self.overrun {
+                return Err(overrun);
+            }
         }
         while let Ok(input) = inbox.try_recv() {
             batch.push(input);
         }
         self.handle_all(&mut batch);
+        self.overrun.map_or(Ok(()), Err)
     }
 
     fn tick(&mut self) {
@@ -252,8 +283,11 @@ impl Owner {
 
     /// Everything appended since the last time goes to the journal in one piece.
     fn commit(&mut self) {
-        if !self.records.is_empty() {
-            self.reach.store.append(std::mem::take(&mut self.records));
+        if self.records.is_empty() {
+            return;
+        }
+        if let Err(overrun) = self.reach.store.append(std::mem::take(&mut self.records)) {
+            self.overrun.get_or_insert(overrun);
         }
     }
 
@@ -309,9 +343,10 @@ mod tests {
     }
 
     impl Store for Notes {
-        fn append(&mut self, records: Vec<Record>) {
+        fn append(&mut self, records: Vec<Record>) -> Result<(), StoreOverrun> {
             let numbers: Vec<u64> = records.iter().map(|record| record.sequence.0).collect();
             self.note(format!("append {numbers:?}"));
+            if numbers.contains(&999) { Err(StoreOverrun("full".to_owned())) } else { Ok(()) }
         }
         fn snapshot(&mut self, through: Sequence, _state: Vec<u8>) {
             self.note(format!("snapshot {through}"));
@@ -400,9 +435,18 @@ mod tests {
         assert_eq!(explanation.map(|explanation| explanation.charger).as_deref(), Some("CP001"));
         assert_eq!(asker.explain(StationId::new("CP999")).await, Ok(None));
         stop.send_replace(true);
-        ended.await.unwrap();
+        assert_eq!(ended.await.unwrap(), Ok(()));
         assert_eq!(asker.explain(StationId::new("CP001")).await, Err(Stopping));
         assert_eq!(testing::topology().site(), &SiteId::new("test"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_cannot_be_kept_ends_the_owner() {
+        let (mut owner, _asker, _notes) = owner(None);
+        let (_inbox_in, inbox) = mpsc::channel(INBOX);
+        let (_stop, shutdown) = watch::channel(false);
+        owner.execute(Output::Append(record(999)));
+        assert_eq!(owner.run(inbox, shutdown).await, Err(StoreOverrun("full".to_owned())));
     }
 
     #[tokio::test]

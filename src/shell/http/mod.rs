@@ -18,6 +18,7 @@ use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::engine::cloud::messages::Messages;
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::shell::clock::Clock;
@@ -47,6 +48,8 @@ pub struct Api {
     pub clock: Clock,
     /// The journal.
     pub events: Arc<dyn Events>,
+    /// Makes events of records, in the same form as towards the cloud.
+    pub messages: Arc<Messages>,
 }
 
 /// Serves until shutdown.

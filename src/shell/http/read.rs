@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::Api;
@@ -73,8 +74,8 @@ pub(super) struct EventsQuery {
 /// A page of events.
 #[derive(Debug, Serialize)]
 pub(super) struct EventsPage {
-    /// The events in order.
-    events: Vec<Record>,
+    /// The events in order: CloudEvents 1.0, as towards the cloud.
+    events: Vec<Box<RawValue>>,
     /// The `after` of the next page.
     next: u64,
 }
@@ -93,7 +94,9 @@ pub(super) async fn events(
     let (answer, answered) = oneshot::channel();
     let page = |events: Vec<Record>| {
         let next = events.last().map_or(after, |record| record.sequence.0);
-        Json(EventsPage { events, next })
+        // What is made here is JSON.
+        let events = events.iter().filter_map(|record| RawValue::from_string(api.messages.event(record).payload).ok());
+        Json(EventsPage { events: events.collect(), next })
     };
     if after == u64::MAX {
         return Ok(page(Vec::new()));
