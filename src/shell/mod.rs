@@ -7,6 +7,7 @@ pub mod journal;
 pub mod logging;
 pub mod mqtt;
 pub mod panic;
+pub mod run;
 pub mod site;
 pub mod station;
 pub mod systemd;
