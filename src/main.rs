@@ -1,3 +1,7 @@
 //! The `siteward` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    siteward::cli::main()
+}

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
@@ -124,8 +124,11 @@ enum Request {
     Append(Vec<Record>),
     Snapshot { through: Sequence, state: Vec<u8> },
     Acknowledged(Sequence),
-    Read { from: Sequence, limit: usize },
+    Read { from: Sequence, limit: usize, answer: Option<ReadAnswer> },
 }
+
+/// Where records go that a person asked for; those that the site asked for go to the site.
+pub type ReadAnswer = oneshot::Sender<Result<Vec<Record>, String>>;
 
 impl JournalHandle {
     /// Appends records, numbered one after the other. They are durable when the site is told so.
@@ -157,7 +160,15 @@ impl JournalHandle {
     /// # Errors
     /// If the queue is full: nothing comes.
     pub fn read(&self, from: Sequence, limit: usize) -> Result<(), JournalFull> {
-        self.send(Request::Read { from, limit })
+        self.send(Request::Read { from, limit, answer: None })
+    }
+
+    /// Asks for records for somebody other than the site: durable ones from `from` on, at most `limit`, or why there are none.
+    ///
+    /// # Errors
+    /// If the queue is full: `answer` is dropped.
+    pub fn read_for(&self, from: Sequence, limit: usize, answer: ReadAnswer) -> Result<(), JournalFull> {
+        self.send(Request::Read { from, limit, answer: Some(answer) })
     }
 
     /// Writes what waits and ends the thread. Blocks until then: drop the inbox's receiver or keep it drained.

@@ -2,5 +2,20 @@
 
 pub mod bus;
 pub mod clock;
+pub mod http;
 pub mod journal;
+pub mod logging;
 pub mod mqtt;
+pub mod panic;
+pub mod run;
+pub mod site;
+pub mod station;
+pub mod systemd;
+
+use tokio::sync::watch;
+
+/// Waits until the daemon stops. Returns at once if nobody is left who could say so.
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // The guard inside the result must not live across the caller's next await.
+    let _ = shutdown.wait_for(|stop| *stop).await.map(|_| ());
+}

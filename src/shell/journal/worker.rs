@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::open::BLOCK;
 use super::side::{self, Mark, State};
 use super::store::{Fault, Store, guarded};
-use super::{HISTORY, MAX_WAITING, Request};
+use super::{HISTORY, MAX_WAITING, ReadAnswer, Request};
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::engine::site::io::{Input, JournalInput};
@@ -46,7 +46,7 @@ pub(super) struct Worker {
     snapshot_through: u64,
     waiting: VecDeque<Record>,
     snapshot: Option<(Sequence, Vec<u8>)>,
-    reads: VecDeque<(Sequence, usize)>,
+    reads: VecDeque<(Sequence, usize, Option<ReadAnswer>)>,
     acknowledged: u64,
     cursor_since: Option<Mono>,
     failed: bool,
@@ -141,12 +141,12 @@ impl Worker {
                     self.cursor_since.get_or_insert(self.clock.mono());
                 }
             }
-            Request::Read { from, limit } => {
+            Request::Read { from, limit, answer } => {
                 // One reader asks again only after an answer or a while: older questions are not waited for any more.
                 if self.reads.len() >= BATCH {
                     self.reads.pop_front();
                 }
-                self.reads.push_back((from, limit));
+                self.reads.push_back((from, limit, answer));
             }
         }
     }
@@ -160,7 +160,12 @@ impl Worker {
                 self.recovered(inbox);
             }
         }
-        while let Some((from, limit)) = self.reads.pop_front() {
+        while let Some((from, limit, answer)) = self.reads.pop_front() {
+            if let Some(answer) = answer {
+                // Whoever asked may have gone. A failed disk is reported by the site's own work.
+                let _ = answer.send(self.read_durable(from, limit));
+                continue;
+            }
             let records = match self.store.as_ref().map(|store| store.read(from.0, limit)) {
                 Some(Ok(mut records)) => {
                     records.retain(|record| record.sequence.0 <= self.durable);
@@ -174,6 +179,15 @@ impl Worker {
             };
             tell(inbox, JournalInput::Records { records });
         }
+    }
+
+    fn read_durable(&self, from: Sequence, limit: usize) -> Result<Vec<Record>, String> {
+        let store = self.store.as_ref().ok_or("the disk refuses")?;
+        let mut records = store.read(from.0, limit).map_err(|fault| match fault {
+            Fault::Environment(error) | Fault::Damaged(error) => error,
+        })?;
+        records.retain(|record| record.sequence.0 <= self.durable);
+        Ok(records)
     }
 
     fn work(&mut self, inbox: &mpsc::Sender<Input>) -> Result<(), Fault> {

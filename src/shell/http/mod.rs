@@ -1,0 +1,94 @@
+//! REST on site: what the site is doing, and the few things that may be done to it. Described in `docs/api.md`.
+//!
+//! Handlers read the last status or ask the owner; none of them decides anything. It listens on loopback only (the configuration
+//! enforces it), so that the threat left is a web page in a browser on the same machine: see `guard`.
+
+mod act;
+mod guard;
+mod problem;
+mod read;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post, put};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+
+use crate::engine::cloud::messages::Messages;
+use crate::engine::model::ids::Sequence;
+use crate::engine::model::record::Record;
+use crate::shell::clock::Clock;
+use crate::shell::site::Asker;
+use crate::shell::station::MAX_MESSAGE_BYTES;
+use crate::shell::stopped;
+use problem::Problem;
+
+/// What is sent to a station must fit a message that a station could send; nothing here is larger.
+const MAX_BODY_BYTES: usize = MAX_MESSAGE_BYTES;
+
+/// Longer than the engine waits for a station: reached only if the engine forgot the question.
+const ANSWER_TIME: Duration = Duration::from_secs(90);
+
+/// Where events are read from.
+pub trait Events: Send + Sync {
+    /// Reads durable records from `from` on, at most `limit`, and sends them. Only queues; a dropped sender says that it was refused.
+    fn read(&self, from: Sequence, limit: usize, answer: oneshot::Sender<Result<Vec<Record>, String>>);
+}
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    /// The owner of the site.
+    pub asker: Asker,
+    /// For the age of the last tick.
+    pub clock: Clock,
+    /// The journal.
+    pub events: Arc<dyn Events>,
+    /// Makes events of records, in the same form as towards the cloud.
+    pub messages: Arc<Messages>,
+}
+
+/// Serves until shutdown.
+pub async fn run(listener: TcpListener, api: Api, mut shutdown: watch::Receiver<bool>) {
+    let serving = axum::serve(listener, router(api)).into_future();
+    // Nobody may hold the process with an open connection: answers under way are cut off.
+    tokio::select! {
+        result = serving => if let Err(error) = result {
+            tracing::error!("the local interface (api.listen) has ended: {error}");
+        },
+        () = stopped(&mut shutdown) => {}
+    }
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let v1 = Router::new()
+        .route("/site", get(read::site))
+        .route("/circuits", get(read::circuits))
+        .route("/circuits/{id}/limit", put(act::set_limit).delete(act::clear_limit))
+        .route("/chargers", get(read::chargers))
+        .route("/chargers/{id}", get(read::charger))
+        .route("/chargers/{id}/explain", get(read::explain))
+        .route("/chargers/{id}/ocpp/{action}", post(act::ocpp))
+        .route("/meters", get(read::meters))
+        .route("/inverters", get(read::inverters))
+        .route("/transactions", get(read::transactions))
+        .route("/alarms", get(read::alarms))
+        .route("/events", get(read::events));
+    Router::new()
+        .nest("/api/v1", v1)
+        .route("/healthz", get(read::healthz))
+        .route("/readyz", get(read::readyz))
+        .fallback(async || Problem::new(404, "There is nothing at this address; docs/api.md lists what there is."))
+        .method_not_allowed_fallback(async || Problem::new(405, "This address does not know that method."))
+        .layer(middleware::from_fn(guard::guard))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(api)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::sync::Mutex;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
+use axum::response::Response;
+use tokio::sync::{mpsc, watch};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::engine::model::record::{RecordBody, Stamp};
+use crate::engine::site::{Restored, Site};
+use crate::engine::time::{Mono, Utc};
+use crate::shell::site::{INBOX, Owner, Reach, Store, StoreOverrun};
+use crate::shell::station::{Registry, testing};
+use crate::shell::systemd::Notifier;
+
+struct Nowhere;
+
+impl Store for Nowhere {
+    fn append(&mut self, _records: Vec<Record>) -> Result<(), StoreOverrun> {
+        Ok(())
+    }
+    fn snapshot(&mut self, _through: Sequence, _state: Vec<u8>) {}
+    fn read(&mut self, _from: Sequence, _limit: usize) {}
+    fn acknowledged(&mut self, _through: Sequence) {}
+}
+
+/// Three records, or an error.
+#[derive(Default)]
+struct Shelf {
+    broken: Option<String>,
+    asked: Mutex<Vec<(u64, usize)>>,
+}
+
+impl Events for Shelf {
+    fn read(&self, from: Sequence, limit: usize, answer: oneshot::Sender<Result<Vec<Record>, String>>) {
+        self.asked.lock().unwrap().push((from.0, limit));
+        let records = (from.0..=3).take(limit).map(record).collect();
+        answer.send(self.broken.clone().map_or(Ok(records), Err)).unwrap();
+    }
+}
+
+fn record(sequence: u64) -> Record {
+    let stamp = Stamp { utc: Utc::default(), trusted: false, mono: Mono::START, boot: 1 };
+    let body = RecordBody::StoreRecovered { missing: String::new() };
+    Record { sequence: Sequence(sequence), stamp, body }
+}
+
+struct Served {
+    api: Api,
+    shelf: Arc<Shelf>,
+    _stop: watch::Sender<bool>,
+    _inbox: mpsc::Sender<crate::engine::site::io::Input>,
+}
+
+async fn served() -> Served {
+    with_shelf(Shelf::default()).await
+}
+
+async fn with_shelf(shelf: Shelf) -> Served {
+    let clock = Clock::start();
+    let reach = Reach {
+        store: Box::new(Nowhere),
+        registry: Registry::default(),
+        publications: None,
+        notifier: Notifier::silent(),
+    };
+    let site = Site::new(testing::setup(), Restored::default(), clock.now());
+    let (owner, mut asker) = Owner::new(site, clock, reach);
+    let (inbox_in, inbox) = mpsc::channel(INBOX);
+    let (stop, shutdown) = watch::channel(false);
+    tokio::spawn(owner.run(inbox, shutdown));
+    asker.next_tick().await.unwrap();
+    let shelf = Arc::new(shelf);
+    let events: Arc<dyn Events> = Arc::clone(&shelf) as _;
+    let messages = Arc::new(Messages::new("siteward/v1", testing::topology().site(), "store"));
+    Served { api: Api { asker, clock, events, messages }, shelf, _stop: stop, _inbox: inbox_in }
+}
+
+async fn send(served: &Served, request: Request<Body>) -> Response {
+    router(served.api.clone()).oneshot(request).await.unwrap()
+}
+
+fn request(method: Method, uri: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(uri).header("host", "127.0.0.1:8080")
+}
+
+async fn get(served: &Served, uri: &str) -> (StatusCode, String) {
+    text(send(served, request(Method::GET, uri).body(Body::empty()).unwrap()).await).await
+}
+
+async fn text(response: Response) -> (StatusCode, String) {
+    let status = response.status();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn every_list_answers() {
+    let served = served().await;
+    for path in ["site", "circuits", "chargers", "meters", "inverters", "transactions", "alarms", "events"] {
+        let (status, body) = get(&served, &format!("/api/v1/{path}")).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        serde_json::from_str::<serde_json::Value>(&body).unwrap();
+    }
+    assert_eq!(get(&served, "/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
+    assert_eq!(get(&served, "/readyz").await, (StatusCode::OK, "ready\n".to_owned()));
+}
+
+#[tokio::test]
+async fn explain_answers_for_known_chargers_only() {
+    let served = served().await;
+    let (status, body) = get(&served, "/api/v1/chargers/CP001/explain").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("\"charger\":\"CP001\""), "{body}");
+    let (status, body) = get(&served, "/api/v1/chargers/CP999/explain").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(body.contains("There is no charger"), "{body}");
+}
+
+// RFC 9457 §3: the media type, and the members of the problem.
+#[tokio::test]
+async fn errors_are_problems() {
+    let served = served().await;
+    for (method, uri, expected) in [
+        (Method::GET, "/nothing", 404),
+        (Method::GET, "/api/v1/nothing", 404),
+        (Method::DELETE, "/api/v1/site", 405),
+        (Method::GET, "/api/v1/events?after=x", 400),
+        (Method::GET, "/api/v1/events?afterwards=1", 400),
+        (Method::DELETE, "/api/v1/circuits/nowhere/limit", 404),
+    ] {
+        let response = send(&served, request(method, uri).body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status().as_u16(), expected, "{uri}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{uri}");
+        let (_, body) = text(response).await;
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["status"], expected);
+        assert!(problem["detail"].is_string() && problem["title"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn web_pages_are_kept_out() {
+    let served = served().await;
+    let foreign_host = Request::get("/api/v1/site").header("host", "evil.example").body(Body::empty()).unwrap();
+    assert_eq!(send(&served, foreign_host).await.status(), StatusCode::FORBIDDEN);
+    for (origin, expected) in [("http://evil.example", 403), ("null", 403), ("http://localhost:8080", 200)] {
+        let page = request(Method::GET, "/api/v1/site").header("origin", origin).body(Body::empty()).unwrap();
+        assert_eq!(send(&served, page).await.status().as_u16(), expected, "{origin}");
+    }
+    for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+        let mut form = request(Method::POST, "/api/v1/chargers/CP001/ocpp/Reset");
+        if let Some(kind) = kind {
+            form = form.header("content-type", kind);
+        }
+        let response = send(&served, form.body(Body::from("{}")).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused() {
+    let served = served().await;
+    let body = Body::from(" ".repeat(MAX_BODY_BYTES + 1));
+    let large = request(Method::POST, "/api/v1/chargers/CP001/ocpp/Reset").header("content-type", "application/json");
+    assert_eq!(send(&served, large.body(body).unwrap()).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn events_come_in_pages() {
+    let served = served().await;
+    let (_, body) = get(&served, "/api/v1/events?after=1&limit=1").await;
+    let page: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&page["next"], &page["events"][0]["id"]), (&2.into(), &"store-2".into()), "{body}");
+    assert_eq!(page["events"].as_array().map(Vec::len), Some(1));
+    let (_, body) = get(&served, "/api/v1/events?after=3").await;
+    assert_eq!(body, "{\"events\":[],\"next\":3}");
+    get(&served, "/api/v1/events?limit=1000000").await;
+    assert_eq!(*served.shelf.asked.lock().unwrap(), [(2, 1), (4, 100), (1, 1000)]);
+    let (status, _) = get(&served, &format!("/api/v1/events?after={}", u64::MAX)).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_read_is_a_503() {
+    let served = with_shelf(Shelf { broken: Some("disk".to_owned()), ..Shelf::default() }).await;
+    let (status, body) = get(&served, "/api/v1/events").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(body.contains("The journal cannot be read: disk"), "{body}");
+}

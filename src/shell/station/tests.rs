@@ -1,0 +1,237 @@
+use super::*;
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::{Error, http};
+
+use crate::engine::model::topology::StationIndex;
+
+struct Site {
+    address: SocketAddr,
+    registry: Registry,
+    inbox: mpsc::Receiver<Input>,
+    shutdown: watch::Sender<bool>,
+    ended: JoinHandle<()>,
+}
+
+fn site() -> Site {
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (inbox_in, inbox) = mpsc::channel(16);
+    let (shutdown, stopped) = watch::channel(false);
+    let registry = Registry::default();
+    let listening = Listening {
+        path: "/ocpp".to_owned(),
+        topology: Arc::new(testing::topology()),
+        registry: registry.clone(),
+        inbox: inbox_in,
+        shutdown: stopped,
+    };
+    Site { address, registry, inbox, shutdown, ended: tokio::spawn(run(listener, listening)) }
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+async fn dial(site: &Site, path: &str, headers: &[(&'static str, &str)]) -> Result<(Socket, http::HeaderMap), Error> {
+    let mut request = format!("ws://{}{path}", site.address).into_client_request().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    let stream = TcpStream::connect(site.address).await.unwrap();
+    client_async(request, stream).await.map(|(socket, response)| (socket, response.headers().clone()))
+}
+
+const V16: (&str, &str) = ("sec-websocket-protocol", "ocpp1.6");
+
+async fn rejected(site: &Site, path: &str, headers: &[(&'static str, &str)]) -> (u16, http::HeaderMap) {
+    match dial(site, path, headers).await {
+        Err(Error::Http(response)) => (response.status().as_u16(), response.headers().clone()),
+        other => panic!("expected an HTTP error, got {other:?}"),
+    }
+}
+
+async fn connected(site: &mut Site) -> (StationIndex, crate::engine::model::ids::ConnectionId, OcppVersion) {
+    match site.inbox.recv().await {
+        Some(Input::StationConnected { station, connection, version }) => (station, connection, version),
+        other => panic!("expected a connection, got {other:?}"),
+    }
+}
+
+async fn disconnected(site: &mut Site) -> String {
+    match site.inbox.recv().await {
+        Some(Input::StationDisconnected { reason, .. }) => reason,
+        other => panic!("expected a disconnection, got {other:?}"),
+    }
+}
+
+async fn close_code(socket: &mut Socket) -> (u16, String) {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Close(Some(frame)))) => return (frame.code.into(), frame.reason.as_str().to_owned()),
+            Some(Ok(_)) => {}
+            other => panic!("expected a close frame, got {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_identity_gets_404_with_words() {
+    let mut site = site();
+    let (status, headers) = rejected(&site, "/ocpp/NOBODY", &[V16]).await;
+    assert_eq!(status, 404);
+    assert!(headers.contains_key("content-length"));
+
+    // The body arrives too.
+    let mut stream = TcpStream::connect(site.address).await.unwrap();
+    let request = "GET /ocpp/NOBODY HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert!(answer.ends_with("This charging station is not in the site's configuration.\n"), "{answer}");
+
+    // OCPP-J 1.6 §3.1.1; the log says what to add.
+    let shared = Shared {
+        listening: Listening {
+            path: "/ocpp".to_owned(),
+            topology: Arc::new(testing::topology()),
+            registry: Registry::default(),
+            inbox: mpsc::channel(1).0,
+            shutdown: watch::channel(false).1,
+        },
+        opening: Mutex::default(),
+        complaints: Mutex::default(),
+    };
+    let line = shared.describe(&Refusal::Unknown { identity: "NOBODY".to_owned() }, site.address);
+    assert!(line.contains("[[chargers]] id = \"NOBODY\""), "{line}");
+    assert!(site.inbox.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_station_with_a_password_needs_it() {
+    let mut site = site();
+    let (status, headers) = rejected(&site, "/ocpp/LOCKED", &[V16]).await;
+    assert_eq!((status, headers["www-authenticate"].to_str().unwrap()), (401, "Basic realm=\"ocpp\""));
+    let wrong = ("authorization", "Basic TE9DS0VEOndyb25n");
+    assert_eq!(rejected(&site, "/ocpp/LOCKED", &[V16, wrong]).await.0, 401);
+    // "LOCKED:00112233445566778899aabbccddeeff"
+    let right = ("authorization", "Basic TE9DS0VEOjAwMTEyMjMzNDQ1NTY2Nzc4ODk5YWFiYmNjZGRlZWZm");
+    let (_socket, _) = dial(&site, "/ocpp/LOCKED", &[V16, right]).await.unwrap();
+    assert_eq!(connected(&mut site).await.0, StationIndex(1));
+}
+
+#[tokio::test]
+async fn the_subprotocol_decides_the_version() {
+    let mut site = site();
+    let offer = ("sec-websocket-protocol", "ocpp2.0.1, ocpp1.6");
+    let (_socket, headers) = dial(&site, "/ocpp/CP001", &[offer]).await.unwrap();
+    assert_eq!(headers["sec-websocket-protocol"], "ocpp2.0.1");
+    assert_eq!(connected(&mut site).await.2, OcppVersion::V201);
+}
+
+#[tokio::test]
+async fn no_subprotocol_is_taken_for_1_6() {
+    let mut site = site();
+    let (_socket, headers) = dial(&site, "/OCPP/CP001/", &[]).await.unwrap();
+    assert!(!headers.contains_key("sec-websocket-protocol"));
+    assert_eq!(connected(&mut site).await.2, OcppVersion::V16);
+}
+
+// OCPP-J 1.6 §3.1.2: complete the handshake without the header, then close at once.
+#[tokio::test]
+async fn only_unknown_subprotocols_are_closed_with_1002() {
+    let mut site = site();
+    // A client that offered a subprotocol and got none fails its own handshake in this library, so that the frame is read raw.
+    let mut stream = TcpStream::connect(site.address).await.unwrap();
+    let request = "GET /ocpp/CP001 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Protocol: ocpp1.5\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let head = String::from_utf8_lossy(&answer[..end]);
+    assert!(head.starts_with("HTTP/1.1 101") && !head.to_ascii_lowercase().contains("protocol:"), "{head}");
+    let frame = &answer[end..];
+    assert_eq!((frame[0], u16::from_be_bytes([frame[2], frame[3]])), (0x88, 1002));
+    assert!(String::from_utf8_lossy(&frame[4..]).contains("ocpp1.6 and ocpp2.0.1"));
+    assert!(site.inbox.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn frames_go_both_ways() {
+    let mut site = site();
+    let (mut socket, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    let (station, connection, _) = connected(&mut site).await;
+    socket.send(Message::text("[2,\"1\",\"Heartbeat\",{}]")).await.unwrap();
+    let frame = site.inbox.recv().await;
+    let text = "[2,\"1\",\"Heartbeat\",{}]".to_owned();
+    assert_eq!(frame, Some(Input::StationFrame { station, connection, text }));
+    site.registry.send(station, connection, "[3,\"1\",{}]".to_owned());
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("[3,\"1\",{}]"));
+    socket.close(None).await.unwrap();
+    assert_eq!(disconnected(&mut site).await, "closed by the station");
+    assert_eq!(site.registry.connected(), 0);
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_closed_with_1009_and_others_go_on() {
+    let mut site = site();
+    let (socket, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    connected(&mut site).await;
+    // The sender may be cut off while it is still sending.
+    let (mut sink, mut stream) = socket.split();
+    let sender = tokio::spawn(async move { sink.send(Message::text("x".repeat(MAX_MESSAGE_BYTES + 1))).await });
+    let Some(Ok(Message::Close(Some(frame)))) = stream.next().await else { panic!("no close frame") };
+    assert_eq!(u16::from(frame.code), 1009);
+    let _ = sender.await.unwrap();
+    drop(stream);
+    assert!(disconnected(&mut site).await.contains("more than 262144 bytes"));
+    let (_socket, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    connected(&mut site).await;
+}
+
+#[tokio::test]
+async fn a_second_connection_replaces_the_first() {
+    let mut site = site();
+    let (mut first, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    let (_, old, _) = connected(&mut site).await;
+    let (mut second, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    let (station, new, _) = connected(&mut site).await;
+    assert!(new > old);
+    assert_eq!(close_code(&mut first).await, (1008, "replaced by a new connection".to_owned()));
+    // Finish the closing handshake.
+    assert!(first.next().await.is_none());
+    assert_eq!(disconnected(&mut site).await, "replaced by a new connection");
+    // The end of the old one has not touched the new one; a frame for the old one is gone.
+    site.registry.send(station, old, "old".to_owned());
+    site.registry.send(station, new, "new".to_owned());
+    assert_eq!(second.next().await.unwrap().unwrap(), Message::text("new"));
+}
+
+#[tokio::test]
+async fn connections_that_never_say_who_they_are_do_not_lock_others_out() {
+    let mut site = site();
+    let mut hanging = Vec::new();
+    for _ in 0..=MAX_OPENING {
+        hanging.push(TcpStream::connect(site.address).await.unwrap());
+    }
+    let (_socket, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    connected(&mut site).await;
+    // The oldest made room.
+    assert_eq!(hanging[0].read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn shutdown_closes_every_connection() {
+    let mut site = site();
+    let (mut socket, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    connected(&mut site).await;
+    site.shutdown.send_replace(true);
+    assert_eq!(close_code(&mut socket).await, (1001, "the controller stops".to_owned()));
+    assert!(socket.next().await.is_none());
+    site.ended.await.unwrap();
+}
