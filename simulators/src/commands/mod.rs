@@ -1,0 +1,95 @@
+//! The commands of `siteward-sim`.
+
+mod cloud;
+mod demo;
+mod device;
+mod duration;
+mod station;
+mod world;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+use siteward_sim::net::{broker, process};
+
+#[derive(Parser)]
+#[command(name = "siteward-sim", version)]
+#[command(about = "Simulated chargers, meters, inverters, clouds and whole sites for Siteward")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A whole site on this machine with the real daemon in its middle, live in the terminal
+    Demo(demo::Arguments),
+    /// One simulated charging station with a car, against any CSMS
+    Charger(station::Arguments),
+    /// A simulated energy meter on Modbus TCP, or on a serial line of its own
+    Meter(device::MeterArguments),
+    /// A simulated PV inverter on SunSpec Modbus TCP
+    Pv(device::PvArguments),
+    /// A small MQTT 5 broker without a disk
+    Broker {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:1883")]
+        listen: SocketAddr,
+    },
+    /// A cloud: takes a site's events, acknowledges them, asks for what is missing
+    Cloud(cloud::Arguments),
+    /// A site in virtual time with faults, watched by an oracle; fails if an invariant was violated
+    World(world::Arguments),
+    /// Runs a program that is killed when its parent dies
+    #[command(hide = true)]
+    Leash {
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+impl Cli {
+    /// Carries the command out. False: it ran, and what it looked at is not as it should be.
+    pub(crate) fn run(self) -> Result<bool, String> {
+        match self.command {
+            Command::Demo(arguments) => arguments.run(),
+            Command::Charger(arguments) => on_runtime(arguments.run()),
+            Command::Meter(arguments) => on_runtime(arguments.run()),
+            Command::Pv(arguments) => on_runtime(arguments.run()),
+            Command::Broker { listen } => broker::serve(listen).map(|()| true),
+            Command::Cloud(arguments) => on_runtime(arguments.run()),
+            Command::World(arguments) => arguments.run(),
+            Command::Leash { command } => Err(leash(&command)),
+        }
+    }
+}
+
+/// Runs a command that works until Ctrl-C.
+fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<bool, String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = work => result.map(|()| true),
+            _ = tokio::signal::ctrl_c() => Ok(true),
+        }
+    })
+}
+
+fn leash(command: &[OsString]) -> String {
+    let Some((program, arguments)) = command.split_first() else { return "nothing to run".to_owned() };
+    format!("{}: {}", program.display(), process::leash(program, arguments))
+}
+
+/// Says what went wrong.
+#[expect(clippy::print_stderr, reason = "a command line tool says what went wrong on standard error")]
+pub(crate) fn complain(text: &str) {
+    eprintln!("siteward-sim: {text}");
+}
+
+/// Says something to whoever asked for it.
+#[expect(clippy::print_stdout, reason = "a command line tool answers on standard output")]
+fn say(text: &str) {
+    println!("{text}");
+}

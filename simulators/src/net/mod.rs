@@ -1,0 +1,10 @@
+//! The models on real sockets, serial lines and processes. tokio lives here and in the demo; the models know nothing of it.
+
+pub mod broker;
+pub mod clock;
+pub mod cloud;
+pub mod devices;
+pub mod modbus;
+pub mod process;
+pub mod pty;
+pub mod station;

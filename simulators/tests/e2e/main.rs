@@ -1,0 +1,12 @@
+//! End to end: the real binary with independent peers, in real time. One program, so that it is linked once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
+#![expect(clippy::print_stderr, reason = "a failed test shows the daemon's log")]
+
+mod bad_input;
+mod cloud;
+mod demo;
+mod modbus_peer;
+mod ocpp_peer;
+mod peer;
+mod rig;

@@ -1,0 +1,78 @@
+//! Meters that others wrote (pymodbus), over TCP and over a serial line.
+
+use siteward_sim::net::pty::Line;
+use tokio::runtime::Runtime;
+
+use crate::peer::Peer;
+use crate::rig::Rig;
+
+fn site(connection: &str) -> String {
+    format!(
+        r#"meter = "main"
+unmeasured_load_a = 30
+[[meters]]
+id = "main"
+profile = "eastron-sdm630"
+connection = "{connection}"
+unit_id = 1
+interval_ms = 200
+stale_after_ms = 2000
+"#
+    )
+}
+
+/// Follows a meter that shows what a charge point and other loads draw together.
+fn follows(rig: &Rig, meter: &mut Peer) {
+    let shows = |expected: [f64; 3]| {
+        move || {
+            let seen = rig.meter("main");
+            seen.fresh
+                && seen
+                    .current_a
+                    .iter()
+                    .zip(expected)
+                    .all(|(seen, expected)| seen.is_some_and(|seen| (seen - expected).abs() < 0.05))
+        }
+    };
+    meter.tell("current 12.5 3 -4");
+    rig.until("it reads the meter, with the sign of the power", shows([12.5, 3.0, -4.0]));
+    rig.until("the circuit takes it over", || rig.circuit().background_source == "meter");
+    // Nobody charges, so all of it is background.
+    let background = rig.circuit().background_a;
+    assert!((background[0] - 12.5).abs() < 0.5, "{background:?}");
+
+    let mut station =
+        Peer::start("charge_point.py", &["--url", &rig.url(), "--id", "PY1", "--version", "1.6", "--token", "ANNA"]);
+    let limit = |event: &serde_json::Value| (event["event"] == "limit").then(|| event["limit"].as_f64()).flatten();
+    station.event("started");
+    // The meter does not see the car (it shows what it is told), so what the car draws is added here.
+    meter.tell("current 39 27 20");
+    station.expect("a limit of 24 A or more", |event| limit(event).is_some_and(|limit| (24.0..28.0).contains(&limit)));
+    meter.tell("current 60 27 20");
+    station.expect("a lower limit after other loads rise", |event| limit(event).is_some_and(|limit| limit < 20.0));
+    rig.assert_no_error_logged();
+}
+
+#[test]
+fn an_independent_meter_over_tcp_is_followed() {
+    let mut meter = Peer::start("modbus_meter.py", &[]);
+    let port = meter.event("listening")["port"].as_u64().unwrap();
+    let rig = Rig::started(&site(&format!("tcp://127.0.0.1:{port}")));
+    follows(&rig, &mut meter);
+}
+
+#[test]
+fn an_independent_meter_on_a_serial_line_is_followed() {
+    let runtime = Runtime::new().unwrap();
+    // Two pairs, joined in the middle: the daemon opens one far end, pymodbus the other.
+    let (ours, theirs) = runtime.block_on(async {
+        let (ours, mut near) = Line::open().unwrap();
+        let (theirs, mut far) = Line::open().unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        (ours, theirs)
+    });
+    let mut meter = Peer::start("modbus_meter.py", &["--serial", theirs.path()]);
+    meter.event("listening");
+    let rig = Rig::started(&site(&format!("rtu://{}?baud=19200&parity=none&stop=1", ours.path())));
+    follows(&rig, &mut meter);
+}
