@@ -18,7 +18,7 @@ DENY_ROOT := .tools/cargo-deny-$(DENY_VERSION)
 DENY := $(DENY_ROOT)/bin/cargo-deny --log-level error --locked --config .cargo/deny.toml
 BUILD_PACKAGES := build-essential pkg-config libsystemd-dev
 DEB_PACKAGES := $(BUILD_PACKAGES) debhelper dpkg-dev fakeroot
-TEST_PACKAGES := $(DEB_PACKAGES) lintian mosquitto python3-venv socat
+TEST_PACKAGES := $(DEB_PACKAGES) lintian mosquitto python3-venv socat systemd
 TEST_PARTS := prepare format lint docs deny unit demo-test package-test
 
 section = @printf '\n== %s ==\n' "$(1)"

@@ -5,6 +5,9 @@ use serde::Deserialize;
 use crate::meter::DeviceTrouble;
 use crate::rng::Dice;
 
+/// No fault thrown by dice reaches into this last part of a run: there everybody has to get something.
+pub const QUIET_MS: u64 = 40 * 60_000;
+
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -88,10 +91,10 @@ impl FaultFile {
     }
 }
 
-/// Faults by dice: about `per_day` a day, none before the third minute and none that reaches into the last half hour.
+/// Faults by dice: about `per_day` a day, none before the third minute and none that reaches into the last [`QUIET_MS`].
 #[must_use]
 pub fn by_seed(dice: &mut Dice, duration_ms: u64, stations: usize, per_day: u64) -> Vec<Planned> {
-    let last = duration_ms.saturating_sub(30 * 60_000);
+    let last = duration_ms.saturating_sub(QUIET_MS);
     let first = 3 * 60_000;
     if last <= first {
         return Vec::new();
@@ -132,10 +135,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn planned_faults_end_before_the_last_half_hour() {
+    fn planned_faults_end_before_the_quiet_at_the_end() {
         let faults = by_seed(&mut Dice::new(3), 86_400_000, 20, 50);
         assert_eq!(faults.len(), 50);
-        assert!(faults.iter().all(|planned| planned.at_ms + planned.for_ms <= 86_400_000 - 1_800_000));
+        assert!(faults.iter().all(|planned| planned.at_ms + planned.for_ms <= 86_400_000 - QUIET_MS));
         assert_eq!(by_seed(&mut Dice::new(3), 60_000, 20, 50), []);
     }
 }

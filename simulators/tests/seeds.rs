@@ -5,7 +5,7 @@ use siteward_sim::station::Quirks;
 use siteward_sim::world::{WorldOptions, run_world};
 
 fn run(options: WorldOptions) {
-    let report = run_world(options).unwrap();
+    let report = run_world(options).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(report.violated, 0, "{report}");
     assert!(report.transactions > 0 && report.energy_wh > 0, "nothing happened: {report}");
 }

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod http;
 pub mod journal;
 pub mod logging;
+pub mod memory;
 pub mod mqtt;
 pub mod panic;
 pub mod run;

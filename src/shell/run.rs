@@ -29,7 +29,7 @@ use crate::shell::http::{Api, Events};
 use crate::shell::site::{Asker, INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Listening, Registry};
 use crate::shell::systemd::Notifier;
-use crate::shell::{bus, http, logging, panic, station};
+use crate::shell::{bus, http, logging, memory, panic, station};
 use start::{bus_plans, cannot_listen, changed, random_seed};
 
 /// From the signal to the end of the process. systemd's own limit (`TimeoutStopSec`) is well beyond.
@@ -204,6 +204,7 @@ struct Daemon {
     owner: JoinSet<Result<(), StoreOverrun>>,
     /// Stops the link to the cloud.
     stop_cloud: watch::Sender<bool>,
+    /// The link to the cloud, and what keeps the limits for the next run; both end after the owner.
     cloud: JoinSet<()>,
     close_store: Box<dyn FnOnce() + Send>,
 }
@@ -228,7 +229,9 @@ impl Daemon {
             .map(|(publications, link)| spawned(&mut cloud, publications, link));
 
         let site = Site::new(config.setup(VERSION, random_seed()), restored, clock.now());
-        let reach = Reach { store, registry: registry.clone(), publications, notifier };
+        let (memory, remembered) = watch::channel(Vec::new());
+        cloud.spawn(memory::run(memory::place(&config.store.path), remembered));
+        let reach = Reach { store, registry: registry.clone(), publications, memory, notifier };
         let (task, asker) = Owner::new(site, clock, reach);
         let mut owner = JoinSet::new();
         owner.spawn(task.run(inbox, owner_stops));

@@ -67,6 +67,8 @@ pub struct Reach {
     pub registry: Registry,
     /// Where messages to the cloud go; `None`: no cloud is configured.
     pub publications: Option<mpsc::Sender<Publication>>,
+    /// Where the limits in force are kept for the next run.
+    pub memory: watch::Sender<Vec<u8>>,
     /// The service manager.
     pub notifier: Notifier,
 }
@@ -271,6 +273,9 @@ impl Owner {
             }
             Output::ReadRecords { from, limit } => self.reach.store.read(from, limit),
             Output::Acknowledged { through } => self.reach.store.acknowledged(through),
+            Output::Remember(bytes) => {
+                self.reach.memory.send_replace(bytes);
+            }
             Output::Publish(publication) => self.publish(publication),
             Output::Reply { request, outcome } => {
                 if let Some(answer) = self.pending.remove(&request) {
@@ -365,6 +370,7 @@ mod tests {
             store: Box::new(notes.clone()),
             registry: Registry::default(),
             publications,
+            memory: watch::Sender::new(Vec::new()),
             notifier: Notifier::silent(),
         };
         let clock = Clock::start();

@@ -1,12 +1,12 @@
 //! The physical side of the world: stations with their links, cars that come and go, currents.
 
 use siteward::engine::model::ids::ConnectionId;
-use siteward::engine::model::topology::{CircuitIndex, InverterIndex, MeterIndex, StationIndex};
+use siteward::engine::model::topology::{CircuitIndex, StationIndex};
 use siteward::engine::site::io::Input;
-use siteward::engine::time::Mono;
 use siteward::engine::units::{Current, PerPhase, Phase};
 
 use crate::car::{Car, CarOptions};
+use crate::faults;
 use crate::meter::DeviceTrouble;
 use crate::oracle::{GRACE_HEALTHY_MS, GRACE_METER_MS, Load};
 use crate::rng::Dice;
@@ -18,8 +18,9 @@ use super::{Event, Open, STEP_MS, World, WorldOptions, version_of};
 pub(super) const LATENCY_MS: u64 = 40;
 /// After its lease a station may need this much longer until it draws the fallback: its own delay, the car's 5 s, the ramp.
 const FALL_MS: u64 = 15_000;
-/// A car that waits longer than this without any current, while nothing is wrong, is forgotten. Long enough for a queue to rotate.
-const LONGEST_WAIT_MS: u64 = 20 * 60_000;
+/// A car that waits longer than this without any current, while nothing is wrong, is forgotten. A queue gives each
+/// of those who do not fit a turn of a quarter of an hour: two turns and some more.
+const LONGEST_WAIT_MS: u64 = 35 * 60_000;
 
 /// The network between a station and the controller.
 #[derive(Clone, Copy, Debug)]
@@ -298,7 +299,8 @@ impl World {
         let lease = self.options.lease_ms + FALL_MS;
         let fallback = self.options.fallback();
         let now_ms = self.now_ms;
-        let calm = now_ms > self.options.duration_ms.saturating_sub(25 * 60_000) && self.options.duration_ms > now_ms;
+        let calm =
+            now_ms > self.options.duration_ms.saturating_sub(faults::QUIET_MS) && self.options.duration_ms > now_ms;
         for post in &mut self.posts {
             let Some(car) = post.station.car(1) else {
                 post.hungry_since = None;
@@ -319,22 +321,6 @@ impl World {
                 self.oracle.after_faults_end_everyone_charges(&post.station.options().identity, 1, waited);
             }
         }
-    }
-
-    pub(super) fn poll_meter(&mut self) {
-        let Some(asked_at) = self.controller_clock() else { return };
-        let result = self.meter.reading();
-        self.tell_site(Input::Meter { meter: MeterIndex(0), asked_at, result });
-    }
-
-    pub(super) fn poll_inverter(&mut self) {
-        let Some(asked_at) = self.controller_clock() else { return };
-        let result = self.pv.reading();
-        self.tell_site(Input::Inverter { inverter: InverterIndex(0), asked_at, result });
-    }
-
-    fn controller_clock(&self) -> Option<Mono> {
-        self.controller.as_ref().map(|running| Mono::from_ms(self.now_ms - running.started_ms))
     }
 
     /// Everything that has to be so once all is over.

@@ -5,6 +5,7 @@
 //! may be away.
 
 mod controller;
+mod devices;
 mod field;
 mod options;
 mod report;
@@ -12,6 +13,7 @@ mod store;
 
 use std::collections::BTreeMap;
 
+use siteward::engine::modbus::poll::Poll;
 use siteward::engine::model::exchange::OcppVersion;
 use siteward::engine::model::ids::{ConnectionId, Sequence};
 use siteward::engine::model::record::Record;
@@ -110,6 +112,8 @@ struct World {
     cloud: CloudConsumer,
     posts: Vec<Post>,
     meter: Meter,
+    /// Reads the meter's registers, where that is wanted.
+    poll: Option<Poll>,
     building: Building,
     pv: Pv,
     dice: Dice,
@@ -156,6 +160,7 @@ impl World {
             cloud: CloudConsumer::default(),
             posts: (0..options.stations).map(|index| Post::new(&options, index)).collect(),
             meter: Meter::new(MeterKind::Sdm630, voltage, options.seed),
+            poll: if options.meter_by_registers { Some(devices::meter_poll()?) } else { None },
             building: Building::new(
                 peak,
                 Current::from_a(2),

@@ -41,6 +41,8 @@ pub struct WorldOptions {
     pub building_peak: Current,
     /// How many cars come to an EVSE a day.
     pub cars_per_day: u64,
+    /// Whether the grid meter is read by its registers, through the engine's own poll machine and device map. It costs time.
+    pub meter_by_registers: bool,
     /// What is odd about which station.
     pub quirks: Vec<(usize, Quirks)>,
 }
@@ -61,6 +63,7 @@ impl Default for WorldOptions {
             grid_limit: Current::from_a(100),
             building_peak: Current::from_a(40),
             cars_per_day: 40,
+            meter_by_registers: false,
             quirks: Vec::new(),
         }
     }
@@ -103,6 +106,7 @@ impl WorldOptions {
             grid_limit: file.grid_limit_a.map_or(default.grid_limit, Current::from_a),
             building_peak: file.building_peak_a.map_or(default.building_peak, Current::from_a),
             cars_per_day: file.cars_per_day.unwrap_or(default.cars_per_day),
+            meter_by_registers: file.meter_by_registers,
             quirks,
             ..default
         })
@@ -230,6 +234,8 @@ struct ScenarioFile {
     grid_limit_a: Option<i32>,
     building_peak_a: Option<i32>,
     cars_per_day: Option<u64>,
+    #[serde(default)]
+    meter_by_registers: bool,
     #[serde(default)]
     fault: Vec<FaultFile>,
     #[serde(default)]

@@ -209,6 +209,11 @@ impl Session {
         }
     }
 
+    /// Leaves an open CALL of the station unanswered for good: the station must send it again.
+    pub fn forget(&mut self, token: CallToken) {
+        self.open.remove(&token);
+    }
+
     /// Sends a CALL to the station, at once or when it is its turn. What the version's schema cannot express, and what finds the queue of its
     /// priority full (code `QueueFull`), is answered at once by a [`StationReply::Error`].
     pub fn call(&mut self, key: CallKey, call: StationCall, priority: Priority, now: Mono, out: &mut SessionOutput) {

@@ -29,8 +29,6 @@ impl Site {
 
     fn say_start_notes(&mut self, now: Now, out: &mut Vec<Output>) {
         let Some(notes) = self.start_notes.take() else { return };
-        let version = self.setup.version.clone();
-        self.record(RecordBody::ConfigurationChanged { version, cause: "start".to_owned() }, now, out);
         if let Some(missing) = notes.damage {
             self.record(RecordBody::StoreRecovered { missing: missing.clone() }, now, out);
             self.raise(
@@ -40,6 +38,8 @@ impl Site {
                 (now, out),
             );
         }
+        let version = self.setup.version.clone();
+        self.record(RecordBody::ConfigurationChanged { version, cause: "start".to_owned() }, now, out);
         match self.setup.unsafe_fallback.clone() {
             Some(what) => self.raise(
                 (AlarmKind::FallbackUnsafe, "", Severity::Critical),

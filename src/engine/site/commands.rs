@@ -2,6 +2,7 @@
 
 use super::io::{CloudInput, LogLevel, Output};
 use super::{Purpose, Site, log};
+use crate::engine::cloud::answers::Seen;
 use crate::engine::cloud::intake::read_command;
 use crate::engine::cloud::messages::response;
 use crate::engine::cloud::outbox::OutboxAction;
@@ -192,16 +193,18 @@ impl Site {
             }
         };
         let request = CloudRequest { id: intake.id, kind: name(&intake.command), response_topic, correlation };
+        let seen = self.cloud.as_mut().map_or(Seen::New, |cloud| cloud.answers.begin(&request.id));
+        match seen {
+            Seen::Answered(text) => return self.respond(text, (request.response_topic, request.correlation), out),
+            // It came again while it is being carried out: the one answer will do.
+            Seen::Running => return,
+            Seen::New => {}
+        }
+        // Answered by an earlier run of the daemon: how it ended is known, what came back is not.
         if let Some(known) = self.ledger.command(&request.id) {
             let outcome = outcome_of_record(&known.status, known.error.clone());
             let text = response(Some(&request.id), &outcome);
             return self.respond(text, (request.response_topic, request.correlation), out);
-        }
-        let running =
-            |(_, purpose): &(StationIndex, Purpose)| matches!(purpose, Purpose::Cloud(other) if other.id == request.id);
-        if self.calls.values().any(running) {
-            // It came again while it is being carried out: the one answer will do.
-            return;
         }
         if intake.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires) {
             return self.cloud_answer(&request, &CommandOutcome::Expired, now, out);
@@ -228,6 +231,9 @@ impl Site {
             self.record(RecordBody::CommandExecuted { id, kind, status: status.to_owned(), error }, now, out);
         }
         let text = response(Some(&request.id), outcome);
+        if let Some(cloud) = &mut self.cloud {
+            cloud.answers.answer(&request.id, &text);
+        }
         self.respond(text, (request.response_topic.clone(), request.correlation.clone()), out);
     }
 

@@ -161,7 +161,8 @@ impl Site {
             committed,
             demand,
             demand_is_maximum: demand == station.max,
-            reachable,
+            // A station that refuses its limits cannot be moved: others must not wait for a cut that never comes.
+            reachable: reachable && control.tether.refused_at().is_none(),
             min: station.min,
             fallback: station.fallback,
             step: station.model.step,
@@ -179,8 +180,10 @@ impl Site {
         let control = &self.evses[index.0];
         let out_of_order = matches!(control.status, Some(ConnectorStatus::Faulted | ConnectorStatus::Unavailable));
         let facts = self.ledger.station(&station.id);
+        // A station that refuses a pause is never paused: it has its minimum for good.
+        let nothing = if control.tether.refuses_pause() { station.min } else { Current::ZERO };
         let Some(open) = facts.and_then(|facts| facts.transaction_at(evse.number)).filter(|_| !out_of_order) else {
-            return Current::ZERO;
+            return nothing;
         };
         // A 2.x transaction begins with the cable and gets its token later; until then only the station's word says that it charges.
         let flowing = Some(ChargingState::Charging) == control.charging_state
@@ -191,7 +194,7 @@ impl Site {
             None => flowing,
         };
         if !may_charge {
-            return Current::ZERO;
+            return nothing;
         }
         control.takes.map_or(station.max, |takes| takes.max(station.min)).min(station.max)
     }
@@ -227,7 +230,13 @@ impl Site {
             let due = last.is_none_or(|last| now.since(last.sent_at) >= renew_ms);
             return due.then(|| (last.map_or(Current::ZERO, |last| last.limit), Priority::Normal));
         }
-        let wanted = self.plan.offers[evse.0].limit;
+        let minimum = self.setup.topology.station(self.setup.topology.evse(evse).station).min;
+        let wanted = match self.plan.offers[evse.0].limit {
+            // What refuses everything is tried with the least that every station knows.
+            _ if control.tether.refused_at().is_some() => minimum,
+            Current::ZERO if control.tether.refuses_pause() => minimum,
+            limit => limit,
+        };
         let Some(last) = last.filter(|_| !control.tether.needs_limit()) else {
             return Some((wanted, Priority::Urgent));
         };

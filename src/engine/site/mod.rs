@@ -17,6 +17,7 @@ mod transactions;
 
 use std::collections::BTreeMap;
 
+use crate::engine::cloud::answers::Answers;
 use crate::engine::cloud::messages::Messages;
 use crate::engine::cloud::outbox::Outbox;
 use crate::engine::model::ids::{RequestId, Sequence, StationId};
@@ -77,6 +78,7 @@ struct StartNotes {
 struct Cloud {
     messages: Messages,
     outbox: Outbox,
+    answers: Answers,
     connected: bool,
     since: Mono,
     error: Option<String>,
@@ -123,6 +125,7 @@ impl Site {
         let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
             messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
             outbox: Outbox::new(cloud.acknowledge, restored.acknowledged),
+            answers: Answers::default(),
             connected: false,
             since: now.mono,
             error: None,
@@ -238,6 +241,10 @@ impl Site {
         if sequence.0 >= self.snapshot_at.0 + SNAPSHOT_EVERY {
             self.snapshot_at = sequence;
             out.push(Output::Snapshot { through: sequence, state: self.ledger.snapshot() });
+            if self.cloud.is_none() {
+                // Nobody will ever fetch them: the site's own history is all that is kept.
+                out.push(Output::Acknowledged { through: sequence });
+            }
         }
         if let Some(cloud) = &mut self.cloud {
             cloud.state_changed = true;

@@ -14,13 +14,14 @@ use crate::engine::model::topology::{EvseIndex, StationIndex};
 use crate::engine::ocpp::{CallKey, CallToken, Priority, Session, SessionEvent, SessionOutput};
 use crate::engine::time::{Mono, Now};
 
+/// A station that has not booted so long after it connected will not: it was up before we were.
+const BOOT_WAIT_MS: u64 = 5_000;
+
 /// A station as the site sees it.
 #[derive(Debug)]
 pub(super) struct StationState {
     pub(super) session: Option<(ConnectionId, Session)>,
     pub(super) since: Mono,
-    /// It was connected at some time in this run.
-    pub(super) seen: bool,
     /// It let a call go unanswered and has answered none since.
     pub(super) unresponsive: bool,
     /// It was told in this run what to measure.
@@ -29,7 +30,7 @@ pub(super) struct StationState {
 
 impl StationState {
     pub(super) const fn new(now: Mono) -> Self {
-        Self { session: None, since: now, seen: false, unresponsive: false, configured: false }
+        Self { session: None, since: now, unresponsive: false, configured: false }
     }
 }
 
@@ -57,19 +58,9 @@ impl Site {
         state.session = Some((connection, Session::new(version, seed)));
         state.since = now.mono;
         state.unresponsive = false;
-        let first = !std::mem::replace(&mut state.seen, true);
         let charger = self.station_id(station).clone();
         log(out, LogLevel::Info, format!("{charger} connected with OCPP {}", version.subprotocol()));
         self.record(RecordBody::ChargerConnected { charger, version }, now, out);
-        if first {
-            // A station need not boot or report again because we did (OCPP 1.6 §4.2): ask for what we do not know.
-            for evse in self.setup.topology.evses_of(station).collect::<Vec<_>>() {
-                let number = self.setup.topology.evse(evse).number;
-                let call = StationCall::Trigger { message: "StatusNotification".to_owned(), evse: Some(number) };
-                self.call(station, call, (Priority::Background, Purpose::Trigger), now, out);
-            }
-            self.configure(station, now, out);
-        }
         self.dirty = true;
     }
 
@@ -135,8 +126,23 @@ impl Site {
         }
     }
 
+    /// A station need not boot or report again because we did (OCPP 1.6 §4.2): ask for what we do not know.
+    fn ask_silent_station(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
+        let state = &self.stations[station.0];
+        if state.session.is_none() || state.configured || now.mono.since(state.since) < BOOT_WAIT_MS {
+            return;
+        }
+        self.configure(station, now, out);
+        for evse in self.setup.topology.evses_of(station).collect::<Vec<_>>() {
+            let number = self.setup.topology.evse(evse).number;
+            let call = StationCall::Trigger { message: "StatusNotification".to_owned(), evse: Some(number) };
+            self.call(station, call, (Priority::Background, Purpose::Trigger), now, out);
+        }
+    }
+
     pub(super) fn tick_sessions(&mut self, now: Now, out: &mut Vec<Output>) {
         for index in 0..self.stations.len() {
+            self.ask_silent_station(StationIndex(index), now, out);
             let mut said = SessionOutput::default();
             if let Some((_, session)) = &mut self.stations[index].session {
                 session.tick(now.mono, &mut said);
@@ -179,6 +185,12 @@ impl Site {
             session.answer(token, answer, &mut said);
         }
         self.pump(station, said, now, out);
+    }
+
+    pub(super) fn leave_unanswered(&mut self, station: StationIndex, token: CallToken) {
+        if let Some((_, session)) = &mut self.stations[station.0].session {
+            session.forget(token);
+        }
     }
 
     /// Answers once the record `needs` is durable: durable before promised.

@@ -51,6 +51,8 @@ pub struct Tether {
     refused_at: Option<Mono>,
     /// It has accepted a limit in this run.
     confirmed: bool,
+    /// It has refused a limit of 0 in this run (quirk: some stations know no pause by profile).
+    refuses_pause: bool,
 }
 
 impl Tether {
@@ -73,6 +75,7 @@ impl Tether {
             booted_at: None,
             refused_at: None,
             confirmed: false,
+            refuses_pause: false,
         }
     }
 
@@ -142,8 +145,15 @@ impl Tether {
     pub fn refused(&mut self, now: Mono) {
         if let Some(sent) = self.pending.take() {
             self.candidates.retain(|candidate| *candidate != sent);
+            self.refuses_pause |= sent.limit == Current::ZERO;
         }
         self.refused_at = Some(now);
+    }
+
+    /// Whether it has refused a pause: it can be given its minimum at least.
+    #[must_use]
+    pub const fn refuses_pause(&self) -> bool {
+        self.refuses_pause
     }
 
     /// The limit on its way got no answer: it may or may not be in force.

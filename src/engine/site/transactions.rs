@@ -34,6 +34,10 @@ impl Site {
         request: StationRequest,
         (now, out): (Now, &mut Vec<Output>),
     ) {
+        if self.store_error.is_some() {
+            // No promise can be made. The station keeps the message and sends it again (OCPP 1.6 §4.10, 2.0.1 E13).
+            return self.leave_unanswered(station, token);
+        }
         let (needs, answer) = match request {
             StationRequest::StartTransaction { evse, token, meter_start, at } => {
                 let facts = TransactionFacts {

@@ -1,7 +1,7 @@
 //! REST on site: what the site is doing, and the few things that may be done to it. Described in `docs/api.md`.
 //!
 //! Handlers read the last status or ask the owner; none of them decides anything. It listens on loopback only (the configuration
-//! enforces it), so that the threat left is a web page in a browser on the same machine: see [`guard`].
+//! enforces it), so that the threat left is a web page in a browser on the same machine: see `guard`.
 
 mod act;
 mod guard;

@@ -63,6 +63,7 @@ async fn with_shelf(shelf: Shelf) -> Served {
         store: Box::new(Nowhere),
         registry: Registry::default(),
         publications: None,
+        memory: watch::Sender::new(Vec::new()),
         notifier: Notifier::silent(),
     };
     let site = Site::new(testing::setup(), Restored::default(), clock.now());

@@ -13,9 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{OpenStore, StartError, VERSION};
 use crate::config::{Config, DeviceConfig, DeviceTarget};
-use crate::engine::modbus::builtin::builtin;
 use crate::engine::modbus::connection::Connection;
-use crate::engine::modbus::map::DeviceMap;
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::engine::site::Restored;
@@ -25,8 +23,8 @@ use crate::shell::bus::{BusPlan, DevicePlan, Target};
 use crate::shell::clock::Clock;
 use crate::shell::http::Events;
 use crate::shell::journal::{Journal, JournalHandle, OpenError, Opened};
-use crate::shell::mqtt;
 use crate::shell::site::{Store, StoreOverrun};
+use crate::shell::{memory, mqtt};
 
 /// The outbox has at most 100 events under way; the rest is room for state, answers and a burst of both.
 const PUBLICATIONS: usize = 256;
@@ -41,29 +39,17 @@ pub(super) fn random_seed() -> u64 {
 
 /// The Modbus lines with their devices.
 pub(super) fn bus_plans(config: &Config) -> Result<Vec<BusPlan>, StartError> {
-    let devices = config.devices.iter().map(|device| device_plan(config, device)).collect::<Result<Vec<_>, _>>()?;
+    let devices = config.devices.iter().map(device_plan).collect();
     BusPlan::group(devices).map_err(|error| bad(&config.path, &error))
 }
 
-fn device_plan(config: &Config, device: &DeviceConfig) -> Result<(Connection, DevicePlan), StartError> {
-    let (name, target) = match device.target {
-        DeviceTarget::Meter(index) => (config.topology.meters()[index.0].id.as_str(), Target::Meter(index)),
-        DeviceTarget::Inverter(index) => (config.topology.inverters()[index.0].id.as_str(), Target::Inverter(index)),
+fn device_plan(device: &DeviceConfig) -> (Connection, DevicePlan) {
+    let target = match device.target {
+        DeviceTarget::Meter(index) => Target::Meter(index),
+        DeviceTarget::Inverter(index) => Target::Inverter(index),
     };
-    let connection =
-        Connection::parse(&device.connection).map_err(|error| bad(&config.path, &format!("{name}: {error}")))?;
-    let text = match &device.map_path {
-        Some(_) => Some(device.map_text.as_str()),
-        None => builtin(&device.profile),
-    };
-    let text =
-        text.ok_or_else(|| bad(&config.path, &format!("{name}: the profile {:?} is not built in", device.profile)))?;
-    let map = DeviceMap::parse(text).map_err(|error| {
-        let place = device.map_path.as_deref().unwrap_or(Path::new(&device.profile));
-        bad(place, &error.to_string())
-    })?;
-    let (unit_id, interval_ms) = (device.unit_id, device.interval_ms);
-    Ok((connection, DevicePlan { target, unit_id, interval_ms, map }))
+    let (unit_id, interval_ms, map) = (device.unit_id, device.interval_ms, device.map.clone());
+    (device.connection.clone(), DevicePlan { target, unit_id, interval_ms, map })
 }
 
 fn bad(file: &Path, error: &str) -> StartError {
@@ -123,7 +109,14 @@ pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Inpu
     // The closing alone keeps it: whoever else holds one longer must not keep the thread running.
     let shared = Shared(Arc::downgrade(&handle));
     Ok(OpenStore {
-        restored: Restored { store_id, boot, ledger, acknowledged, damage },
+        restored: Restored {
+            store_id,
+            boot,
+            ledger,
+            acknowledged,
+            damage,
+            remembered: memory::recall(&memory::place(&config.store.path)),
+        },
         store: Box::new(shared.clone()),
         events: Arc::new(shared),
         close: Box::new(move || drop(handle)),
