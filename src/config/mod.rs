@@ -1,6 +1,6 @@
 //! The configuration file: schema with source positions, checks, lowering to the engine.
 //!
-//! [`load`] reads `site.toml` and every file that it names, reports all problems at once with their places, and gives a [`Config`]
+//! [`load()`] reads `site.toml` and every file that it names, reports all problems at once with their places, and gives a [`Config`]
 //! after which nothing can fail: [`Config::setup`] only copies. It opens no connection and changes nothing.
 
 mod devices;

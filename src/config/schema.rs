@@ -12,7 +12,7 @@ use crate::engine::model::setup::{Acknowledge, CloudSetup, Setup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
 
-/// The whole configuration. Only [`load`](super::load) makes one, so that everything in it fits together.
+/// The whole configuration. Only [`load()`](super::load()) makes one, so that everything in it fits together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The file that it was read from.

@@ -14,7 +14,7 @@ use crate::engine::time::Utc;
 
 /// More people than any site has; a list beyond it would fill the memory of a small gateway.
 const MAX_TOKENS: usize = 100_000;
-/// OCPP 2.0.1's identifierString[36]; OCPP 1.6 carries 20 (CiString20).
+/// OCPP 2.0.1's identifierString of 36 characters; OCPP 1.6 carries 20 (CiString20).
 const MAX_TOKEN_CHARACTERS: usize = 36;
 
 /// Reads the entries and what is wrong with them.
