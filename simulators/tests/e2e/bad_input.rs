@@ -19,10 +19,6 @@ fn station(rig: &Rig, id: &str) -> Peer {
     Peer::start("charge_point.py", &["--url", &rig.url(), "--id", id, "--version", "1.6", "--token", "ANNA"])
 }
 
-fn limit(event: &serde_json::Value) -> Option<f64> {
-    (event["event"] == "limit").then(|| event["limit"].as_f64()).flatten()
-}
-
 #[test]
 fn a_station_that_nobody_knows_is_refused_by_name() {
     let rig = Rig::started("");
@@ -39,14 +35,14 @@ fn frames_that_are_wrong_cost_nobody_anything() {
     let rig = Rig::started("");
     let mut peer = station(&rig, "PY1");
     peer.event("started");
-    peer.expect("its limit", |event| limit(event).is_some_and(|limit| limit <= 32.0));
     rig.until("it is offered something", || {
         rig.charger().evses.first().and_then(|evse| evse.offered_a).is_some_and(|offered| offered >= 6.0)
     });
     for (command, logged) in [("garbage", "PY1"), ("unknown", "MakeCoffee"), ("oversized", "PY1")] {
+        let before = rig.log().len();
         peer.tell(command);
         peer.expect(command, |event| event["event"] == "sent" && event["what"] == command);
-        rig.until_logged(logged);
+        rig.until(&format!("{command} is told in the log"), || rig.log()[before..].contains(logged));
     }
     // Whether or not it cost the connection, the station is there again, charges under a limit, and its transaction lives.
     peer.expect("a renewed lease", |event| event["event"] == "profile");

@@ -4,8 +4,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use serde_json::Value;
+use siteward_sim::net::clock::Clock;
 
 use crate::rig::{PATIENCE, sim};
 
@@ -49,8 +51,11 @@ impl Peer {
 
     /// Waits for the next event that is `wanted`; those before it are passed over.
     pub(crate) fn expect(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let clock = Clock::start();
         loop {
-            match self.events.recv_timeout(PATIENCE) {
+            // One deadline for all of them: a peer that goes on telling other things is no reason to wait for ever.
+            let left = PATIENCE.saturating_sub(Duration::from_millis(clock.mono().ms()));
+            match self.events.recv_timeout(left) {
                 Ok(event) => {
                     self.seen.push(event.clone());
                     if wanted(&event) {
