@@ -158,6 +158,8 @@ fn station_line<'a>(scene: &'a Scene, plan: &'a StationPlan, width: u16) -> Line
             (state, offer, evse.explanation.as_str())
         }
     };
+    // The sentence begins with the offer, which stands in a column of its own.
+    let why = why.strip_prefix(&offer).map_or(why, |rest| rest.trim_start_matches([':', ',', ' ']));
     let style = match state.as_str() {
         "unplugged" | "offline" | "Faulted" => BAD,
         "Charging" => GOOD,
@@ -255,7 +257,7 @@ mod tests {
             evse: 1,
             status: Some("Charging".to_owned()),
             offered_a: Some(14.5),
-            explanation: "circuit garage has 63 A on L1, of which 14.5 A are left for it".to_owned(),
+            explanation: "14.5 A: circuit garage has 63 A on L1, of which 14.5 A are left for it".to_owned(),
             ..EvseStatus::default()
         };
         let status = SiteStatus {
