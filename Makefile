@@ -118,7 +118,7 @@ package-test: ## builds the package and checks it: lintian, contents, the unit's
 
 bench: need-cargo ## how fast it is
 	@.ci/need $(BUILD_PACKAGES)
-	@cargo bench --workspace --locked
+	@cargo bench -p siteward-sim --bench figures --locked --quiet
 
 soak: need-cargo ## the long runs: 30 days in virtual time, and a controller that is killed again and again
 	@.ci/need $(BUILD_PACKAGES)
