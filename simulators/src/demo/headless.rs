@@ -71,6 +71,8 @@ pub async fn run(demo: &mut Demo, timetable: Timetable) -> Result<Summary, Strin
             _ = step.tick() => {
                 demo.step()?;
                 findings.look(demo.status.borrow().as_ref());
+                let away = !demo.processes.controller_runs();
+                findings.absence.look(away, demo.elapsed_ms(), || demo.plant.profile_limits());
             }
             _ = &mut interrupted => return Err("interrupted".to_owned()),
         }

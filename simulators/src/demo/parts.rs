@@ -170,6 +170,12 @@ impl Processes {
         }
     }
 
+    /// Whether the controller's process is there.
+    #[must_use]
+    pub const fn controller_runs(&self) -> bool {
+        self.controller.is_some()
+    }
+
     /// Whether the controller runs.
     #[must_use]
     pub fn controller(&self) -> Part {

@@ -175,6 +175,13 @@ impl Plant {
         self.places.iter().map(truth).collect()
     }
 
+    /// What each station's own profiles allow it now, per phase; `None`: nothing limits it.
+    #[must_use]
+    pub fn profile_limits(&self) -> Vec<(&'static str, Option<Current>)> {
+        let now = self.clock.now();
+        self.places.iter().map(|place| (place.plan.id, lock(&place.model).profile_limit(1, now))).collect()
+    }
+
     /// Pulls a station's network cable, or plugs it in again. Says whether it is in now.
     pub fn toggle_cable(&self, index: usize) -> bool {
         let Some(place) = self.places.get(index) else { return false };

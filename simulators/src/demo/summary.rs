@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use siteward::engine::model::status::SiteStatus;
+use siteward::engine::units::Current;
 
 use super::Demo;
 use super::judge::{CircuitRecord, GRACE_MS};
@@ -90,6 +91,49 @@ pub struct Findings {
     pub clean_stop: Result<(), String>,
     /// The lines of its log that say ERROR.
     pub log_errors: Vec<String>,
+    /// What the stations do while the controller is away.
+    pub absence: Absence,
+}
+
+/// What the stations are allowed by their own profiles while the controller is away: it must not rise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Absence {
+    since_ms: Option<u64>,
+    before: Option<Vec<(&'static str, Option<Current>)>>,
+    /// How many times a station was looked at.
+    pub samples: usize,
+    /// The stations whose limit rose.
+    pub rises: Vec<String>,
+}
+
+/// Frames that left before the kill may still be on their way for so long.
+const UNDER_WAY_MS: u64 = 300;
+
+impl Absence {
+    /// Takes note of the limits at `at_ms`; `away`: the controller does not run.
+    pub fn look(&mut self, away: bool, at_ms: u64, limits: impl FnOnce() -> Vec<(&'static str, Option<Current>)>) {
+        if !away {
+            self.since_ms = None;
+            self.before = None;
+            return;
+        }
+        let since_ms = *self.since_ms.get_or_insert(at_ms);
+        if at_ms < since_ms + UNDER_WAY_MS {
+            return;
+        }
+        let limits = limits();
+        let Some(before) = &self.before else {
+            self.before = Some(limits);
+            return;
+        };
+        for ((station, before), (_, now)) in before.iter().zip(&limits) {
+            self.samples += 1;
+            let unlimited = Current::MAX;
+            if now.unwrap_or(unlimited) > before.unwrap_or(unlimited) {
+                self.rises.push(format!("{station}: from {before:?} to {now:?} while the controller was away"));
+            }
+        }
+    }
 }
 
 impl Default for Findings {
@@ -101,6 +145,7 @@ impl Default for Findings {
             drained: false,
             clean_stop: Ok(()),
             log_errors: Vec::new(),
+            absence: Absence::default(),
         }
     }
 }
@@ -192,6 +237,7 @@ impl Summary {
         }
         faults.extend(self.findings.explain_failures.iter().map(|failure| format!("siteward explain {failure}")));
         faults.extend(self.crashes.iter().map(|status| format!("the controller ended by itself ({status})")));
+        faults.extend(self.findings.absence.rises.iter().take(5).cloned());
         faults.extend(self.findings.clean_stop.clone().err());
         faults.extend(self.findings.log_errors.iter().take(5).map(|line| format!("the controller's log says: {line}")));
         faults
@@ -231,6 +277,15 @@ impl fmt::Display for Summary {
             self.made - self.delivered.min(self.made),
             self.gaps,
         )?;
+        let absence = &self.findings.absence;
+        if absence.samples > 0 {
+            let (rises, samples) = (absence.rises.len(), absence.samples);
+            writeln!(f, "while the controller was away")?;
+            writeln!(
+                f,
+                "  {rises} of {samples} looks at a station found its limit higher than when it was left alone"
+            )?;
+        }
         writeln!(f, "faults injected")?;
         writeln!(f, "  broker lost {} times, controller restarted {} times", self.broker_losses, self.restarts)?;
         let faults = self.faults();
@@ -255,6 +310,23 @@ fn thousandths(wh: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_rises_while_the_controller_is_away_is_seen() {
+        let limit = |a: i32| vec![("G1", Some(Current::from_a(a)))];
+        let mut absence = Absence::default();
+        absence.look(true, 0, || limit(6));
+        absence.look(true, 300, || limit(10));
+        absence.look(true, 400, || limit(10));
+        absence.look(true, 500, || limit(8));
+        assert_eq!((absence.samples, absence.rises.len()), (2, 0));
+        absence.look(true, 600, || limit(11));
+        absence.look(true, 700, || vec![("G1", None)]);
+        assert_eq!(absence.rises.len(), 2);
+        absence.look(false, 800, || limit(32));
+        absence.look(true, 900, || limit(32));
+        assert_eq!(absence.rises.len(), 2);
+    }
     use siteward::engine::time::Utc;
 
     fn truth(id: &str, start: i64, stop: i64) -> TransactionTruth {
