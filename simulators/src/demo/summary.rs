@@ -189,7 +189,8 @@ impl Summary {
             circuits: demo.plant.records.clone(),
             audit,
             findings,
-            made: status.map_or(0, |status| status.last_sequence),
+            // The last status may be a moment older than the last event.
+            made: status.map_or(0, |status| status.last_sequence).max(cloud.consumer.last()),
             delivered: cloud.consumer.last(),
             duplicates: cloud.consumer.duplicates(),
             gaps: cloud.gaps,

@@ -8,8 +8,10 @@ use crate::engine::model::exchange::LeasedLimit;
 use crate::engine::time::Utc;
 use crate::engine::units::Current;
 
-/// How long before now the schedule starts, in ms: a station whose clock is behind ours by less than this has no gap before the schedule.
-pub const LEASE_LEAD_MS: i64 = 60_000;
+/// How long before now the schedule starts, in ms: a station whose clock is behind ours by less than this is limited, before the schedule it
+/// would not be. Eight hours cover a step of our own clock and most mistaken time zones; more would not fit into the 15 bits that a
+/// station may have for `startPeriod`.
+pub const LEASE_LEAD_MS: i64 = 8 * 3_600_000;
 
 /// The id of the profile of EVSE 0; the others follow. The same id each time replaces the profile in place. Small, since some stations keep
 /// it in 16 bits, and not 1, 2, 3, which other back-ends leave behind.
@@ -107,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_starts_a_minute_ago_at_a_whole_second() {
+    fn the_schedule_starts_hours_ago_at_a_whole_second() {
         let lease = Lease::new(&leased(16_000, 6_000, 1_772_366_400_700, 90_000));
-        assert_eq!(lease.start.to_string(), "2026-03-01T11:59:00.000Z");
-        assert_eq!(lease.periods[1].start_s, 150);
+        assert_eq!(lease.start.to_string(), "2026-03-01T04:00:00.000Z");
+        assert_eq!(lease.periods[1].start_s, 28_890);
         let raising = Lease::new(&leased(0, 6_000, 1_772_366_400_700, 90_000));
-        assert_eq!(raising.periods[1].start_s, 151);
+        assert_eq!(raising.periods[1].start_s, 28_891);
     }
 
     #[test]

@@ -542,9 +542,9 @@ mod tests {
                 concat!(
                     r#"{"connectorId":1,"csChargingProfiles":{"chargingProfileId":1001,"stackLevel":0,"#,
                     r#""chargingProfilePurpose":"TxDefaultProfile","chargingProfileKind":"Absolute","#,
-                    r#""chargingSchedule":{"startSchedule":"2026-03-01T11:59:00.000Z","chargingRateUnit":"A","#,
+                    r#""chargingSchedule":{"startSchedule":"2026-03-01T04:00:00.000Z","chargingRateUnit":"A","#,
                     r#""chargingSchedulePeriod":[{"startPeriod":0,"limit":16.1,"numberPhases":3},"#,
-                    r#"{"startPeriod":150,"limit":6.0,"numberPhases":3}]}}}"#
+                    r#"{"startPeriod":28890,"limit":6.0,"numberPhases":3}]}}}"#
                 ),
             ),
             (
@@ -605,10 +605,13 @@ mod tests {
         let payload = call(StationCall::SetLimit(limit)).unwrap().payload;
         let read: wire::set_charging_profile::SetChargingProfileRequest = serde_json::from_str(&payload).unwrap();
         let schedule = &read.cs_charging_profiles.charging_schedule;
-        assert_eq!(schedule.start_schedule.unwrap().timestamp_millis(), now().unix_ms() - 60_000);
+        assert_eq!(
+            schedule.start_schedule.unwrap().timestamp_millis(),
+            now().unix_ms() - crate::engine::ocpp::LEASE_LEAD_MS
+        );
         assert_eq!((schedule.duration, read.cs_charging_profiles.valid_to), (None, None));
         assert_eq!(schedule.charging_schedule_period[0].limit.to_string(), "0.0");
-        assert_eq!(schedule.charging_schedule_period[1].start_period, 120);
+        assert_eq!(schedule.charging_schedule_period[1].start_period, 28_860);
     }
 
     #[test]

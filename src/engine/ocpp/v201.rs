@@ -645,9 +645,9 @@ mod tests {
                 concat!(
                     r#"{"evseId":1,"chargingProfile":{"id":1001,"stackLevel":0,"chargingProfilePurpose":"TxDefaultProfile","#,
                     r#""chargingProfileKind":"Absolute","chargingSchedule":[{"id":1001,"#,
-                    r#""startSchedule":"2026-03-01T11:59:00.000Z","chargingRateUnit":"A","#,
+                    r#""startSchedule":"2026-03-01T04:00:00.000Z","chargingRateUnit":"A","#,
                     r#""chargingSchedulePeriod":[{"startPeriod":0,"limit":16.1,"numberPhases":3},"#,
-                    r#"{"startPeriod":150,"limit":6.0,"numberPhases":3}]}]}}"#
+                    r#"{"startPeriod":28890,"limit":6.0,"numberPhases":3}]}]}}"#
                 ),
             ),
             (
