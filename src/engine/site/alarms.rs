@@ -43,7 +43,7 @@ impl Site {
         match self.setup.unsafe_fallback.clone() {
             Some(what) => self.raise(
                 (AlarmKind::FallbackUnsafe, "", Severity::Critical),
-                format!("The site is not fail-safe: {what}."),
+                format!("The site is {what}."),
                 "Run `siteward check`: it names the charger or circuit to change.",
                 (now, out),
             ),
