@@ -126,7 +126,7 @@ soak: need-cargo ## the long runs: 30 days in virtual time, and a controller tha
 	$(call section,30 days of 20 stations with faults)
 	@$(TARGET)/release/siteward-sim world --days 30 --stations 20 $(ARGS)
 	$(call section,20 kills of the controller while cars charge)
-	@$(TARGET)/release/siteward-sim demo --headless --duration 300s --kills 20
+	@$(TARGET)/release/siteward-sim demo --headless --duration 300s --kill-controller 20
 
 clean: ## removes what was built
 	rm -rf target .venv .tools

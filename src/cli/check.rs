@@ -22,7 +22,7 @@ pub fn check(path: &Path, out: &mut dyn Write) -> Result<u8> {
             writeln!(out, "{problems}")?;
             let count = problems.error_count();
             let errors = if count == 1 { "error" } else { "errors" };
-            writeln!(out, "{count} {errors}; the fail-safe report needs a configuration without.")?;
+            writeln!(out, "{count} {errors}; the fail-safe report follows when there is none.")?;
             return Ok(EX_CONFIG);
         }
     };

@@ -1,6 +1,7 @@
 //! The way to the running controller: its local HTTP interface.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -59,8 +60,7 @@ impl Client {
     /// Finds the controller by `--api`, or else by the configuration.
     pub(super) fn find(daemon: &Daemon) -> Result<Self, Failure> {
         let base = match &daemon.api {
-            Some(url) if url.contains("://") => url.trim_end_matches('/').to_owned(),
-            Some(address) => format!("http://{}", address.trim_end_matches('/')),
+            Some(base) => base.clone(),
             None => from_file(&daemon.configuration.config)?,
         };
         let config = Agent::config_builder()
@@ -105,7 +105,39 @@ impl Client {
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         let remedy =
             "is it running (systemctl status siteward), and is api.listen of the configuration, or --api, its address?";
+        let error = match error {
+            ureq::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        };
         Failure::new(Failure::NO_DAEMON, format!("no controller answers at {}: {error}; {remedy}", self.base))
+    }
+}
+
+/// For commands that go on: a controller that has answered once and is away now is being restarted.
+#[derive(Default)]
+pub(super) struct Patience {
+    answered: bool,
+    told: bool,
+}
+
+impl Patience {
+    /// The answer; `None` to ask again later. Whoever reads standard error is told once for each time that it is away.
+    pub(super) fn judge<T>(&mut self, result: Result<T, Failure>, goes_on: bool) -> Result<Option<T>, Failure> {
+        match result {
+            Ok(answer) => {
+                *self = Self { answered: true, told: false };
+                Ok(Some(answer))
+            }
+            Err(Failure::Said(Failure::NO_DAEMON, message)) if goes_on && self.answered => {
+                if !self.told {
+                    // Nobody is left to be told if this fails.
+                    let _ = writeln!(io::stderr(), "siteward: {message} Waiting for it.");
+                }
+                self.told = true;
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 }
 
@@ -116,6 +148,19 @@ impl Answer {
             Ok(problem) => super::plain(&problem.detail),
             Err(_) => format!("HTTP {} {}", self.status, super::plain(self.body.trim())),
         }
+    }
+}
+
+/// `--api`: a URL, or the address alone.
+pub(super) fn base(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    match text.split_once("://") {
+        None if !text.is_empty() => Ok(format!("http://{text}")),
+        Some(("http", address)) if !address.is_empty() => Ok(text.to_owned()),
+        Some(("https", _)) => {
+            Err("the controller speaks http://, without TLS; for another machine use `ssh -L`".to_owned())
+        }
+        Some(_) | None => Err("write an address such as http://127.0.0.1:8080".to_owned()),
     }
 }
 
@@ -179,10 +224,22 @@ mod tests {
         // A port that was free a moment ago.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let configuration = super::super::Configuration { config: "/nowhere".into() };
-        let client = Client::find(&Daemon { configuration, api: Some(address.to_string()) }).unwrap();
+        let client = Client::find(&Daemon { configuration, api: Some(base(&address.to_string()).unwrap()) }).unwrap();
         let Err(Failure::Said(code, message)) = client.get::<u8>("/api/v1/site") else { panic!("an answer") };
         assert_eq!(code, Failure::NO_DAEMON);
         assert!(message.contains("is it running"), "{message}");
+    }
+
+    #[test]
+    fn a_controller_that_restarts_is_waited_for_and_one_that_never_answered_is_not() {
+        let away = || Err::<u8, _>(Failure::new(Failure::NO_DAEMON, "away"));
+        let mut patience = Patience::default();
+        assert!(patience.judge(away(), true).is_err(), "the first question");
+        assert_eq!(patience.judge(Ok(1), true).unwrap(), Some(1));
+        assert_eq!(patience.judge(away(), true).unwrap(), None);
+        assert_eq!(patience.judge(Ok(2), true).unwrap(), Some(2));
+        assert!(patience.judge(away(), false).is_err(), "asked once");
+        assert!(patience.judge(Err::<u8, _>(Failure::new(1, "else")), true).is_err());
     }
 
     #[test]

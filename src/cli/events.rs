@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::client::Client;
+use super::client::{Client, Patience};
 use super::{EventsArgs, Failure, plain};
 
 /// Events asked for at once.
@@ -25,8 +25,13 @@ struct Page {
 
 pub(super) fn events(client: &Client, args: &EventsArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let mut after = args.after;
+    let mut patience = Patience::default();
     loop {
-        let page: Page = client.get(&format!("/api/v1/events?after={after}&limit={PAGE}"))?;
+        let asked = client.get(&format!("/api/v1/events?after={after}&limit={PAGE}"));
+        let Some(page) = patience.judge::<Page>(asked, args.follow)? else {
+            sleep(FOLLOW_EVERY);
+            continue;
+        };
         for event in &page.events {
             let line = if args.json { event.get().to_owned() } else { for_people(event.get()) };
             writeln!(out, "{line}")?;

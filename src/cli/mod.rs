@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use client::Client;
@@ -67,7 +68,7 @@ struct Daemon {
     #[command(flatten)]
     configuration: Configuration,
     /// Where the controller answers; without it, `api.listen` of the configuration.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = client::base)]
     api: Option<String>,
 }
 
@@ -88,6 +89,7 @@ struct ExplainArgs {
     #[command(flatten)]
     daemon: Daemon,
     /// The charger's OCPP identity.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     charger: String,
     /// Print JSON.
     #[arg(long)]
@@ -99,8 +101,10 @@ struct OcppArgs {
     #[command(flatten)]
     daemon: Daemon,
     /// The charger's OCPP identity.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     charger: String,
     /// The action, such as GetConfiguration, as the charger's OCPP version names it.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     action: String,
     /// The payload, a JSON object.
     #[arg(default_value = "{}")]
@@ -203,6 +207,19 @@ mod tests {
         let cli = Cli::parse_from(["siteward", "run"]);
         let Task::Run(Configuration { config }) = cli.command else { panic!("not run") };
         assert_eq!(config, PathBuf::from("/etc/siteward/site.toml"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_said_before_anything_is_asked() {
+        for line in [
+            ["siteward", "ocpp", "", "Reset"].as_slice(),
+            &["siteward", "ocpp", "CP001", ""],
+            &["siteward", "explain", ""],
+            &["siteward", "status", "--api", "https://127.0.0.1:8080"],
+            &["siteward", "status", "--api", ""],
+        ] {
+            assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
     }
 
     #[test]

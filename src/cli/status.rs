@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::client::Client;
+use super::client::{Client, Patience};
 use super::table::{Table, number, or_dash};
 use super::{Failure, StatusArgs, plain};
 use crate::engine::model::status::{ChargerStatus, CircuitStatus, MeterStatus, SiteStatus};
@@ -18,8 +18,12 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 const PHASES: [&str; 3] = ["L1", "L2", "L3"];
 
 pub(super) fn status(client: &Client, args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut patience = Patience::default();
     loop {
-        let status: SiteStatus = client.get("/api/v1/site")?;
+        let Some(status) = patience.judge::<SiteStatus>(client.get("/api/v1/site"), args.watch)? else {
+            sleep(WATCH_EVERY);
+            continue;
+        };
         if args.json {
             let text = serde_json::to_string(&status)?;
             writeln!(out, "{text}")?;
@@ -46,6 +50,7 @@ fn write_status(status: &SiteStatus, out: &mut dyn Write) -> io::Result<()> {
     chargers(&status.chargers).write(out)?;
     meters(&status.meters).write(out)?;
     inverters(status).write(out)?;
+    faults(status, out)?;
     transactions(status).write(out)?;
     if status.alarms.is_empty() {
         return writeln!(out, "No alarms.");
@@ -65,7 +70,7 @@ fn cloud(status: &SiteStatus) -> String {
         }
         Some(cloud) => {
             let why = cloud.error.as_deref().map_or_else(String::new, |error| format!(" ({})", plain(error)));
-            format!("cloud AWAY{why}; {} events wait", cloud.backlog)
+            format!("cloud AWAY{why}; events that wait: {}", cloud.backlog)
         }
     }
 }
@@ -147,7 +152,7 @@ fn meters(meters: &[MeterStatus]) -> Table {
         let [l1, l2, l3] = meter.current_a.map(|current| or_dash(current, number));
         table.row(&[
             meter.id.clone(),
-            state(meter.fresh, meter.fault.as_deref()),
+            state(meter.fresh),
             age(meter.age_ms),
             l1,
             l2,
@@ -161,9 +166,8 @@ fn meters(meters: &[MeterStatus]) -> Table {
 fn inverters(status: &SiteStatus) -> Table {
     let mut table = Table::new(&["INVERTER", "STATE", ">AGE S", ">FEEDS KW"]);
     for inverter in &status.inverters {
-        let state = state(inverter.fresh, inverter.fault.as_deref());
         let power = or_dash(inverter.power_w, thousandths);
-        table.row(&[inverter.id.clone(), state, age(inverter.age_ms), power]);
+        table.row(&[inverter.id.clone(), state(inverter.fresh), age(inverter.age_ms), power]);
     }
     table
 }
@@ -183,12 +187,22 @@ fn transactions(status: &SiteStatus) -> Table {
     table
 }
 
-fn state(fresh: bool, fault: Option<&str>) -> String {
-    match (fresh, fault) {
-        (true, _) => "ok".to_owned(),
-        (false, Some(fault)) => format!("LOST: {fault}"),
-        (false, None) => "LOST".to_owned(),
+fn state(fresh: bool) -> String {
+    if fresh { "ok" } else { "LOST" }.to_owned()
+}
+
+/// Why a device is lost: a sentence that no column is wide enough for.
+fn faults(status: &SiteStatus, out: &mut dyn Write) -> io::Result<()> {
+    let meters = status.meters.iter().map(|meter| ("meter", &meter.id, meter.fresh, &meter.fault));
+    let inverters = status.inverters.iter().map(|device| ("inverter", &device.id, device.fresh, &device.fault));
+    let mut any = false;
+    for (kind, id, fresh, fault) in meters.chain(inverters) {
+        if let (false, Some(fault)) = (fresh, fault) {
+            writeln!(out, "{kind} {} LOST: {}", plain(id), plain(fault))?;
+            any = true;
+        }
     }
+    if any { writeln!(out) } else { Ok(()) }
 }
 
 /// Whole W or Wh as kW or kWh with two digits, towards zero.
@@ -233,7 +247,11 @@ mod tests {
             site: "depot".to_owned(),
             circuits: vec![circuit],
             chargers: vec![charger],
-            meters: vec![MeterStatus { fault: Some("no answer".to_owned()), ..MeterStatus::default() }],
+            meters: vec![MeterStatus {
+                id: "main".to_owned(),
+                fault: Some("no answer".to_owned()),
+                ..MeterStatus::default()
+            }],
             cloud: Some(CloudStatus { backlog: 7, ..CloudStatus::default() }),
             ..SiteStatus::default()
         };
@@ -244,7 +262,9 @@ mod tests {
         for phase in ["L1 40.5 125.0", "L2 41.5 125.0", "L3 42.5 125.0"] {
             assert!(words.contains(phase), "{text}");
         }
-        for part in ["cloud AWAY; 7 events wait", "LOST: no answer", "AWAY", "No alarms.", "CP\u{fffd}001"] {
+        for part in
+            ["cloud AWAY; events that wait: 7", "meter main LOST: no answer", "AWAY", "No alarms.", "CP\u{fffd}001"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

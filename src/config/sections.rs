@@ -74,6 +74,14 @@ pub(super) fn ocpp(root: &Section<'_>) -> (OcppConfig, usize) {
             ("accept", UnknownChargers::Accept),
         ],
     );
+    let later = unknown_chargers.as_ref().and_then(|choice| match choice.value {
+        UnknownChargers::Reject => None,
+        UnknownChargers::Pending => Some((choice.at, "pending")),
+        UnknownChargers::Accept => Some((choice.at, "accept")),
+    });
+    if let Some((at, name)) = later {
+        document.warn(at, format!("{name:?} is not effective in this version: unknown chargers are rejected"));
+    }
     let heartbeat_s = section.integer("heartbeat_s", 10..=86_400).and_then(|found| u32::try_from(found.value).ok());
     ocpp_tls(&section);
     section.finish();
@@ -161,11 +169,15 @@ pub(super) fn store(root: &Section<'_>, places: &Places) -> StoreConfig {
         }
         resolve_or_report(section.document, places, "path", &path)
     });
-    let max_size_mb = section.integer("max_size_mb", 16..=1_048_576).map(|found| found.value.unsigned_abs());
+    let max_size_mb = section.integer("max_size_mb", 16..=1_048_576);
+    if let Some(size) = &max_size_mb {
+        let message = "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped";
+        section.document.warn(size.at, message);
+    }
     section.finish();
     StoreConfig {
         path: path.unwrap_or_else(|| PathBuf::from("/var/lib/siteward")),
-        max_size_mb: max_size_mb.unwrap_or(1_024),
+        max_size_mb: max_size_mb.map_or(1_024, |size| size.value.unsigned_abs()),
     }
 }
 

@@ -33,9 +33,10 @@ pub(super) fn parse(path: &Path, text: &str) -> (Vec<TokenEntry>, Vec<Problem>) 
         document.error(0, format!("{} tokens are more than the {MAX_TOKENS} that are supported", sections.len()));
     }
     let mut entries = Vec::new();
+    let mut groups = None;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for section in sections.into_iter().take(MAX_TOKENS) {
-        let Some((at, entry)) = entry(section) else { continue };
+        let Some((at, entry)) = entry(section, &mut groups) else { continue };
         if let Some(first) = seen.insert(entry.token.as_str().to_ascii_lowercase(), at) {
             let line = document.line(first);
             let message = format!(
@@ -46,11 +47,19 @@ pub(super) fn parse(path: &Path, text: &str) -> (Vec<TokenEntry>, Vec<Problem>) 
         }
         entries.push(entry);
     }
+    if let Some(at) = groups {
+        // Once: a list may have a group at each of thousands.
+        document.warn(
+            at,
+            "`group` is not effective in this version: a transaction is stopped with the token that started it",
+        );
+    }
     root.finish();
     (entries, document.into_problems())
 }
 
-fn entry(section: Section<'_>) -> Option<(usize, TokenEntry)> {
+/// Reads an entry. `groups` is where the first `group` stands.
+fn entry(section: Section<'_>, groups: &mut Option<usize>) -> Option<(usize, TokenEntry)> {
     let document = section.document;
     section.require("token", "\"04A2B3C4\"");
     let token = section.text("token");
@@ -64,6 +73,9 @@ fn entry(section: Section<'_>) -> Option<(usize, TokenEntry)> {
         ],
     );
     let group = section.text("group").filter(|group| check_token(document, "group", group));
+    if let Some(group) = &group {
+        groups.get_or_insert(group.at);
+    }
     let expires = section.time("expires");
     section.finish();
     let token = token.filter(|token| check_token(document, "token", token))?;
@@ -119,7 +131,11 @@ mod tests {
         let text = "[[tokens]]\ntoken = \"04A2\"\n\n[[tokens]]\ntoken = \"staff-7\"\nstatus = \"Blocked\"\n\
                     group = \"staff\"\nexpires = 2027-01-31T23:59:59+01:00\n";
         let (entries, problems) = parse(Path::new("tokens.toml"), text);
-        assert_eq!(problems, []);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].to_string().starts_with("tokens.toml:7:9: warning: `group` is not effective"),
+            "{problems:?}"
+        );
         assert_eq!(entries[0].status, AuthorizationStatus::Accepted);
         assert_eq!(entries[1].status, AuthorizationStatus::Blocked);
         assert_eq!(entries[1].group.as_deref(), Some("staff"));

@@ -16,7 +16,8 @@ struct Entry {
     at: usize,
     id: At<String>,
     parent: Option<At<String>>,
-    limit: At<PerPhase<Current>>,
+    /// `None`: missing or bad, which was said.
+    limit: Option<At<PerPhase<Current>>>,
     meter: Option<At<String>>,
     unmeasured_load: Option<PerPhase<Current>>,
     max_unbalance: Option<Current>,
@@ -68,7 +69,6 @@ fn entry(section: Section<'_>) -> Option<Entry> {
     let parent = section.text("parent");
     section.require("limit_a", "63");
     let limit = section.thousandths_per_phase("limit_a", 0..=MAX_LIMIT_MA);
-    let limit_at = limit.as_ref().map_or(section.at, |limit| limit.at);
     let meter = section.text("meter");
     let unmeasured_load = section.thousandths_per_phase("unmeasured_load_a", 0..=MAX_LIMIT_MA);
     let max_unbalance = section.thousandths("max_unbalance_a", 1_000..=MAX_LIMIT_MA);
@@ -84,7 +84,7 @@ fn entry(section: Section<'_>) -> Option<Entry> {
         at,
         id: id?,
         parent,
-        limit: At { at: limit_at, value: per_phase(limit.map_or([0; 3], |limit| limit.value)) },
+        limit: limit.map(|limit| limit.map(per_phase)),
         meter,
         unmeasured_load: unmeasured_load.map(|load| per_phase(load.value)),
         max_unbalance: max_unbalance.map(|unbalance| Current::from_ma(unbalance.value)),
@@ -196,13 +196,14 @@ fn lower(document: &Document<'_>, entries: &[Entry], order: &[(usize, Option<usi
             Some(MeterIndex(meter))
         });
         let parent = parent.map(CircuitIndex);
-        if let Some(above) = parent.and_then(|parent| tree.circuits.get(parent.0)) {
-            warn_above_parent(document, entry, above);
+        if let (Some(limit), Some(above)) = (&entry.limit, parent.and_then(|parent| tree.circuits.get(parent.0))) {
+            warn_above_parent(document, limit, above);
         }
         tree.circuits.push(Circuit {
             id: CircuitId::new(&entry.id.value),
             parent,
-            limit: entry.limit.value,
+            // Without one the file is refused; until then nothing else must seem to be above it.
+            limit: entry.limit.as_ref().map_or(per_phase([MAX_LIMIT_MA; 3]), |limit| limit.value),
             meter,
             unmeasured_load: entry.unmeasured_load,
             max_unbalance: entry.max_unbalance,
@@ -211,10 +212,10 @@ fn lower(document: &Document<'_>, entries: &[Entry], order: &[(usize, Option<usi
     tree
 }
 
-fn warn_above_parent(document: &Document<'_>, entry: &Entry, parent: &Circuit) {
-    let above = entry.limit.value.zip_with(parent.limit, |own, parent| own > parent);
+fn warn_above_parent(document: &Document<'_>, limit: &At<PerPhase<Current>>, parent: &Circuit) {
+    let above = limit.value.zip_with(parent.limit, |own, parent| own > parent);
     if above.iter().any(|(_, above)| *above) {
         let message = format!("`limit_a` is above that of the parent {:?}, so it is never reached", parent.id.as_str());
-        document.warn(entry.limit.at, message);
+        document.warn(limit.at, message);
     }
 }

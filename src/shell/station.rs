@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -155,7 +157,8 @@ impl Shared {
             }
             Subprotocol::OnlyUnknown => {
                 self.complain(&format!(
-                    "charger {id} from {peer}: offers only OCPP versions that are not spoken here; set it to ocpp1.6 or ocpp2.0.1"
+                    "charger {id} from {}: offers only OCPP versions that are not spoken here; set it to ocpp1.6 or ocpp2.0.1",
+                    peer.ip()
                 ));
                 let reason = "no common subprotocol: ocpp1.6 and ocpp2.0.1 are spoken here";
                 turn_away(socket, Closing::new(CloseCode::Protocol, reason)).await;
@@ -184,7 +187,10 @@ impl Shared {
         match accept_hdr_async_with_config(stream, callback, Some(limits())).await {
             Ok(socket) => judged.map(|admission| (socket, admission)),
             Err(error) => {
-                tracing::debug!("handshake with {peer} failed: {error}");
+                match misunderstanding(&error, peer, path) {
+                    Some(complaint) => self.complain(&complaint),
+                    None => tracing::debug!("handshake with {peer} failed: {error}"),
+                }
                 None
             }
         }
@@ -246,6 +252,18 @@ impl Shared {
         tracing::warn!("{complaint}");
         complaints.insert(complaint.to_owned(), now);
     }
+}
+
+/// What to say about a peer that sent no WebSocket request: most likely it speaks TLS. `None`: it hung up, or was turned away for a
+/// reason that was told.
+fn misunderstanding(error: &Error, peer: SocketAddr, path: &str) -> Option<String> {
+    if matches!(error, Error::Io(_) | Error::Http(_) | Error::Protocol(ProtocolError::HandshakeIncomplete)) {
+        return None;
+    }
+    let (peer, path) = (peer.ip(), path.trim_end_matches('/'));
+    Some(format!(
+        "{peer} sent no WebSocket request ({error}); chargers connect by ws:// to {path}/<identity>, not by wss:// or https://"
+    ))
 }
 
 fn with_subprotocol(mut response: Response, subprotocol: Subprotocol) -> Response {

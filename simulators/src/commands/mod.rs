@@ -58,7 +58,10 @@ impl Cli {
             Command::Charger(arguments) => on_runtime(arguments.run()),
             Command::Meter(arguments) => on_runtime(arguments.run()),
             Command::Pv(arguments) => on_runtime(arguments.run()),
-            Command::Broker { listen } => broker::serve(listen).map(|()| true),
+            Command::Broker { listen } => {
+                say(&format!("mqtt://{listen}"));
+                broker::serve(listen).map(|()| true)
+            }
             Command::Cloud(arguments) => on_runtime(arguments.run()),
             Command::World(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// The OCPP version to speak
     #[arg(long, value_enum, default_value = "1.6")]
     version: Version,
-    /// Who charges
+    /// Who charges: a token that the CSMS accepts
     #[arg(long, default_value = "ANNA")]
     token: String,
     /// How many phases it has, 1 to 3

@@ -228,7 +228,7 @@ impl Plant {
             } else {
                 let options = some_car(&mut self.dice, place.plan);
                 news.push(format!(
-                    "{}: {} plugs in a car with {} phase(s) and {} A",
+                    "{}: {} plugs in a car: {} x {} A",
                     place.plan.id,
                     place.token,
                     options.phases,

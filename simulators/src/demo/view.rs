@@ -104,7 +104,7 @@ fn circuit_line<'a>(scene: &'a Scene, circuit: &'a CircuitRecord, phase: Phase) 
         Span::styled("░".repeat(BAR - filled), QUIET),
         Span::styled("┃", QUIET),
         Span::styled(format!("{now:6.1}"), style),
-        Span::styled(format!(" / {limit:.0} A   "), QUIET),
+        Span::styled(format!(" / {limit:>3.0} A   "), QUIET),
     ];
     if let Some(status) = scene.circuit(&circuit.id) {
         let of = |values: [f64; 3]| values[phase.index()];

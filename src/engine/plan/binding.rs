@@ -83,7 +83,7 @@ impl Binding {
 }
 
 impl Bottleneck {
-    /// The circuit and phase with its amounts, such as `circuit garage L2: limit 63.0 A, other load 12.3 A by its meter`.
+    /// The circuit and phase with its amounts, such as `circuit garage L2: limit 63.0 A, other load 12.3 A`.
     #[must_use]
     pub fn describe(&self, topology: &Topology) -> String {
         let id = &topology.circuit(self.circuit).id;
@@ -92,9 +92,9 @@ impl Bottleneck {
             LimitSource::External => " (lowered from outside)",
         };
         let load = match self.background_source {
-            BackgroundSource::Meter => format!("other load {} by its meter", self.background),
-            BackgroundSource::Configured => format!("other load {} as configured, not measured", self.background),
-            BackgroundSource::Unknown => "other load unknown, its meter is silent".to_owned(),
+            BackgroundSource::Meter => format!("other load {}", self.background),
+            BackgroundSource::Configured => format!("other load {} (configured, not measured)", self.background),
+            BackgroundSource::Unknown => "other load unknown (its meter is silent)".to_owned(),
             BackgroundSource::None => "no other load".to_owned(),
         };
         format!("circuit {id} {}: limit {}{lowered}, {load}", self.phase, self.limit)

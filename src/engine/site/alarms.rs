@@ -43,7 +43,7 @@ impl Site {
         match self.setup.unsafe_fallback.clone() {
             Some(what) => self.raise(
                 (AlarmKind::FallbackUnsafe, "", Severity::Critical),
-                format!("The site is not fail-safe: {what}."),
+                format!("The site is {what}."),
                 "Run `siteward check`: it names the charger or circuit to change.",
                 (now, out),
             ),
@@ -69,7 +69,7 @@ impl Site {
     pub(super) fn clear(&mut self, kind: AlarmKind, subject: &str, now: Now, out: &mut Vec<Output>) {
         let key = AlarmKey::new(kind, subject);
         let Some(alarm) = self.ledger.alarms().iter().find(|alarm| alarm.key == key).cloned() else { return };
-        super::log(out, super::LogLevel::Info, format!("over: {}", alarm.message));
+        super::log(out, super::LogLevel::Info, format!("alarm over: {}", alarm.message));
         self.record(RecordBody::AlarmCleared(alarm), now, out);
     }
 
@@ -166,7 +166,8 @@ impl Site {
             self.meters[meter.0].last.as_ref()?.fresh(now.mono, stale_after_ms)?.current.complete()
         });
         let Some(measured) = measured else { return };
-        let excess = (measured - limit).max();
+        let above = measured - limit;
+        let Some((phase, &excess)) = above.iter().max_by_key(|(_, excess)| **excess) else { return };
         let id = circuit.id.as_str();
         if excess <= Current::ZERO {
             self.above_since.remove(&index);
@@ -176,7 +177,7 @@ impl Site {
         if now.mono.since(since) >= ABOVE_LIMIT_MS {
             self.raise(
                 (AlarmKind::CircuitAboveLimit, id, Severity::Critical),
-                format!("Circuit {id} is {excess} above its limit of {} for 10 s.", limit.min()),
+                format!("Circuit {id} has been {excess} above its limit of {} on {phase} for 10 s.", limit.of(phase)),
                 "The stations are cut as far as they can be. Look for other loads, and for a station that does not obey.",
                 (now, out),
             );

@@ -59,7 +59,7 @@ impl Site {
         state.since = now.mono;
         state.unresponsive = false;
         let charger = self.station_id(station).clone();
-        log(out, LogLevel::Info, format!("{charger} connected with OCPP {}", version.subprotocol()));
+        log(out, LogLevel::Info, format!("{charger} connected with {}", version.subprotocol()));
         self.record(RecordBody::ChargerConnected { charger, version }, now, out);
         self.dirty = true;
     }
@@ -232,7 +232,9 @@ impl Site {
                 self.status_reported(station, (evse, connector), (status, error), (now, out));
                 StationAnswer::Taken
             }
-            StationRequest::Authorize { token } => StationAnswer::Authorize { status: self.authorize(&token, now) },
+            StationRequest::Authorize { token } => {
+                StationAnswer::Authorize { status: self.admit(station, &token, now, out) }
+            }
             StationRequest::MeterValues { readings } => {
                 self.meter_values(station, &readings, now, out);
                 StationAnswer::Taken
@@ -344,6 +346,28 @@ impl Site {
             ),
             None => self.clear(AlarmKind::ConnectorFault, &subject, now, out),
         }
+    }
+
+    /// [`Site::authorize`] for somebody who stands at a station: who is refused will ask why.
+    pub(super) fn admit(
+        &self,
+        station: StationIndex,
+        token: &IdToken,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> AuthorizationStatus {
+        let status = self.authorize(token, now);
+        if status != AuthorizationStatus::Accepted {
+            let charger = self.station_id(station);
+            let known = self.setup.tokens.iter().any(|entry| entry.token.same_as(token));
+            let why = if known {
+                "its entry in authorization.tokens_file says so"
+            } else {
+                "it is not in authorization.tokens_file"
+            };
+            log(out, LogLevel::Info, format!("{charger}: token {:?} is refused ({status:?}): {why}", token.as_str()));
+        }
+        status
     }
 
     /// Whether a token may charge. An empty one is OCPP 2.x's `NoAuthorization`: the station was set to need none.

@@ -136,7 +136,7 @@ impl Site {
             Binding::NoDemand => format!("paused: no transaction wants to charge here ({nearest})"),
             Binding::Demand => format!("{limit}: the car takes no more ({nearest})"),
             Binding::EvseMaximum => format!("{limit}: this is its own maximum ({nearest})"),
-            Binding::Circuit(at) => format!("{limit}: {} shared with others", at.describe(topology)),
+            Binding::Circuit(at) => format!("{limit}: {}, rest shared", at.describe(topology)),
             Binding::Queue(at) => {
                 format!("waits for its turn: its minimum of {} does not fit, {}", station.min, at.describe(topology))
             }
@@ -149,7 +149,7 @@ impl Site {
             }
             Binding::RaisePending(at) => {
                 format!(
-                    "{limit}, {} to come once cuts elsewhere are confirmed: {}",
+                    "{limit}, rising to {} once cuts elsewhere are confirmed: {}",
                     offer.target,
                     at.describe(topology)
                 )

@@ -66,6 +66,7 @@ struct World {
     records: Vec<Record>,
     published: Vec<Publication>,
     replies: Vec<Output>,
+    logs: Vec<String>,
     remembered: Option<Vec<u8>>,
     /// Stations accept every call at once.
     accepting: bool,
@@ -88,6 +89,7 @@ impl World {
             records: vec![],
             published: vec![],
             replies: vec![],
+            logs: vec![],
             remembered: None,
             accepting: true,
             limits: [None, None],
@@ -119,8 +121,8 @@ impl World {
                     Output::Close { .. }
                     | Output::Snapshot { .. }
                     | Output::ReadRecords { .. }
-                    | Output::Acknowledged { .. }
-                    | Output::Log { .. } => {}
+                    | Output::Acknowledged { .. } => {}
+                    Output::Log { message, .. } => self.logs.push(message),
                 }
             }
         }
@@ -275,6 +277,36 @@ fn a_token_that_may_not_charge_gets_no_current() {
     world.durable();
     assert_eq!(world.answers(A)[0]["idTagInfo"]["status"], "Blocked");
     assert_eq!(world.limits[0], Some(0.0));
+}
+
+#[test]
+fn who_asks_why_a_token_is_refused_finds_it_in_the_log() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.call(A, 1, "Authorize", &json!({ "idTag": "GOOD" }));
+    assert!(!world.logs.iter().any(|line| line.contains("refused")), "{:?}", world.logs);
+    world.call(A, 1, "Authorize", &json!({ "idTag": "BAD" }));
+    world.call(A, 1, "Authorize", &json!({ "idTag": "NOBODY" }));
+    for line in [
+        "CPA: token \"BAD\" is refused (Blocked): its entry in authorization.tokens_file says so",
+        "CPA: token \"NOBODY\" is refused (Invalid): it is not in authorization.tokens_file",
+    ] {
+        assert!(world.logs.iter().any(|found| found == line), "{line} in {:?}", world.logs);
+    }
+}
+
+#[test]
+fn a_circuit_above_its_limit_is_named_with_its_phase() {
+    let mut world = World::new(63);
+    world.meter_a = None;
+    for _ in 0..60 {
+        let current = PerPhase::new(Some(Current::from_a(60)), Some(Current::from_a(70)), Some(Current::from_a(64)));
+        let reading = MeterReading { current, ..MeterReading::default() };
+        world.put(Input::Meter { meter: METER, asked_at: world.now.mono, result: Ok(reading) });
+        world.pass(200);
+    }
+    let line = "alarm: Circuit grid has been 7.0 A above its limit of 63.0 A on L2 for 10 s.";
+    assert!(world.logs.iter().any(|found| found.starts_with(line)), "{:?}", world.logs);
 }
 
 #[test]

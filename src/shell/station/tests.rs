@@ -235,3 +235,22 @@ async fn shutdown_closes_every_connection() {
     assert!(socket.next().await.is_none());
     site.ended.await.unwrap();
 }
+
+#[tokio::test]
+async fn who_speaks_something_else_is_told_apart_from_who_hangs_up() {
+    let peer = "192.0.2.7:50000".parse().unwrap();
+    let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice();
+    let browser = b"GET /ocpp/CP001 HTTP/1.1\r\nHost: gateway\r\n\r\n";
+    for (bytes, told) in [(tls, true), (browser, true), (b"GET /oc", false), (b"", false)] {
+        let (mut near, far) = tokio::io::duplex(4096);
+        near.write_all(bytes).await.unwrap();
+        drop(near);
+        let error = tokio_tungstenite::accept_async(far).await.unwrap_err();
+        let complaint = misunderstanding(&error, peer, "/ocpp");
+        assert_eq!(complaint.is_some(), told, "{error:?}");
+        if let Some(complaint) = complaint {
+            assert!(complaint.starts_with("192.0.2.7 sent no WebSocket request ("), "{complaint}");
+            assert!(complaint.ends_with("by ws:// to /ocpp/<identity>, not by wss:// or https://"), "{complaint}");
+        }
+    }
+}
