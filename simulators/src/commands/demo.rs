@@ -60,12 +60,14 @@ impl Arguments {
         }
         let timetable = Timetable { duration: self.duration, chaos: self.chaos, kills: self.kill_controller };
         let seconds = self.duration.as_secs();
-        say(&format!("8 stations, 3 circuits, {seconds} s; the daemon's log is {}", demo.places.log().display()));
+        say(&format!("8 stations, 3 circuits, {seconds} s"));
         let summary = headless::run(&mut demo, timetable).await?;
         say(&summary.to_string());
         let good = summary.faults().is_empty();
         if !good {
+            demo.keep_directory();
             say(&format!("the end of the controller's log:\n{}", demo.log_end()));
+            say(&format!("configuration, store and logs are kept in {}", demo.places.directory.display()));
         }
         Ok(good)
     }

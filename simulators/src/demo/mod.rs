@@ -68,7 +68,9 @@ pub struct Demo {
     next_station: usize,
     consumer: JoinHandle<()>,
     // Last: the directory goes when nothing writes into it any more.
-    _temporary: Option<tempfile::TempDir>,
+    temporary: Option<tempfile::TempDir>,
+    /// How often the grid meter was unplugged.
+    pub meter_losses: u64,
 }
 
 impl Drop for Demo {
@@ -132,7 +134,8 @@ impl Demo {
             news: Vec::new(),
             next_station: 0,
             consumer,
-            _temporary: temporary,
+            temporary,
+            meter_losses: 0,
         };
         demo.come_up().await?;
         Ok(demo)
@@ -200,7 +203,15 @@ impl Demo {
     /// Unplugs the grid meter or plugs it in.
     pub fn set_meter(&mut self, present: bool) {
         self.tell(format!("the grid meter is {}", if present { "back" } else { "gone" }));
+        self.meter_losses += u64::from(!present);
         self.wires.set_meter(present);
+    }
+
+    /// Leaves configuration, store and logs on disk, to be looked at.
+    pub fn keep_directory(&mut self) {
+        if let Some(temporary) = self.temporary.as_mut() {
+            temporary.disable_cleanup(true);
+        }
     }
 
     /// `kill -9` for the controller.

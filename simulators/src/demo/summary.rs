@@ -172,6 +172,7 @@ pub struct Summary {
     gaps: u64,
     unreadable: u64,
     broker_losses: u64,
+    meter_losses: u64,
     restarts: u64,
     crashes: Vec<String>,
 }
@@ -196,6 +197,7 @@ impl Summary {
             gaps: cloud.gaps,
             unreadable: cloud.consumer.unreadable(),
             broker_losses: cloud.losses,
+            meter_losses: demo.meter_losses,
             restarts: demo.processes.restarts,
             crashes: demo.processes.crashes.clone(),
         }
@@ -288,7 +290,8 @@ impl fmt::Display for Summary {
             )?;
         }
         writeln!(f, "faults injected")?;
-        writeln!(f, "  broker lost {} times, controller restarted {} times", self.broker_losses, self.restarts)?;
+        let (broker, meter, controller) = (self.broker_losses, self.meter_losses, self.restarts);
+        writeln!(f, "  broker lost {broker} times, grid meter {meter} times, controller restarted {controller} times")?;
         let faults = self.faults();
         if faults.is_empty() {
             return write!(f, "every promise was kept, and siteward explain answered for every station");

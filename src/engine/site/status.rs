@@ -1,6 +1,8 @@
 //! The site as people see it: status and explanation.
 
 use super::Site;
+use super::ledger::OpenTransaction;
+use crate::engine::model::exchange::{ChargingState, ConnectorStatus};
 use crate::engine::model::status::{
     ChargerStatus, CircuitStatus, CloudStatus, EvseStatus, Explanation, InverterStatus, MeterStatus, SiteStatus,
     TransactionStatus,
@@ -108,12 +110,12 @@ impl Site {
         let facts = self.ledger.station(self.station_id(evse.station));
         let open = facts.and_then(|facts| facts.transaction_at(evse.number));
         let energy = open.and_then(|open| {
-            let register = self.energy_register(index).or(open.meter)?;
+            let register = self.known_register(index, open)?;
             Some((register - open.facts.meter_start?).wh())
         });
         EvseStatus {
             evse: evse.number,
-            status: control.status.map(|status| format!("{status:?}")),
+            status: status_name(control.status, control.charging_state.filter(|_| open.is_some())),
             offered_a: control.tether.offered().map(|sent| sent.limit.as_a()),
             committed_a: control.tether.committed(self.reachable(index), now.mono).as_a(),
             measured_a: measured.map(|measured| amperes(measured.current)),
@@ -123,6 +125,12 @@ impl Site {
             binding: self.offer(index).map_or("none", |offer| offer.binding.name()).to_owned(),
             explanation: self.sentence(index, now),
         }
+    }
+
+    /// The energy register of a running transaction: from this run, or as last recorded. Its start alone says nothing of the progress.
+    fn known_register(&self, index: EvseIndex, open: &OpenTransaction) -> Option<Energy> {
+        let recorded = open.meter.filter(|meter| Some(*meter) != open.facts.meter_start);
+        self.energy_register(index).or(recorded)
     }
 
     /// What decides the limit of an EVSE, with circuit, phase and amount.
@@ -211,10 +219,10 @@ impl Site {
     }
 
     fn transactions(&self) -> Vec<TransactionStatus> {
-        let status = |open: &super::ledger::OpenTransaction| {
+        let status = |open: &OpenTransaction| {
             let station = self.setup.topology.find_station(&open.facts.charger);
             let index = station.and_then(|station| self.setup.topology.find_evse(station, open.facts.evse));
-            let register = index.and_then(|index| self.energy_register(index)).or(open.meter);
+            let register = index.and_then(|index| self.known_register(index, open));
             let energy = register.zip(open.facts.meter_start).map(|(now, start): (Energy, Energy)| (now - start).wh());
             TransactionStatus {
                 transaction: open.facts.transaction.to_string(),
@@ -226,6 +234,18 @@ impl Site {
             }
         };
         self.ledger.open().map(status).collect()
+    }
+}
+
+/// The connector's state. OCPP 2.x only says that it is occupied; what its transaction does says more.
+fn status_name(status: Option<ConnectorStatus>, doing: Option<ChargingState>) -> Option<String> {
+    match (status?, doing) {
+        (ConnectorStatus::Occupied, Some(ChargingState::EvConnected)) => Some("Preparing".to_owned()),
+        (
+            ConnectorStatus::Occupied,
+            Some(doing @ (ChargingState::Charging | ChargingState::SuspendedEv | ChargingState::SuspendedEvse)),
+        ) => Some(format!("{doing:?}")),
+        (status, _) => Some(format!("{status:?}")),
     }
 }
 
