@@ -404,3 +404,83 @@ fn events_leave_only_when_durable_and_a_command_runs_once() {
     assert_eq!(responses.filter(|message| message.payload.contains("accepted")).count(), 2);
     assert!(world.published.iter().all(|message| message.sequence.is_none()), "no record was read yet");
 }
+
+impl World {
+    fn connect_v201(&mut self, station: StationIndex, connection: u64) {
+        let connection = ConnectionId(connection);
+        self.put(Input::StationConnected { station, connection, version: OcppVersion::V201 });
+    }
+
+    /// A `TransactionEvent` of transaction `x` at `second` seconds after two o'clock, with `more` in it.
+    fn event(&mut self, kind: &str, trigger: &str, second: u32, more: &Value) {
+        let mut payload = json!({
+            "eventType": kind, "triggerReason": trigger, "seqNo": 0,
+            "timestamp": format!("2026-09-21T14:{:02}:{:02}Z", second / 60, second % 60),
+            "transactionInfo": { "transactionId": "x" },
+        });
+        for (name, value) in more.as_object().expect("an object") {
+            payload[name] = value.clone();
+        }
+        self.call(A, 1, "TransactionEvent", &payload);
+    }
+
+    fn open(&self) -> Vec<(String, u32, Option<String>, Option<i64>)> {
+        let open = self.site.ledger().open().map(|open| &open.facts);
+        open.map(|facts| {
+            let token = facts.token.as_ref().map(ToString::to_string);
+            (facts.transaction.to_string(), facts.evse, token, facts.meter_start.map(crate::engine::units::Energy::wh))
+        })
+        .collect()
+    }
+
+    /// The last `SetChargingProfile` sent to a station.
+    fn last_profile(&self, station: StationIndex) -> &Value {
+        let is_limit = |frame: &Value| frame[0] == 2 && frame[2] == "SetChargingProfile";
+        let found = self.frames.iter().rev().find(|(to, frame)| *to == station && is_limit(frame));
+        &found.expect("a limit was sent").1
+    }
+
+    fn alarms(&self) -> usize {
+        self.site.ledger().alarms().len()
+    }
+}
+
+fn stations(change: impl Fn(&mut Station)) -> Setup {
+    let old = setup(45);
+    let topology = &old.topology;
+    let mut stations = topology.stations().to_vec();
+    stations.iter_mut().for_each(change);
+    let circuits = topology.circuits().to_vec();
+    let topology = Topology::new(
+        topology.site().clone(),
+        topology.voltage(),
+        circuits,
+        stations,
+        (topology.meters().to_vec(), vec![]),
+    );
+    Setup { topology: topology.expect("valid"), ..old }
+}
+
+fn register(wh: i64) -> Value {
+    json!([{ "timestamp": "2026-09-21T14:00:00Z", "sampledValue": [{ "value": wh }] }])
+}
+
+fn started_world() -> World {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let restored = Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() };
+    let mut world = World::with(stations(|station| station.evse_count = 2), restored, now);
+    world.connect_v201(A, 1);
+    world
+}
+
+#[test]
+fn two_events_of_one_second_with_one_number_are_two() {
+    let mut world = started_world();
+    world.event("Started", "CablePluggedIn", 0, &json!({ "evse": { "id": 1 } }));
+    world.event("Updated", "ChargingStateChanged", 3, &json!({}));
+    for _ in 0..2 {
+        world.event("Updated", "Authorized", 3, &json!({ "idToken": { "idToken": "GOOD", "type": "Central" } }));
+    }
+    assert_eq!(world.open()[0].2.as_deref(), Some("GOOD"));
+    assert_eq!(world.count(|body| matches!(body, RecordBody::TransactionUpdated { .. })), 2);
+}

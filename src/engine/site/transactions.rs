@@ -190,7 +190,8 @@ impl Site {
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&event.transaction)).cloned();
-        let key = EventKey { phase: event.phase, seq_no: event.seq_no, at: event.at };
+        let trigger = (event.phase == TransactionPhase::Updated).then(|| event.trigger.clone());
+        let key = EventKey { phase: event.phase, seq_no: event.seq_no, at: event.at, trigger };
         if let Some(sequence) = open.as_ref().filter(|open| open.knows(&key)).map(|open| open.started_by) {
             return (sequence.max(self.ledger.last()), answer);
         }
