@@ -279,6 +279,10 @@ impl Ledger {
     }
 
     fn end(&mut self, sequence: Sequence, facts: &TransactionFacts, ended: Utc, meter_stop: Option<Energy>) {
+        // A stop whose start never came took the next id.
+        if facts.transaction.as_str() == self.next_transaction().to_string() {
+            self.skip_past(&facts.transaction);
+        }
         let station = self.facts_mut(&facts.charger);
         let open = station.open.iter().position(|open| open.facts.transaction == facts.transaction);
         let started_by = open.map_or(sequence, |index| station.open.remove(index).started_by);
@@ -323,6 +327,17 @@ impl StationFacts {
                 && facts.meter_start == start.meter_start
                 && facts.started == start.started
         })
+    }
+
+    /// The running transaction that a stop without an id ends: a station sends its messages in order, so it is the one that fits, if there
+    /// is only one.
+    #[must_use]
+    pub fn only_fit(&self, token: Option<&IdToken>, at: Utc, meter_stop: Energy) -> Option<&OpenTransaction> {
+        let mut fits = self.open.iter().filter(|open| {
+            let same_token = token.zip(open.facts.token.as_ref()).is_none_or(|(a, b)| a.same_as(b));
+            same_token && open.facts.started <= at && open.meter.is_none_or(|last| last <= meter_stop)
+        });
+        fits.next().filter(|_| fits.next().is_none())
     }
 
     /// A reconstructed end that was already recorded: the same time and register.

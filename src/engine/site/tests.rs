@@ -484,3 +484,34 @@ fn two_events_of_one_second_with_one_number_are_two() {
     assert_eq!(world.open()[0].2.as_deref(), Some("GOOD"));
     assert_eq!(world.count(|body| matches!(body, RecordBody::TransactionUpdated { .. })), 2);
 }
+
+#[test]
+fn a_stop_without_an_id_ends_the_only_transaction_that_it_can_mean() {
+    for id in [-1, 0] {
+        let mut world = World::new(63);
+        world.connect(A, 1);
+        world.start(A, 1, "GOOD");
+        let mut stop =
+            json!({ "transactionId": id, "idTag": "GOOD", "meterStop": 5000, "timestamp": "2026-09-21T15:00:00Z" });
+        world.call(A, 1, "StopTransaction", &stop);
+        world.call(A, 1, "StopTransaction", &stop);
+        assert_eq!((world.count(is_end), world.open().len()), (1, 0), "{id}");
+        // Another one of which nothing is known is not the same again.
+        stop["meterStop"] = json!(7000);
+        stop["timestamp"] = json!("2026-09-21T17:00:00Z");
+        world.call(A, 1, "StopTransaction", &stop);
+        world.durable();
+        assert_eq!((world.count(is_end), world.answers(A).len()), (2, 4), "{id}");
+    }
+}
+
+#[test]
+fn the_id_of_a_stop_without_a_start_is_not_given_again() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    let stop = json!({ "transactionId": -1, "meterStop": 900, "timestamp": "2026-09-21T13:00:00Z" });
+    world.call(A, 1, "StopTransaction", &stop);
+    world.start(A, 1, "GOOD");
+    world.durable();
+    assert_eq!(world.answers(A)[1]["transactionId"], 2);
+}

@@ -26,6 +26,13 @@ struct Stop {
     reason: Option<String>,
 }
 
+impl Stop {
+    /// The station never learned the id: −1 (errata 3.18), and 0 with some.
+    fn has_no_id(&self) -> bool {
+        self.transaction.as_str().parse::<i64>().is_ok_and(|id| id <= 0)
+    }
+}
+
 impl Site {
     pub(super) fn transaction_message(
         &mut self,
@@ -123,13 +130,15 @@ impl Site {
         let charger = self.station_id(station).clone();
         let answer = StationAnswer::Transaction { status: stop.token.as_ref().map(|token| self.authorize(token, now)) };
         let known = self.ledger.station(&charger);
-        let open = known.and_then(|facts| facts.transaction(&stop.transaction)).cloned();
-        let Some(open) = open else {
-            let ended = known.and_then(|facts| facts.ended(&stop.transaction));
-            let resent = ended.or_else(|| known.and_then(|facts| facts.same_end(stop.at, stop.meter_stop)));
-            if let Some(ended) = resent {
-                return (ended.ended_by, answer);
-            }
+        let open = known.and_then(|facts| facts.transaction(&stop.transaction));
+        let ended = known.filter(|_| !stop.has_no_id()).and_then(|facts| facts.ended(&stop.transaction));
+        let resent = ended.or_else(|| known.and_then(|facts| facts.same_end(stop.at, stop.meter_stop)));
+        if let Some(ended) = resent.filter(|_| open.is_none()) {
+            return (ended.ended_by, answer);
+        }
+        let meant = known.filter(|_| stop.has_no_id());
+        let meant = || meant.and_then(|facts| facts.only_fit(stop.token.as_ref(), stop.at, stop.meter_stop));
+        let Some(open) = open.or_else(meant).cloned() else {
             return (self.stop_without_start(station, stop, now, out), answer);
         };
         log(out, LogLevel::Info, format!("{charger}: transaction {} ended", stop.transaction));
@@ -151,7 +160,7 @@ impl Site {
     /// The start of a transaction never arrived (id −1, errata 3.18), or it is older than our memory: what the stop says is recorded.
     fn stop_without_start(&mut self, station: StationIndex, stop: Stop, now: Now, out: &mut Vec<Output>) -> Sequence {
         let charger = self.station_id(station).clone();
-        let transaction = if stop.transaction.as_str() == "-1" {
+        let transaction = if stop.has_no_id() {
             TransactionId::new(&self.ledger.next_transaction().to_string())
         } else {
             stop.transaction
