@@ -286,6 +286,7 @@ impl Site {
                 ("ClockAlignedDataInterval", "0"),
             ],
             OcppVersion::V201 => &[
+                ("SampledDataCtrlr.TxStartedMeasurands", "Energy.Active.Import.Register"),
                 ("SampledDataCtrlr.TxUpdatedMeasurands", measurands),
                 ("SampledDataCtrlr.TxUpdatedInterval", &seconds),
                 ("SampledDataCtrlr.TxEndedMeasurands", "Energy.Active.Import.Register"),

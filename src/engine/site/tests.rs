@@ -474,6 +474,40 @@ fn started_world() -> World {
 }
 
 #[test]
+fn a_start_that_comes_after_an_update_ends_nothing() {
+    let mut world = started_world();
+    world.event("Updated", "CablePluggedIn", 5, &json!({ "evse": { "id": 1 } }));
+    world.event("Started", "Authorized", 0, &json!({ "evse": { "id": 1 }, "idToken": { "idToken": "GOOD", "type": "Central" }, "meterValue": register(100) }));
+    assert_eq!(world.count(is_end), 0);
+    assert_eq!(world.open(), [("x".to_owned(), 1, Some("GOOD".to_owned()), Some(100))]);
+    world.event("Ended", "EVDeparted", 60, &json!({ "meterValue": register(900) }));
+    assert_eq!((world.count(is_end), world.open().len()), (1, 0));
+}
+
+#[test]
+fn a_start_that_names_no_evse_ends_nobody_and_moves_when_the_evse_is_known() {
+    let mut world = started_world();
+    let other = json!({
+        "eventType": "Started", "triggerReason": "Authorized", "seqNo": 0, "timestamp": "2026-09-21T13:00:00Z",
+        "transactionInfo": { "transactionId": "other" }, "evse": { "id": 1 },
+    });
+    world.call(A, 1, "TransactionEvent", &other);
+    world.event("Started", "Authorized", 0, &json!({ "idToken": { "idToken": "GOOD", "type": "Central" } }));
+    assert_eq!(world.count(is_end), 0);
+    world.event("Updated", "CablePluggedIn", 20, &json!({ "evse": { "id": 2 } }));
+    let places: Vec<_> = world.open().into_iter().map(|(transaction, evse, ..)| (transaction, evse)).collect();
+    assert_eq!(places, [("other".to_owned(), 1), ("x".to_owned(), 2)]);
+}
+
+#[test]
+fn the_first_register_of_a_transaction_is_kept_whatever_brings_it() {
+    let mut world = started_world();
+    world.event("Started", "CablePluggedIn", 0, &json!({ "evse": { "id": 1 } }));
+    world.event("Updated", "MeterValuePeriodic", 10, &json!({ "meterValue": register(100) }));
+    assert_eq!(world.open()[0].3, Some(100));
+}
+
+#[test]
 fn two_events_of_one_second_with_one_number_are_two() {
     let mut world = started_world();
     world.event("Started", "CablePluggedIn", 0, &json!({ "evse": { "id": 1 } }));

@@ -141,7 +141,7 @@ impl Site {
         let Some(open) = open.or_else(meant).cloned() else {
             return (self.stop_without_start(station, stop, now, out), answer);
         };
-        log(out, LogLevel::Info, format!("{charger}: transaction {} ended", stop.transaction));
+        log(out, LogLevel::Info, format!("{charger}: transaction {} ended", open.facts.transaction));
         let sequence = self.record(
             RecordBody::TransactionEnded {
                 facts: open.facts,
@@ -210,12 +210,14 @@ impl Site {
         }
         let (first, last) = energies(&event.readings);
         let facts = facts_of(&event, charger, open.as_ref(), first);
-        if event.phase == TransactionPhase::Updated && only_progress(&event, open.as_ref()) {
+        if event.phase == TransactionPhase::Updated && only_progress(&event, &facts, open.as_ref()) {
             return (Sequence::default(), answer);
         }
+        if self.takes_place(station, &event, &facts, open.as_ref()) {
+            self.close_forgotten(&facts, now, out);
+        }
         let body = match event.phase {
-            TransactionPhase::Started => {
-                self.close_forgotten(&facts, now, out);
+            TransactionPhase::Started if open.is_none() => {
                 log(
                     out,
                     LogLevel::Info,
@@ -223,7 +225,8 @@ impl Site {
                 );
                 RecordBody::TransactionStarted { facts, seq_no: Some(event.seq_no), offline: event.offline }
             }
-            TransactionPhase::Updated => RecordBody::TransactionUpdated {
+            // A start that comes after an update, or again with another number, begins nothing.
+            TransactionPhase::Started | TransactionPhase::Updated => RecordBody::TransactionUpdated {
                 facts,
                 seq_no: Some(event.seq_no),
                 at: event.at,
@@ -244,6 +247,24 @@ impl Site {
             }
         };
         (self.record(body, now, out), answer)
+    }
+
+    /// Whether the event says that its transaction is now at an EVSE where it was not before: one that is still open there is over. A start
+    /// that names no EVSE (it may be authorized first) says that only where there is but one.
+    fn takes_place(
+        &self,
+        station: StationIndex,
+        event: &TransactionEvent,
+        facts: &TransactionFacts,
+        open: Option<&OpenTransaction>,
+    ) -> bool {
+        let moved = open.is_some_and(|open| open.facts.evse != facts.evse);
+        let named = event.evse.is_some_and(|evse| evse > 0) || self.setup.topology.station(station).evse_count == 1;
+        match event.phase {
+            TransactionPhase::Started => named && (open.is_none() || moved),
+            TransactionPhase::Updated => moved,
+            TransactionPhase::Ended => false,
+        }
     }
 
     fn samples_of_event(&mut self, station: StationIndex, event: &TransactionEvent, now: Now, out: &mut Vec<Output>) {
@@ -314,9 +335,10 @@ fn energies(readings: &[StationReading]) -> (Option<Energy>, Option<Energy>) {
 }
 
 /// Whether an update carries nothing but the energy, and the last one recorded is not old yet.
-fn only_progress(event: &TransactionEvent, open: Option<&OpenTransaction>) -> bool {
+fn only_progress(event: &TransactionEvent, facts: &TransactionFacts, open: Option<&OpenTransaction>) -> bool {
     let periodic = matches!(event.trigger.as_str(), "MeterValuePeriodic" | "MeterValueClock");
-    periodic && !event.offline && open.is_some_and(|open| event.at.since(open.recorded_at) < PROGRESS_MS)
+    let recent = |open: &OpenTransaction| event.at.since(open.recorded_at) < PROGRESS_MS;
+    periodic && !event.offline && open.is_some_and(|open| open.facts == *facts && recent(open))
 }
 
 /// What is known of a 2.x transaction after this event. Each event may bring what earlier ones lacked.
@@ -339,6 +361,11 @@ fn facts_of(
         },
         |open| open.facts.clone(),
     );
+    facts.evse = event.evse.filter(|evse| *evse > 0).unwrap_or(facts.evse);
+    facts.connector = event.connector.filter(|connector| *connector > 0).unwrap_or(facts.connector);
+    if starting {
+        facts.started = facts.started.min(event.at);
+    }
     if facts.token.is_none() {
         facts.token.clone_from(&event.token);
     }
