@@ -12,7 +12,7 @@ use crate::engine::model::exchange::{
     AuthorizationStatus, ChargingState, ConnectorStatus, LeasedLimit, StationCall, StationReply,
 };
 use crate::engine::model::record::RecordBody;
-use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
+use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, LeaseForm, Topology};
 use crate::engine::ocpp::Priority;
 use crate::engine::plan::{self, BackgroundSource, CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
@@ -291,23 +291,40 @@ impl Site {
         self.dirty = true;
         let refusal = match reply {
             StationReply::Accepted { .. } => {
-                if self.evses[evse.0].tether.accepted(now.mono) {
-                    let fallback = self.setup.topology.station(station).fallback;
-                    self.record(RecordBody::ChargerTamed { charger, evse: number, fallback }, now, out);
+                self.evses[evse.0].tether.accepted(now.mono);
+                self.remember_fallback(evse, now, out);
+                if self.evses[evse.0].tether.refused_limit().is_none() {
+                    self.clear(AlarmKind::LimitRefused, &subject, now, out);
                 }
-                return self.clear(AlarmKind::LimitRefused, &subject, now, out);
+                return;
             }
             StationReply::Timeout | StationReply::Disconnected => return self.evses[evse.0].tether.unanswered(),
-            StationReply::Refused { status, .. } => status,
-            StationReply::Error { code, description } => format!("{code} {description}"),
+            StationReply::Refused { status, .. } => {
+                self.evses[evse.0].tether.refused(now.mono);
+                status
+            }
+            StationReply::Error { code, description } => {
+                self.evses[evse.0].tether.failed(now.mono);
+                format!("{code} {description}")
+            }
         };
-        self.evses[evse.0].tether.refused(now.mono);
         self.raise(
             (AlarmKind::LimitRefused, &subject, Severity::Error),
             format!("{charger} connector {number} refuses its limit: {}.", refusal.trim()),
             "It counts at what it last accepted, or at its maximum. Check that smart charging is enabled in the station, and choose its `model` in site.toml.",
             (now, out),
         );
+    }
+
+    /// Notes to which fallback a station falls, if it has a lease and that is new.
+    fn remember_fallback(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
+        let Evse { station, number, .. } = self.setup.topology.evse(index);
+        let settings = self.setup.topology.station(station);
+        let (charger, fallback) = (settings.id.clone(), settings.fallback);
+        let known = self.ledger.station(&charger).and_then(|facts| facts.tamed.get(&number)).copied();
+        if settings.model.lease != LeaseForm::None && known != Some(fallback) {
+            self.record(RecordBody::ChargerTamed { charger, evse: number, fallback }, now, out);
+        }
     }
 
     /// Judges a fresh sample of the current: does the car leave something unused, does the station keep its limit?

@@ -540,6 +540,58 @@ fn a_stop_without_an_id_ends_the_only_transaction_that_it_can_mean() {
 }
 
 #[test]
+fn a_raise_that_ends_in_an_error_may_be_in_force() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(10_000);
+    world.accepting = false;
+    world.start(A, 1, "GOOD");
+    world.pass(400);
+    let id = world.last_profile(A)[1].clone();
+    let text = json!([3, id, {}]).to_string();
+    world.put(Input::StationFrame { station: A, connection: ConnectionId(1), text });
+    world.pass(400);
+    assert!(world.site.status(world.now).chargers[0].evses[0].committed_a > 6.0);
+}
+
+#[test]
+fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
+    let mut world = World::new(100);
+    world.connect(A, 1);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.accepting = false;
+    let mut answered = world.frames.len();
+    for _ in 0..600 {
+        world.pass(200);
+        let frames: Vec<_> = world.frames[answered..].to_vec();
+        answered = world.frames.len();
+        for (station, frame) in frames.into_iter().filter(|(_, frame)| frame[0] == 2) {
+            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+            let high = periods[0]["limit"].as_f64().is_some_and(|limit| limit > 16.0);
+            let text = json!([3, frame[1], { "status": if high { "Rejected" } else { "Accepted" } }]).to_string();
+            world.put(Input::StationFrame { station, connection: ConnectionId(1), text });
+        }
+    }
+    let refused =
+        |body: &RecordBody| matches!(body, RecordBody::AlarmRaised(alarm) if alarm.message.contains("refuses"));
+    assert_eq!(world.count(refused), 1);
+}
+
+#[test]
+fn a_new_fallback_is_remembered_with_the_station_that_accepted_it() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(10_000);
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let mut again = World::with(stations(|station| station.fallback = Current::from_a(10)), restored, world.now);
+    again.connect(A, 1);
+    again.pass(10_000);
+    let facts = again.site.ledger().station(&StationId::new("CPA")).expect("known");
+    assert_eq!(facts.tamed.get(&1), Some(&Current::from_a(10)));
+}
+
+#[test]
 fn the_id_of_a_stop_without_a_start_is_not_given_again() {
     let mut world = World::new(63);
     world.connect(A, 1);
