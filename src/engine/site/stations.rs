@@ -86,6 +86,9 @@ impl Site {
     fn drop_session(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
         let Some((connection, mut session)) = self.stations[station.0].session.take() else { return };
         self.held.retain(|held| held.station != station || held.connection != connection);
+        for evse in self.setup.topology.evses_of(station) {
+            self.evses[evse.0].tether.disconnected();
+        }
         for (key, reply) in session.end() {
             self.replied(station, key, reply, (now, out));
         }

@@ -540,6 +540,30 @@ fn a_stop_without_an_id_ends_the_only_transaction_that_it_can_mean() {
 }
 
 #[test]
+fn a_station_without_a_lease_counts_at_its_maximum_until_it_has_accepted() {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let none = stations(|station| station.model.lease = crate::engine::model::topology::LeaseForm::None);
+    let mut world = World::with(none, Restored { boot: 1, ..Restored::default() }, now);
+    world.accepting = false;
+    world.connect(A, 1);
+    world.pass(1_000);
+    assert_eq!(world.last_profile(A)[2], "SetChargingProfile");
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 32.0);
+    world.accepting = true;
+    world.connect(A, 2);
+    world.pass(10_000);
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 0.0);
+    // While it was silent it may have gone back to its maximum.
+    let reason = "reset".to_owned();
+    world.put(Input::StationDisconnected { station: A, connection: ConnectionId(2), reason });
+    world.pass(1_000);
+    world.accepting = false;
+    world.connect(A, 3);
+    world.pass(1_000);
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 32.0);
+}
+
+#[test]
 fn a_raise_that_ends_in_an_error_may_be_in_force() {
     let mut world = World::new(45);
     world.connect(A, 1);

@@ -218,7 +218,11 @@ impl Tether {
 
     /// What the station's own schedule may allow now, by everything that was sent.
     fn in_force(&self, now: Mono) -> Current {
-        if !self.tamed && self.lease != LeaseForm::None {
+        let known = match self.lease {
+            LeaseForm::TxDefaultProfile => self.tamed,
+            LeaseForm::None => self.confirmed,
+        };
+        if !known {
             return self.max;
         }
         let boot_uncertain = self.booted_at.is_some_and(|since| now.since(since) > BOOT_GRACE_MS);
