@@ -226,9 +226,7 @@ impl Site {
         let renew_ms = self.setup.topology.station(self.setup.topology.evse(evse).station).model.renew_ms;
         let last = control.tether.offered();
         if !self.reachable(evse) {
-            // It did not answer the last one. Ask for no more than it has, now and then.
-            let due = last.is_none_or(|last| now.since(last.sent_at) >= renew_ms);
-            return due.then(|| (last.map_or(Current::ZERO, |last| last.limit), Priority::Normal));
+            return self.probe(evse, last, now);
         }
         let minimum = self.setup.topology.station(self.setup.topology.evse(evse).station).min;
         let wanted = match self.plan.offers[evse.0].limit {
@@ -250,6 +248,29 @@ impl Site {
         // Above its limit: told again at once.
         let told_again = control.above_samples > 0 && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
         (raise || due || told_again).then_some((wanted, Priority::Normal))
+    }
+
+    /// What an EVSE is sent whose station did not answer the last call: no more than it has, now and then; and the least at once where a
+    /// circuit above it is too full, since it may obey all the same.
+    fn probe(&self, evse: EvseIndex, last: Option<SentLimit>, now: Mono) -> Option<(Current, Priority)> {
+        let Evse { station, circuit, .. } = self.setup.topology.evse(evse);
+        let settings = self.setup.topology.station(station);
+        let has = last.map_or(Current::ZERO, |last| last.limit);
+        let least = if self.evses[evse.0].tether.refuses_pause() { settings.min } else { Current::ZERO };
+        let too_full = |circuit| {
+            let room = self.room(circuit);
+            room.is_some_and(|room| settings.wiring.phases().iter().any(|phase| room.of(phase) < Current::ZERO))
+        };
+        let wanted = match has {
+            has if has < settings.min => Current::ZERO,
+            _ if self.setup.topology.path_to_grid(circuit).any(too_full) => least,
+            has => has,
+        };
+        if wanted < has {
+            return Some((wanted, Priority::Urgent));
+        }
+        let due = last.is_none_or(|last| now.since(last.sent_at) >= settings.model.renew_ms);
+        due.then_some((wanted, Priority::Normal))
     }
 
     fn send_limit(&mut self, evse: EvseIndex, limit: Current, priority: Priority, (now, out): (Now, &mut Vec<Output>)) {

@@ -579,6 +579,30 @@ fn a_raise_that_ends_in_an_error_may_be_in_force() {
 }
 
 #[test]
+fn a_station_that_does_not_answer_is_cut_too_when_its_circuit_is_too_full() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(10_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    world.accepting = false;
+    let reset = crate::engine::model::command::Command::OcppCall {
+        charger: StationId::new("CPA"),
+        action: "GetDiagnostics".to_owned(),
+        payload: "{}".to_owned(),
+    };
+    world.put(Input::Request { request: RequestId(1), command: reset });
+    world.pass(32_000);
+    // It may obey although its answers are lost.
+    world.meter_a = Some(60);
+    world.pass(70_000);
+    let periods = &world.last_profile(A)[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+    assert_eq!(periods[0]["limit"].as_f64(), Some(0.0));
+}
+
+#[test]
 fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
     let mut world = World::new(100);
     world.connect(A, 1);
