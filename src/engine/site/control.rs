@@ -277,13 +277,14 @@ impl Site {
         let Evse { station, number, .. } = self.setup.topology.evse(evse);
         let settings = self.setup.topology.station(station);
         let minimum = settings.min;
+        let station_time = self.station_time(station, now);
         assert!(limit == Current::ZERO || limit >= minimum, "an offer between zero and the minimum must not leave");
         let control = &mut self.evses[evse.0];
         let lease = LeasedLimit {
             evse: number,
             limit,
             fallback: settings.fallback,
-            now: now.utc,
+            now: station_time,
             lasts_ms: control.tether.lasts_ms(limit),
             stack_level: settings.model.stack_level,
             phases: settings.wiring.phases().len(),

@@ -12,10 +12,13 @@ use crate::engine::model::record::RecordBody;
 use crate::engine::model::token::UnknownToken;
 use crate::engine::model::topology::{EvseIndex, StationIndex};
 use crate::engine::ocpp::{CallKey, CallToken, Priority, Session, SessionEvent, SessionOutput};
-use crate::engine::time::{Mono, Now};
+use crate::engine::time::{Mono, Now, Utc};
 
 /// A station that has not booted so long after it connected will not: it was up before we were.
 const BOOT_WAIT_MS: u64 = 5_000;
+
+/// Our clock was set if it differs by so much from the one that a station was told. Less is inside the margins of a lease.
+const CLOCK_STEP_MS: i64 = 5_000;
 
 /// A station as the site sees it.
 #[derive(Debug)]
@@ -26,11 +29,15 @@ pub(super) struct StationState {
     pub(super) unresponsive: bool,
     /// It was told in this run what to measure.
     configured: bool,
+    /// What it said last of itself as a whole (EVSE 0).
+    status: Option<ConnectorStatus>,
+    /// The time that it was told last, and when that was: what its clock says.
+    told: Option<(Mono, Utc)>,
 }
 
 impl StationState {
     pub(super) const fn new(now: Mono) -> Self {
-        Self { session: None, since: now, unresponsive: false, configured: false }
+        Self { session: None, since: now, unresponsive: false, configured: false, status: None, told: None }
     }
 }
 
@@ -230,7 +237,10 @@ impl Site {
     ) {
         let answer = match request {
             StationRequest::Boot { info, .. } => self.booted(station, info, now, out),
-            StationRequest::Heartbeat => StationAnswer::Heartbeat { now: now.utc },
+            StationRequest::Heartbeat => {
+                self.tell_time(station, now);
+                StationAnswer::Heartbeat { now: now.utc }
+            }
             StationRequest::Status { evse, connector, status, error, .. } => {
                 self.status_reported(station, (evse, connector), (status, error), (now, out));
                 StationAnswer::Taken
@@ -267,10 +277,29 @@ impl Site {
         for evse in self.setup.topology.evses_of(station) {
             self.evses[evse.0].tether.booted(now.mono);
         }
+        self.tell_time(station, now);
         self.stations[station.0].configured = false;
         self.configure(station, now, out);
         self.dirty = true;
         StationAnswer::Boot { accepted: true, now: now.utc, interval_s: self.setup.heartbeat_s }
+    }
+
+    /// The time by the station's clock, in which its schedules run: ours as it was told last, also if ours was set since.
+    pub(super) fn station_time(&self, station: StationIndex, now: Now) -> Utc {
+        let Some((at, told)) = self.stations[station.0].told else { return now.utc };
+        let theirs = told.plus_ms(i64::try_from(now.mono.since(at)).unwrap_or(i64::MAX));
+        if now.utc.since(theirs).saturating_abs() < CLOCK_STEP_MS { now.utc } else { theirs }
+    }
+
+    /// The station is told the time. If that sets its clock, the schedules that it holds are out of place.
+    fn tell_time(&mut self, station: StationIndex, now: Now) {
+        if self.station_time(station, now) != now.utc {
+            for evse in self.setup.topology.evses_of(station) {
+                self.evses[evse.0].tether.booted(now.mono);
+            }
+            self.dirty = true;
+        }
+        self.stations[station.0].told = Some((now.mono, now.utc));
     }
 
     /// Tells the station what to measure and how often: without currents it can only be controlled by what it was told.

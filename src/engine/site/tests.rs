@@ -627,6 +627,26 @@ fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
 }
 
 #[test]
+fn a_schedule_is_written_in_the_time_that_the_station_was_told() {
+    let start = |world: &World| {
+        let profile = &world.last_profile(A)[3]["csChargingProfiles"]["chargingSchedule"]["startSchedule"];
+        Utc::parse(profile.as_str().expect("a time")).expect("a time")
+    };
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.call(A, 1, "Heartbeat", &json!({}));
+    world.pass(10_000);
+    let before = start(&world);
+    // The gateway's clock is set; the station does not know that yet.
+    world.now.utc = world.now.utc.plus_ms(3_600_000);
+    world.pass(40_000);
+    assert!(start(&world).since(before) < 60_000, "the schedule would begin in an hour, without a limit until then");
+    world.call(A, 1, "Heartbeat", &json!({}));
+    world.pass(400);
+    assert!(start(&world).since(before) > 3_600_000, "what it holds is over by its new time");
+}
+
+#[test]
 fn a_new_fallback_is_remembered_with_the_station_that_accepted_it() {
     let mut world = World::new(45);
     world.connect(A, 1);

@@ -182,7 +182,7 @@ impl Tether {
         self.pending = None;
     }
 
-    /// The station has booted: what it keeps over a boot is not certain before it accepts a limit again.
+    /// The station has booted, or its clock was set: what it keeps over that is not certain before it accepts a limit again.
     pub fn booted(&mut self, now: Mono) {
         self.booted_at = Some(now);
         self.refused_at = None;
