@@ -70,6 +70,9 @@ struct Remembered {
     evse: u32,
     limit: Current,
     steps_at: Utc,
+    /// Whether the clock behind that time could be trusted.
+    #[serde(default)]
+    trusted: bool,
 }
 
 impl EvseControl {
@@ -402,6 +405,7 @@ impl Site {
                     evse: evse.number,
                     limit: sent.limit,
                     steps_at: now.utc.plus_ms(left_ms),
+                    trusted: now.utc_trusted,
                 });
             }
         }
@@ -422,8 +426,9 @@ impl Site {
                 .filter(|entry| entry.station == station.id.as_str() && entry.evse == evse.number)
                 .map(|entry| {
                     let left_ms = u64::try_from(entry.steps_at.since(now.utc)).unwrap_or(0).min(longest);
-                    let certain =
-                        now.utc_trusted && entry.steps_at.since(now.utc) <= i64::try_from(longest).unwrap_or(i64::MAX);
+                    let certain = now.utc_trusted
+                        && entry.trusted
+                        && entry.steps_at.since(now.utc) <= i64::try_from(longest).unwrap_or(i64::MAX);
                     let (limit, left_ms) =
                         if certain { (entry.limit, left_ms) } else { (entry.limit.max(station.fallback), longest) };
                     SentLimit { limit, sent_at: now.mono, steps_at: now.mono.plus_ms(left_ms) }

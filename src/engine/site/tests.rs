@@ -647,6 +647,29 @@ fn a_schedule_is_written_in_the_time_that_the_station_was_told() {
 }
 
 #[test]
+fn offers_remembered_by_an_untrusted_clock_last_as_long_as_they_can() {
+    let mut world = World::new(45);
+    world.now.utc = Utc::from_unix_ms(1_000);
+    world.now.utc_trusted = false;
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(6_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    let restored = Restored {
+        boot: 2,
+        ledger: world.site.ledger().clone(),
+        remembered: world.remembered.clone(),
+        ..Restored::default()
+    };
+    let now = Now { mono: Mono::START, utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let mut again = World::with(setup(45), restored, now);
+    again.pass(60_000);
+    assert_eq!(again.site.status(again.now).chargers[0].evses[0].committed_a, 32.0);
+}
+
+#[test]
 fn a_new_fallback_is_remembered_with_the_station_that_accepted_it() {
     let mut world = World::new(45);
     world.connect(A, 1);
