@@ -60,7 +60,7 @@ pub(super) struct EvseControl {
     unused_since: Option<Mono>,
     /// The most that the car is known to take, with a margin.
     takes: Option<Current>,
-    above_samples: u32,
+    pub(super) above_samples: u32,
 }
 
 /// What is remembered of the limits for the next run.

@@ -603,6 +603,23 @@ fn a_station_that_does_not_answer_is_cut_too_when_its_circuit_is_too_full() {
 }
 
 #[test]
+fn an_alarm_about_a_station_above_its_limit_ends_with_its_samples() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(150_000);
+    let before = world.alarms();
+    let sample = json!({ "connectorId": 1, "meterValue": [{ "timestamp": "2026-09-21T14:00:00Z",
+        "sampledValue": [{ "value": "20", "measurand": "Current.Import", "unit": "A" }] }] });
+    for _ in 0..2 {
+        world.call(A, 1, "MeterValues", &sample);
+        world.pass(1_000);
+    }
+    assert_eq!(world.alarms(), before + 1);
+    world.pass(60_000);
+    assert_eq!(world.alarms(), before);
+}
+
+#[test]
 fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
     let mut world = World::new(100);
     world.connect(A, 1);
@@ -624,6 +641,27 @@ fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
     let refused =
         |body: &RecordBody| matches!(body, RecordBody::AlarmRaised(alarm) if alarm.message.contains("refuses"));
     assert_eq!(world.count(refused), 1);
+}
+
+#[test]
+fn alarms_about_what_is_no_longer_there_end_at_the_start() {
+    let mut world = World::new(45);
+    world.pass(130_000);
+    let lost = |world: &World| world.site.ledger().alarms().iter().filter(|a| a.message.contains("CPB")).count();
+    assert_eq!(lost(&world), 1);
+    let topology = setup(45).topology;
+    let fewer = Topology::new(
+        topology.site().clone(),
+        topology.voltage(),
+        topology.circuits().to_vec(),
+        topology.stations()[..1].to_vec(),
+        (topology.meters().to_vec(), vec![]),
+    );
+    let fewer = Setup { topology: fewer.expect("valid"), ..setup(45) };
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let mut again = World::with(fewer, restored, world.now);
+    again.pass(1_000);
+    assert_eq!(lost(&again), 0);
 }
 
 #[test]
