@@ -339,8 +339,12 @@ impl Site {
         (now, out): (Now, &mut Vec<Output>),
     ) {
         let charger = self.station_id(station).clone();
-        self.connector_fault(&charger, evse, error.as_deref(), (now, out));
-        if evse != 0 {
+        if evse == 0 {
+            self.connector_fault(&charger, evse, error.as_deref(), (now, out));
+            if self.stations[station.0].status.replace(status) == Some(status) {
+                return;
+            }
+        } else {
             let Some(index) = self.setup.topology.find_evse(station, evse) else {
                 let known = self.setup.topology.station(station).evse_count;
                 log(
@@ -350,6 +354,7 @@ impl Site {
                 );
                 return;
             };
+            self.connector_fault(&charger, evse, error.as_deref(), (now, out));
             let control = &mut self.evses[index.0];
             if control.status == Some(status) {
                 return;

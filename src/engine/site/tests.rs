@@ -620,6 +620,22 @@ fn an_alarm_about_a_station_above_its_limit_ends_with_its_samples() {
 }
 
 #[test]
+fn a_connector_that_does_not_exist_makes_no_alarm_and_the_same_status_no_record() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    let status =
+        |connector: u32, error: &str| json!({ "connectorId": connector, "status": "Available", "errorCode": error });
+    for connector in 2..50 {
+        world.call(A, 1, "StatusNotification", &status(connector, "GroundFailure"));
+    }
+    assert_eq!(world.alarms(), 0);
+    for _ in 0..10 {
+        world.call(A, 1, "StatusNotification", &status(0, "NoError"));
+    }
+    assert_eq!(world.count(|body| matches!(body, RecordBody::ChargerStatus { .. })), 1);
+}
+
+#[test]
 fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
     let mut world = World::new(100);
     world.connect(A, 1);
