@@ -311,7 +311,9 @@ impl<'a> Planner<'a> {
             let evse = &self.state.evses[index];
             let Some((free, bottleneck)) = self.tightest(index, &room) else { continue };
             let wanted = self.offers[index].target;
-            let possible = (evse.committed + free.at_least_zero()).min(wanted).floor_to(evse.step);
+            let reach = (evse.committed + free.at_least_zero()).min(wanted);
+            // The minimum and the maximum need not be multiples of the step.
+            let possible = if reach == wanted { wanted } else { reach.floor_to(evse.step).max(evse.min.min(reach)) };
             if possible == wanted {
                 spend(&mut room, index, wanted - evse.committed);
                 continue;

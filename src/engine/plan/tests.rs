@@ -170,6 +170,17 @@ fn without_meter_and_assumption_only_the_fallback_is_given() {
 }
 
 #[test]
+fn a_minimum_between_two_steps_is_raised_to() {
+    let mut car = station(0, 0, &[Phase::L1]);
+    (car.min, car.model.step) = (Current::from_ma(6_500), amps(1));
+    let topology = site(vec![circuit("grid", None, 6)], vec![car]);
+    let mut state = state(&topology, &[0]);
+    state.circuits[0].limit = PerPhase::splat(Current::from_ma(6_900));
+    let offer = plan(&topology, &state, NOW).offers[0];
+    assert_eq!((offer.target, offer.limit), (Current::from_ma(6_500), Current::from_ma(6_500)));
+}
+
+#[test]
 fn overload_only_lowers() {
     let topology = site(vec![circuit("grid", None, 32)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
     let mut state = state(&topology, &[16, 16]);

@@ -3,8 +3,9 @@
 use super::ledger::stands;
 use super::{Output, Site};
 use crate::engine::model::alarm::{Alarm, AlarmKey, AlarmKind, Severity};
+use crate::engine::model::ids::StationId;
 use crate::engine::model::record::RecordBody;
-use crate::engine::model::topology::{CircuitIndex, MeterIndex, StationIndex};
+use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, MeterIndex, StationIndex};
 use crate::engine::time::Now;
 use crate::engine::units::Current;
 
@@ -49,6 +50,37 @@ impl Site {
             ),
             None => self.clear(AlarmKind::FallbackUnsafe, "", now, out),
         }
+        let gone = self.ledger.alarms().iter().map(|alarm| alarm.key.clone()).filter(|key| !self.is_watched(key));
+        for key in gone.collect::<Vec<_>>() {
+            self.clear(key.kind, &key.subject, now, out);
+        }
+    }
+
+    /// Whether what the alarm is about is still in the configuration.
+    fn is_watched(&self, key: &AlarmKey) -> bool {
+        let topology = &self.setup.topology;
+        let subject = key.subject.as_str();
+        match key.kind {
+            AlarmKind::MeterLost => topology.meters().iter().any(|meter| meter.id.as_str() == subject),
+            AlarmKind::InverterLost => topology.inverters().iter().any(|inverter| inverter.id.as_str() == subject),
+            AlarmKind::StationLost => topology.find_station(&StationId::new(subject)).is_some(),
+            AlarmKind::StationAboveLimit | AlarmKind::LimitRefused | AlarmKind::ConnectorFault => {
+                subject.rsplit_once('/').is_some_and(|(station, evse)| {
+                    let station = topology.find_station(&StationId::new(station));
+                    station.is_some_and(|station| {
+                        evse == "0" || evse.parse().is_ok_and(|evse| topology.find_evse(station, evse).is_some())
+                    })
+                })
+            }
+            AlarmKind::CircuitAboveLimit => {
+                topology.circuits().iter().any(|circuit| circuit.id.as_str() == subject && circuit.meter.is_some())
+            }
+            AlarmKind::CloudLost => self.cloud.is_some(),
+            AlarmKind::FallbackUnsafe
+            | AlarmKind::StoreFailed
+            | AlarmKind::StoreRecovered
+            | AlarmKind::ClockUntrusted => true,
+        }
     }
 
     pub(super) fn raise(
@@ -84,6 +116,9 @@ impl Site {
         }
         for index in 0..self.stations.len() {
             self.watch_station(StationIndex(index), now, out);
+        }
+        for index in 0..self.evses.len() {
+            self.watch_evse(EvseIndex(index), now, out);
         }
         for index in 0..self.backgrounds.len() {
             self.watch_circuit(CircuitIndex(index), now, out);
@@ -155,6 +190,18 @@ impl Site {
                 (now, out),
             );
         }
+    }
+
+    /// A station is above its limit as long as its samples say so; after a start they need a while to come.
+    fn watch_evse(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
+        let early = now.mono.since(self.started) < STATION_LOST_MS;
+        if early || self.fresh_measured(index, now.mono).is_some() {
+            return;
+        }
+        self.evses[index.0].above_samples = 0;
+        let Evse { station, number, .. } = self.setup.topology.evse(index);
+        let subject = format!("{}/{number}", self.station_id(station));
+        self.clear(AlarmKind::StationAboveLimit, &subject, now, out);
     }
 
     fn watch_circuit(&mut self, index: CircuitIndex, now: Now, out: &mut Vec<Output>) {

@@ -12,7 +12,7 @@ use crate::engine::model::exchange::{
     AuthorizationStatus, ChargingState, ConnectorStatus, LeasedLimit, StationCall, StationReply,
 };
 use crate::engine::model::record::RecordBody;
-use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
+use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, LeaseForm, Topology};
 use crate::engine::ocpp::Priority;
 use crate::engine::plan::{self, BackgroundSource, CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
@@ -60,7 +60,7 @@ pub(super) struct EvseControl {
     unused_since: Option<Mono>,
     /// The most that the car is known to take, with a margin.
     takes: Option<Current>,
-    above_samples: u32,
+    pub(super) above_samples: u32,
 }
 
 /// What is remembered of the limits for the next run.
@@ -70,6 +70,9 @@ struct Remembered {
     evse: u32,
     limit: Current,
     steps_at: Utc,
+    /// Whether the clock behind that time could be trusted.
+    #[serde(default)]
+    trusted: bool,
 }
 
 impl EvseControl {
@@ -226,9 +229,7 @@ impl Site {
         let renew_ms = self.setup.topology.station(self.setup.topology.evse(evse).station).model.renew_ms;
         let last = control.tether.offered();
         if !self.reachable(evse) {
-            // It did not answer the last one. Ask for no more than it has, now and then.
-            let due = last.is_none_or(|last| now.since(last.sent_at) >= renew_ms);
-            return due.then(|| (last.map_or(Current::ZERO, |last| last.limit), Priority::Normal));
+            return self.probe(evse, last, now);
         }
         let minimum = self.setup.topology.station(self.setup.topology.evse(evse).station).min;
         let wanted = match self.plan.offers[evse.0].limit {
@@ -252,17 +253,41 @@ impl Site {
         (raise || due || told_again).then_some((wanted, Priority::Normal))
     }
 
+    /// What an EVSE is sent whose station did not answer the last call: no more than it has, now and then; and the least at once where a
+    /// circuit above it is too full, since it may obey all the same.
+    fn probe(&self, evse: EvseIndex, last: Option<SentLimit>, now: Mono) -> Option<(Current, Priority)> {
+        let Evse { station, circuit, .. } = self.setup.topology.evse(evse);
+        let settings = self.setup.topology.station(station);
+        let has = last.map_or(Current::ZERO, |last| last.limit);
+        let least = if self.evses[evse.0].tether.refuses_pause() { settings.min } else { Current::ZERO };
+        let too_full = |circuit| {
+            let room = self.room(circuit);
+            room.is_some_and(|room| settings.wiring.phases().iter().any(|phase| room.of(phase) < Current::ZERO))
+        };
+        let wanted = match has {
+            has if has < settings.min => Current::ZERO,
+            _ if self.setup.topology.path_to_grid(circuit).any(too_full) => least,
+            has => has,
+        };
+        if wanted < has {
+            return Some((wanted, Priority::Urgent));
+        }
+        let due = last.is_none_or(|last| now.since(last.sent_at) >= settings.model.renew_ms);
+        due.then_some((wanted, Priority::Normal))
+    }
+
     fn send_limit(&mut self, evse: EvseIndex, limit: Current, priority: Priority, (now, out): (Now, &mut Vec<Output>)) {
         let Evse { station, number, .. } = self.setup.topology.evse(evse);
         let settings = self.setup.topology.station(station);
         let minimum = settings.min;
+        let station_time = self.station_time(station, now);
         assert!(limit == Current::ZERO || limit >= minimum, "an offer between zero and the minimum must not leave");
         let control = &mut self.evses[evse.0];
         let lease = LeasedLimit {
             evse: number,
             limit,
             fallback: settings.fallback,
-            now: now.utc,
+            now: station_time,
             lasts_ms: control.tether.lasts_ms(limit),
             stack_level: settings.model.stack_level,
             phases: settings.wiring.phases().len(),
@@ -291,23 +316,40 @@ impl Site {
         self.dirty = true;
         let refusal = match reply {
             StationReply::Accepted { .. } => {
-                if self.evses[evse.0].tether.accepted(now.mono) {
-                    let fallback = self.setup.topology.station(station).fallback;
-                    self.record(RecordBody::ChargerTamed { charger, evse: number, fallback }, now, out);
+                self.evses[evse.0].tether.accepted(now.mono);
+                self.remember_fallback(evse, now, out);
+                if self.evses[evse.0].tether.refused_limit().is_none() {
+                    self.clear(AlarmKind::LimitRefused, &subject, now, out);
                 }
-                return self.clear(AlarmKind::LimitRefused, &subject, now, out);
+                return;
             }
             StationReply::Timeout | StationReply::Disconnected => return self.evses[evse.0].tether.unanswered(),
-            StationReply::Refused { status, .. } => status,
-            StationReply::Error { code, description } => format!("{code} {description}"),
+            StationReply::Refused { status, .. } => {
+                self.evses[evse.0].tether.refused(now.mono);
+                status
+            }
+            StationReply::Error { code, description } => {
+                self.evses[evse.0].tether.failed(now.mono);
+                format!("{code} {description}")
+            }
         };
-        self.evses[evse.0].tether.refused(now.mono);
         self.raise(
             (AlarmKind::LimitRefused, &subject, Severity::Error),
             format!("{charger} connector {number} refuses its limit: {}.", refusal.trim()),
             "It counts at what it last accepted, or at its maximum. Check that smart charging is enabled in the station, and choose its `model` in site.toml.",
             (now, out),
         );
+    }
+
+    /// Notes to which fallback a station falls, if it has a lease and that is new.
+    fn remember_fallback(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
+        let Evse { station, number, .. } = self.setup.topology.evse(index);
+        let settings = self.setup.topology.station(station);
+        let (charger, fallback) = (settings.id.clone(), settings.fallback);
+        let known = self.ledger.station(&charger).and_then(|facts| facts.tamed.get(&number)).copied();
+        if settings.model.lease != LeaseForm::None && known != Some(fallback) {
+            self.record(RecordBody::ChargerTamed { charger, evse: number, fallback }, now, out);
+        }
     }
 
     /// Judges a fresh sample of the current: does the car leave something unused, does the station keep its limit?
@@ -363,6 +405,7 @@ impl Site {
                     evse: evse.number,
                     limit: sent.limit,
                     steps_at: now.utc.plus_ms(left_ms),
+                    trusted: now.utc_trusted,
                 });
             }
         }
@@ -383,8 +426,9 @@ impl Site {
                 .filter(|entry| entry.station == station.id.as_str() && entry.evse == evse.number)
                 .map(|entry| {
                     let left_ms = u64::try_from(entry.steps_at.since(now.utc)).unwrap_or(0).min(longest);
-                    let certain =
-                        now.utc_trusted && entry.steps_at.since(now.utc) <= i64::try_from(longest).unwrap_or(i64::MAX);
+                    let certain = now.utc_trusted
+                        && entry.trusted
+                        && entry.steps_at.since(now.utc) <= i64::try_from(longest).unwrap_or(i64::MAX);
                     let (limit, left_ms) =
                         if certain { (entry.limit, left_ms) } else { (entry.limit.max(station.fallback), longest) };
                     SentLimit { limit, sent_at: now.mono, steps_at: now.mono.plus_ms(left_ms) }

@@ -71,6 +71,9 @@ pub struct EventKey {
     pub seq_no: i64,
     /// When it happened, by the station's clock.
     pub at: Utc,
+    /// Why an update was sent: two of one second are two for a station that numbers nothing.
+    #[serde(default)]
+    pub trigger: Option<String>,
 }
 
 /// A transaction that is over.
@@ -174,8 +177,14 @@ impl Ledger {
         self.last = record.sequence;
         match &record.body {
             RecordBody::TransactionStarted { facts, seq_no, .. } => self.start(record.sequence, facts, *seq_no),
-            RecordBody::TransactionUpdated { facts, seq_no, at, meter, .. } => {
-                self.update(record.sequence, facts, (*seq_no, *at, *meter));
+            RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, .. } => {
+                let key = seq_no.map(|seq_no| EventKey {
+                    phase: TransactionPhase::Updated,
+                    seq_no,
+                    at: *at,
+                    trigger: trigger.clone(),
+                });
+                self.update(record.sequence, facts, (*at, *meter), key);
             }
             RecordBody::TransactionEnded { facts, ended, meter_stop, .. } => {
                 self.end(record.sequence, facts, *ended, *meter_stop);
@@ -229,7 +238,8 @@ impl Ledger {
             started_by: sequence,
             events: VecDeque::new(),
         };
-        open.note(TransactionPhase::Started, seq_no, facts.started);
+        let key = |seq_no| EventKey { phase: TransactionPhase::Started, seq_no, at: facts.started, trigger: None };
+        open.note(seq_no.map(key));
         self.facts_mut(&facts.charger).open.push(open);
     }
 
@@ -240,8 +250,13 @@ impl Ledger {
         }
     }
 
-    fn update(&mut self, sequence: Sequence, facts: &TransactionFacts, event: (Option<i64>, Utc, Option<Energy>)) {
-        let (seq_no, at, meter) = event;
+    fn update(
+        &mut self,
+        sequence: Sequence,
+        facts: &TransactionFacts,
+        (at, meter): (Utc, Option<Energy>),
+        key: Option<EventKey>,
+    ) {
         let station = self.facts_mut(&facts.charger);
         let open = match station.open.iter_mut().position(|open| open.facts.transaction == facts.transaction) {
             Some(index) => &mut station.open[index],
@@ -260,10 +275,14 @@ impl Ledger {
         open.facts = facts.clone();
         open.meter = meter.or(open.meter);
         open.recorded_at = at;
-        open.note(TransactionPhase::Updated, seq_no, at);
+        open.note(key);
     }
 
     fn end(&mut self, sequence: Sequence, facts: &TransactionFacts, ended: Utc, meter_stop: Option<Energy>) {
+        // A stop whose start never came took the next id.
+        if facts.transaction.as_str() == self.next_transaction().to_string() {
+            self.skip_past(&facts.transaction);
+        }
         let station = self.facts_mut(&facts.charger);
         let open = station.open.iter().position(|open| open.facts.transaction == facts.transaction);
         let started_by = open.map_or(sequence, |index| station.open.remove(index).started_by);
@@ -310,6 +329,17 @@ impl StationFacts {
         })
     }
 
+    /// The running transaction that a stop without an id ends: a station sends its messages in order, so it is the one that fits, if there
+    /// is only one.
+    #[must_use]
+    pub fn only_fit(&self, token: Option<&IdToken>, at: Utc, meter_stop: Energy) -> Option<&OpenTransaction> {
+        let mut fits = self.open.iter().filter(|open| {
+            let same_token = token.zip(open.facts.token.as_ref()).is_none_or(|(a, b)| a.same_as(b));
+            same_token && open.facts.started <= at && open.meter.is_none_or(|last| last <= meter_stop)
+        });
+        fits.next().filter(|_| fits.next().is_none())
+    }
+
     /// A reconstructed end that was already recorded: the same time and register.
     #[must_use]
     pub fn same_end(&self, at: Utc, meter_stop: Energy) -> Option<&EndedTransaction> {
@@ -318,9 +348,9 @@ impl StationFacts {
 }
 
 impl OpenTransaction {
-    fn note(&mut self, phase: TransactionPhase, seq_no: Option<i64>, at: Utc) {
-        if let Some(seq_no) = seq_no {
-            push_bounded(&mut self.events, EventKey { phase, seq_no, at }, REMEMBERED_EVENTS);
+    fn note(&mut self, key: Option<EventKey>) {
+        if let Some(key) = key {
+            push_bounded(&mut self.events, key, REMEMBERED_EVENTS);
         }
     }
 

@@ -12,10 +12,13 @@ use crate::engine::model::record::RecordBody;
 use crate::engine::model::token::UnknownToken;
 use crate::engine::model::topology::{EvseIndex, StationIndex};
 use crate::engine::ocpp::{CallKey, CallToken, Priority, Session, SessionEvent, SessionOutput};
-use crate::engine::time::{Mono, Now};
+use crate::engine::time::{Mono, Now, Utc};
 
 /// A station that has not booted so long after it connected will not: it was up before we were.
 const BOOT_WAIT_MS: u64 = 5_000;
+
+/// Our clock was set if it differs by so much from the one that a station was told. Less is inside the margins of a lease.
+const CLOCK_STEP_MS: i64 = 5_000;
 
 /// A station as the site sees it.
 #[derive(Debug)]
@@ -26,11 +29,15 @@ pub(super) struct StationState {
     pub(super) unresponsive: bool,
     /// It was told in this run what to measure.
     configured: bool,
+    /// What it said last of itself as a whole (EVSE 0).
+    status: Option<ConnectorStatus>,
+    /// The time that it was told last, and when that was: what its clock says.
+    told: Option<(Mono, Utc)>,
 }
 
 impl StationState {
     pub(super) const fn new(now: Mono) -> Self {
-        Self { session: None, since: now, unresponsive: false, configured: false }
+        Self { session: None, since: now, unresponsive: false, configured: false, status: None, told: None }
     }
 }
 
@@ -86,6 +93,9 @@ impl Site {
     fn drop_session(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
         let Some((connection, mut session)) = self.stations[station.0].session.take() else { return };
         self.held.retain(|held| held.station != station || held.connection != connection);
+        for evse in self.setup.topology.evses_of(station) {
+            self.evses[evse.0].tether.disconnected();
+        }
         for (key, reply) in session.end() {
             self.replied(station, key, reply, (now, out));
         }
@@ -227,7 +237,10 @@ impl Site {
     ) {
         let answer = match request {
             StationRequest::Boot { info, .. } => self.booted(station, info, now, out),
-            StationRequest::Heartbeat => StationAnswer::Heartbeat { now: now.utc },
+            StationRequest::Heartbeat => {
+                self.tell_time(station, now);
+                StationAnswer::Heartbeat { now: now.utc }
+            }
             StationRequest::Status { evse, connector, status, error, .. } => {
                 self.status_reported(station, (evse, connector), (status, error), (now, out));
                 StationAnswer::Taken
@@ -266,10 +279,29 @@ impl Site {
         for evse in self.setup.topology.evses_of(station) {
             self.evses[evse.0].tether.booted(now.mono);
         }
+        self.tell_time(station, now);
         self.stations[station.0].configured = false;
         self.configure(station, now, out);
         self.dirty = true;
         StationAnswer::Boot { accepted: true, now: now.utc, interval_s: self.setup.heartbeat_s }
+    }
+
+    /// The time by the station's clock, in which its schedules run: ours as it was told last, also if ours was set since.
+    pub(super) fn station_time(&self, station: StationIndex, now: Now) -> Utc {
+        let Some((at, told)) = self.stations[station.0].told else { return now.utc };
+        let theirs = told.plus_ms(i64::try_from(now.mono.since(at)).unwrap_or(i64::MAX));
+        if now.utc.since(theirs).saturating_abs() < CLOCK_STEP_MS { now.utc } else { theirs }
+    }
+
+    /// The station is told the time. If that sets its clock, the schedules that it holds are out of place.
+    fn tell_time(&mut self, station: StationIndex, now: Now) {
+        if self.station_time(station, now) != now.utc {
+            for evse in self.setup.topology.evses_of(station) {
+                self.evses[evse.0].tether.booted(now.mono);
+            }
+            self.dirty = true;
+        }
+        self.stations[station.0].told = Some((now.mono, now.utc));
     }
 
     /// Tells the station what to measure and how often: without currents it can only be controlled by what it was told.
@@ -288,6 +320,7 @@ impl Site {
                 ("ClockAlignedDataInterval", "0"),
             ],
             OcppVersion::V201 => &[
+                ("SampledDataCtrlr.TxStartedMeasurands", "Energy.Active.Import.Register"),
                 ("SampledDataCtrlr.TxUpdatedMeasurands", measurands),
                 ("SampledDataCtrlr.TxUpdatedInterval", &seconds),
                 ("SampledDataCtrlr.TxEndedMeasurands", "Energy.Active.Import.Register"),
@@ -308,8 +341,12 @@ impl Site {
         (now, out): (Now, &mut Vec<Output>),
     ) {
         let charger = self.station_id(station).clone();
-        self.connector_fault(&charger, evse, error.as_deref(), (now, out));
-        if evse != 0 {
+        if evse == 0 {
+            self.connector_fault(&charger, evse, error.as_deref(), (now, out));
+            if self.stations[station.0].status.replace(status) == Some(status) {
+                return;
+            }
+        } else {
             let Some(index) = self.setup.topology.find_evse(station, evse) else {
                 let known = self.setup.topology.station(station).evse_count;
                 log(
@@ -319,6 +356,7 @@ impl Site {
                 );
                 return;
             };
+            self.connector_fault(&charger, evse, error.as_deref(), (now, out));
             let control = &mut self.evses[index.0];
             if control.status == Some(status) {
                 return;

@@ -436,3 +436,345 @@ fn events_leave_only_when_durable_and_a_command_runs_once() {
     assert_eq!(responses.filter(|message| message.payload.contains("accepted")).count(), 2);
     assert!(world.published.iter().all(|message| message.sequence.is_none()), "no record was read yet");
 }
+
+impl World {
+    fn connect_v201(&mut self, station: StationIndex, connection: u64) {
+        let connection = ConnectionId(connection);
+        self.put(Input::StationConnected { station, connection, version: OcppVersion::V201 });
+    }
+
+    /// A `TransactionEvent` of transaction `x` at `second` seconds after two o'clock, with `more` in it.
+    fn event(&mut self, kind: &str, trigger: &str, second: u32, more: &Value) {
+        let mut payload = json!({
+            "eventType": kind, "triggerReason": trigger, "seqNo": 0,
+            "timestamp": format!("2026-09-21T14:{:02}:{:02}Z", second / 60, second % 60),
+            "transactionInfo": { "transactionId": "x" },
+        });
+        for (name, value) in more.as_object().expect("an object") {
+            payload[name] = value.clone();
+        }
+        self.call(A, 1, "TransactionEvent", &payload);
+    }
+
+    fn open(&self) -> Vec<(String, u32, Option<String>, Option<i64>)> {
+        let open = self.site.ledger().open().map(|open| &open.facts);
+        open.map(|facts| {
+            let token = facts.token.as_ref().map(ToString::to_string);
+            (facts.transaction.to_string(), facts.evse, token, facts.meter_start.map(crate::engine::units::Energy::wh))
+        })
+        .collect()
+    }
+
+    /// The last `SetChargingProfile` sent to a station.
+    fn last_profile(&self, station: StationIndex) -> &Value {
+        let is_limit = |frame: &Value| frame[0] == 2 && frame[2] == "SetChargingProfile";
+        let found = self.frames.iter().rev().find(|(to, frame)| *to == station && is_limit(frame));
+        &found.expect("a limit was sent").1
+    }
+
+    fn alarms(&self) -> usize {
+        self.site.ledger().alarms().len()
+    }
+}
+
+fn stations(change: impl Fn(&mut Station)) -> Setup {
+    let old = setup(45);
+    let topology = &old.topology;
+    let mut stations = topology.stations().to_vec();
+    stations.iter_mut().for_each(change);
+    let circuits = topology.circuits().to_vec();
+    let topology = Topology::new(
+        topology.site().clone(),
+        topology.voltage(),
+        circuits,
+        stations,
+        (topology.meters().to_vec(), vec![]),
+    );
+    Setup { topology: topology.expect("valid"), ..old }
+}
+
+fn register(wh: i64) -> Value {
+    json!([{ "timestamp": "2026-09-21T14:00:00Z", "sampledValue": [{ "value": wh }] }])
+}
+
+fn started_world() -> World {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let restored = Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() };
+    let mut world = World::with(stations(|station| station.evse_count = 2), restored, now);
+    world.connect_v201(A, 1);
+    world
+}
+
+#[test]
+fn a_start_that_comes_after_an_update_ends_nothing() {
+    let mut world = started_world();
+    world.event("Updated", "CablePluggedIn", 5, &json!({ "evse": { "id": 1 } }));
+    world.event("Started", "Authorized", 0, &json!({ "evse": { "id": 1 }, "idToken": { "idToken": "GOOD", "type": "Central" }, "meterValue": register(100) }));
+    assert_eq!(world.count(is_end), 0);
+    assert_eq!(world.open(), [("x".to_owned(), 1, Some("GOOD".to_owned()), Some(100))]);
+    world.event("Ended", "EVDeparted", 60, &json!({ "meterValue": register(900) }));
+    assert_eq!((world.count(is_end), world.open().len()), (1, 0));
+}
+
+#[test]
+fn a_start_that_names_no_evse_ends_nobody_and_moves_when_the_evse_is_known() {
+    let mut world = started_world();
+    let other = json!({
+        "eventType": "Started", "triggerReason": "Authorized", "seqNo": 0, "timestamp": "2026-09-21T13:00:00Z",
+        "transactionInfo": { "transactionId": "other" }, "evse": { "id": 1 },
+    });
+    world.call(A, 1, "TransactionEvent", &other);
+    world.event("Started", "Authorized", 0, &json!({ "idToken": { "idToken": "GOOD", "type": "Central" } }));
+    assert_eq!(world.count(is_end), 0);
+    world.event("Updated", "CablePluggedIn", 20, &json!({ "evse": { "id": 2 } }));
+    let places: Vec<_> = world.open().into_iter().map(|(transaction, evse, ..)| (transaction, evse)).collect();
+    assert_eq!(places, [("other".to_owned(), 1), ("x".to_owned(), 2)]);
+}
+
+#[test]
+fn the_first_register_of_a_transaction_is_kept_whatever_brings_it() {
+    let mut world = started_world();
+    world.event("Started", "CablePluggedIn", 0, &json!({ "evse": { "id": 1 } }));
+    world.event("Updated", "MeterValuePeriodic", 10, &json!({ "meterValue": register(100) }));
+    assert_eq!(world.open()[0].3, Some(100));
+}
+
+#[test]
+fn two_events_of_one_second_with_one_number_are_two() {
+    let mut world = started_world();
+    world.event("Started", "CablePluggedIn", 0, &json!({ "evse": { "id": 1 } }));
+    world.event("Updated", "ChargingStateChanged", 3, &json!({}));
+    for _ in 0..2 {
+        world.event("Updated", "Authorized", 3, &json!({ "idToken": { "idToken": "GOOD", "type": "Central" } }));
+    }
+    assert_eq!(world.open()[0].2.as_deref(), Some("GOOD"));
+    assert_eq!(world.count(|body| matches!(body, RecordBody::TransactionUpdated { .. })), 2);
+}
+
+#[test]
+fn a_stop_without_an_id_ends_the_only_transaction_that_it_can_mean() {
+    for id in [-1, 0] {
+        let mut world = World::new(63);
+        world.connect(A, 1);
+        world.start(A, 1, "GOOD");
+        let mut stop =
+            json!({ "transactionId": id, "idTag": "GOOD", "meterStop": 5000, "timestamp": "2026-09-21T15:00:00Z" });
+        world.call(A, 1, "StopTransaction", &stop);
+        world.call(A, 1, "StopTransaction", &stop);
+        assert_eq!((world.count(is_end), world.open().len()), (1, 0), "{id}");
+        // Another one of which nothing is known is not the same again.
+        stop["meterStop"] = json!(7000);
+        stop["timestamp"] = json!("2026-09-21T17:00:00Z");
+        world.call(A, 1, "StopTransaction", &stop);
+        world.durable();
+        assert_eq!((world.count(is_end), world.answers(A).len()), (2, 4), "{id}");
+    }
+}
+
+#[test]
+fn a_station_without_a_lease_counts_at_its_maximum_until_it_has_accepted() {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let none = stations(|station| station.model.lease = crate::engine::model::topology::LeaseForm::None);
+    let mut world = World::with(none, Restored { boot: 1, ..Restored::default() }, now);
+    world.accepting = false;
+    world.connect(A, 1);
+    world.pass(1_000);
+    assert_eq!(world.last_profile(A)[2], "SetChargingProfile");
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 32.0);
+    world.accepting = true;
+    world.connect(A, 2);
+    world.pass(10_000);
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 0.0);
+    // While it was silent it may have gone back to its maximum.
+    let reason = "reset".to_owned();
+    world.put(Input::StationDisconnected { station: A, connection: ConnectionId(2), reason });
+    world.pass(1_000);
+    world.accepting = false;
+    world.connect(A, 3);
+    world.pass(1_000);
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 32.0);
+}
+
+#[test]
+fn a_raise_that_ends_in_an_error_may_be_in_force() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(10_000);
+    world.accepting = false;
+    world.start(A, 1, "GOOD");
+    world.pass(400);
+    let id = world.last_profile(A)[1].clone();
+    let text = json!([3, id, {}]).to_string();
+    world.put(Input::StationFrame { station: A, connection: ConnectionId(1), text });
+    world.pass(400);
+    assert!(world.site.status(world.now).chargers[0].evses[0].committed_a > 6.0);
+}
+
+#[test]
+fn a_station_that_does_not_answer_is_cut_too_when_its_circuit_is_too_full() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(10_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    world.accepting = false;
+    let reset = crate::engine::model::command::Command::OcppCall {
+        charger: StationId::new("CPA"),
+        action: "GetDiagnostics".to_owned(),
+        payload: "{}".to_owned(),
+    };
+    world.put(Input::Request { request: RequestId(1), command: reset });
+    world.pass(32_000);
+    // It may obey although its answers are lost.
+    world.meter_a = Some(60);
+    world.pass(70_000);
+    let periods = &world.last_profile(A)[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+    assert_eq!(periods[0]["limit"].as_f64(), Some(0.0));
+}
+
+#[test]
+fn an_alarm_about_a_station_above_its_limit_ends_with_its_samples() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(150_000);
+    let before = world.alarms();
+    let sample = json!({ "connectorId": 1, "meterValue": [{ "timestamp": "2026-09-21T14:00:00Z",
+        "sampledValue": [{ "value": "20", "measurand": "Current.Import", "unit": "A" }] }] });
+    for _ in 0..2 {
+        world.call(A, 1, "MeterValues", &sample);
+        world.pass(1_000);
+    }
+    assert_eq!(world.alarms(), before + 1);
+    world.pass(60_000);
+    assert_eq!(world.alarms(), before);
+}
+
+#[test]
+fn a_connector_that_does_not_exist_makes_no_alarm_and_the_same_status_no_record() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    let status =
+        |connector: u32, error: &str| json!({ "connectorId": connector, "status": "Available", "errorCode": error });
+    for connector in 2..50 {
+        world.call(A, 1, "StatusNotification", &status(connector, "GroundFailure"));
+    }
+    assert_eq!(world.alarms(), 0);
+    for _ in 0..10 {
+        world.call(A, 1, "StatusNotification", &status(0, "NoError"));
+    }
+    assert_eq!(world.count(|body| matches!(body, RecordBody::ChargerStatus { .. })), 1);
+}
+
+#[test]
+fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
+    let mut world = World::new(100);
+    world.connect(A, 1);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.accepting = false;
+    let mut answered = world.frames.len();
+    for _ in 0..600 {
+        world.pass(200);
+        let frames: Vec<_> = world.frames[answered..].to_vec();
+        answered = world.frames.len();
+        for (station, frame) in frames.into_iter().filter(|(_, frame)| frame[0] == 2) {
+            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+            let high = periods[0]["limit"].as_f64().is_some_and(|limit| limit > 16.0);
+            let text = json!([3, frame[1], { "status": if high { "Rejected" } else { "Accepted" } }]).to_string();
+            world.put(Input::StationFrame { station, connection: ConnectionId(1), text });
+        }
+    }
+    let refused =
+        |body: &RecordBody| matches!(body, RecordBody::AlarmRaised(alarm) if alarm.message.contains("refuses"));
+    assert_eq!(world.count(refused), 1);
+}
+
+#[test]
+fn alarms_about_what_is_no_longer_there_end_at_the_start() {
+    let mut world = World::new(45);
+    world.pass(130_000);
+    let lost = |world: &World| world.site.ledger().alarms().iter().filter(|a| a.message.contains("CPB")).count();
+    assert_eq!(lost(&world), 1);
+    let topology = setup(45).topology;
+    let fewer = Topology::new(
+        topology.site().clone(),
+        topology.voltage(),
+        topology.circuits().to_vec(),
+        topology.stations()[..1].to_vec(),
+        (topology.meters().to_vec(), vec![]),
+    );
+    let fewer = Setup { topology: fewer.expect("valid"), ..setup(45) };
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let mut again = World::with(fewer, restored, world.now);
+    again.pass(1_000);
+    assert_eq!(lost(&again), 0);
+}
+
+#[test]
+fn a_schedule_is_written_in_the_time_that_the_station_was_told() {
+    let start = |world: &World| {
+        let profile = &world.last_profile(A)[3]["csChargingProfiles"]["chargingSchedule"]["startSchedule"];
+        Utc::parse(profile.as_str().expect("a time")).expect("a time")
+    };
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.call(A, 1, "Heartbeat", &json!({}));
+    world.pass(10_000);
+    let before = start(&world);
+    // The gateway's clock is set; the station does not know that yet.
+    world.now.utc = world.now.utc.plus_ms(3_600_000);
+    world.pass(40_000);
+    assert!(start(&world).since(before) < 60_000, "the schedule would begin in an hour, without a limit until then");
+    world.call(A, 1, "Heartbeat", &json!({}));
+    world.pass(400);
+    assert!(start(&world).since(before) > 3_600_000, "what it holds is over by its new time");
+}
+
+#[test]
+fn offers_remembered_by_an_untrusted_clock_last_as_long_as_they_can() {
+    let mut world = World::new(45);
+    world.now.utc = Utc::from_unix_ms(1_000);
+    world.now.utc_trusted = false;
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(6_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    let restored = Restored {
+        boot: 2,
+        ledger: world.site.ledger().clone(),
+        remembered: world.remembered.clone(),
+        ..Restored::default()
+    };
+    let now = Now { mono: Mono::START, utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let mut again = World::with(setup(45), restored, now);
+    again.pass(60_000);
+    assert_eq!(again.site.status(again.now).chargers[0].evses[0].committed_a, 32.0);
+}
+
+#[test]
+fn a_new_fallback_is_remembered_with_the_station_that_accepted_it() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(10_000);
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let mut again = World::with(stations(|station| station.fallback = Current::from_a(10)), restored, world.now);
+    again.connect(A, 1);
+    again.pass(10_000);
+    let facts = again.site.ledger().station(&StationId::new("CPA")).expect("known");
+    assert_eq!(facts.tamed.get(&1), Some(&Current::from_a(10)));
+}
+
+#[test]
+fn the_id_of_a_stop_without_a_start_is_not_given_again() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    let stop = json!({ "transactionId": -1, "meterStop": 900, "timestamp": "2026-09-21T13:00:00Z" });
+    world.call(A, 1, "StopTransaction", &stop);
+    world.start(A, 1, "GOOD");
+    world.durable();
+    assert_eq!(world.answers(A)[1]["transactionId"], 2);
+}

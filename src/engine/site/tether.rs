@@ -51,6 +51,8 @@ pub struct Tether {
     refused_at: Option<Mono>,
     /// It has accepted a limit in this run.
     confirmed: bool,
+    /// The limit that it refused last, until it accepts as much.
+    refused_limit: Option<Current>,
     /// It has refused a limit of 0 in this run (quirk: some stations know no pause by profile).
     refuses_pause: bool,
 }
@@ -74,6 +76,7 @@ impl Tether {
             settling: None,
             booted_at: None,
             refused_at: None,
+            refused_limit: None,
             confirmed: false,
             refuses_pause: false,
         }
@@ -123,9 +126,9 @@ impl Tether {
         }
     }
 
-    /// The limit on its way was accepted. Returns whether the EVSE is tamed by it for the first time.
-    pub fn accepted(&mut self, now: Mono) -> bool {
-        let Some(sent) = self.pending.take() else { return false };
+    /// The limit on its way was accepted.
+    pub fn accepted(&mut self, now: Mono) {
+        let Some(sent) = self.pending.take() else { return };
         let before = self.in_force(now);
         if sent.limit < before {
             let until = now.plus_ms(self.reaction_ms);
@@ -135,19 +138,37 @@ impl Tether {
         self.candidates = vec![sent];
         self.booted_at = None;
         self.refused_at = None;
+        self.refused_limit = self.refused_limit.filter(|refused| sent.limit < *refused);
         self.confirmed = true;
-        let first = !self.tamed && self.lease != LeaseForm::None;
         self.tamed = self.lease != LeaseForm::None;
-        first
     }
 
     /// The limit on its way was refused: it is not in force.
     pub fn refused(&mut self, now: Mono) {
-        if let Some(sent) = self.pending.take() {
+        if let Some(sent) = self.pending {
             self.candidates.retain(|candidate| *candidate != sent);
+        }
+        self.failed(now);
+    }
+
+    /// The limit on its way ended in an error: it is refused, and may be in force all the same.
+    pub fn failed(&mut self, now: Mono) {
+        if let Some(sent) = self.pending.take() {
+            self.refused_limit = Some(sent.limit);
             self.refuses_pause |= sent.limit == Current::ZERO;
         }
         self.refused_at = Some(now);
+    }
+
+    /// The limit that it refused last, if it has not accepted as much since.
+    #[must_use]
+    pub const fn refused_limit(&self) -> Option<Current> {
+        self.refused_limit
+    }
+
+    /// The connection is lost. Without a lease nothing holds what it was told: it must accept it anew.
+    pub fn disconnected(&mut self) {
+        self.confirmed &= self.lease != LeaseForm::None;
     }
 
     /// Whether it has refused a pause: it can be given its minimum at least.
@@ -161,10 +182,11 @@ impl Tether {
         self.pending = None;
     }
 
-    /// The station has booted: what it keeps over a boot is not certain before it accepts a limit again.
+    /// The station has booted, or its clock was set: what it keeps over that is not certain before it accepts a limit again.
     pub fn booted(&mut self, now: Mono) {
         self.booted_at = Some(now);
         self.refused_at = None;
+        self.refused_limit = None;
     }
 
     /// The limit whose answer is awaited.
@@ -196,7 +218,11 @@ impl Tether {
 
     /// What the station's own schedule may allow now, by everything that was sent.
     fn in_force(&self, now: Mono) -> Current {
-        if !self.tamed && self.lease != LeaseForm::None {
+        let known = match self.lease {
+            LeaseForm::TxDefaultProfile => self.tamed,
+            LeaseForm::None => self.confirmed,
+        };
+        if !known {
             return self.max;
         }
         let boot_uncertain = self.booted_at.is_some_and(|since| now.since(since) > BOOT_GRACE_MS);
@@ -269,7 +295,7 @@ mod tests {
         assert_eq!(tether.committed(true, START), amps(32));
         tether.sent(amps(10), START);
         assert_eq!(tether.committed(true, START), amps(32));
-        assert!(tether.accepted(START.plus_ms(100)));
+        tether.accepted(START.plus_ms(100));
         // The car has until the end of its reaction time.
         assert_eq!(tether.committed(true, START.plus_ms(5_000)), amps(32));
         assert_eq!(tether.committed(true, START.plus_ms(5_100)), amps(10));

@@ -26,6 +26,13 @@ struct Stop {
     reason: Option<String>,
 }
 
+impl Stop {
+    /// The station never learned the id: −1 (errata 3.18), and 0 with some.
+    fn has_no_id(&self) -> bool {
+        self.transaction.as_str().parse::<i64>().is_ok_and(|id| id <= 0)
+    }
+}
+
 impl Site {
     pub(super) fn transaction_message(
         &mut self,
@@ -123,16 +130,18 @@ impl Site {
         let charger = self.station_id(station).clone();
         let answer = StationAnswer::Transaction { status: stop.token.as_ref().map(|token| self.authorize(token, now)) };
         let known = self.ledger.station(&charger);
-        let open = known.and_then(|facts| facts.transaction(&stop.transaction)).cloned();
-        let Some(open) = open else {
-            let ended = known.and_then(|facts| facts.ended(&stop.transaction));
-            let resent = ended.or_else(|| known.and_then(|facts| facts.same_end(stop.at, stop.meter_stop)));
-            if let Some(ended) = resent {
-                return (ended.ended_by, answer);
-            }
+        let open = known.and_then(|facts| facts.transaction(&stop.transaction));
+        let ended = known.filter(|_| !stop.has_no_id()).and_then(|facts| facts.ended(&stop.transaction));
+        let resent = ended.or_else(|| known.and_then(|facts| facts.same_end(stop.at, stop.meter_stop)));
+        if let Some(ended) = resent.filter(|_| open.is_none()) {
+            return (ended.ended_by, answer);
+        }
+        let meant = known.filter(|_| stop.has_no_id());
+        let meant = || meant.and_then(|facts| facts.only_fit(stop.token.as_ref(), stop.at, stop.meter_stop));
+        let Some(open) = open.or_else(meant).cloned() else {
             return (self.stop_without_start(station, stop, now, out), answer);
         };
-        log(out, LogLevel::Info, format!("{charger}: transaction {} ended", stop.transaction));
+        log(out, LogLevel::Info, format!("{charger}: transaction {} ended", open.facts.transaction));
         let sequence = self.record(
             RecordBody::TransactionEnded {
                 facts: open.facts,
@@ -151,7 +160,7 @@ impl Site {
     /// The start of a transaction never arrived (id −1, errata 3.18), or it is older than our memory: what the stop says is recorded.
     fn stop_without_start(&mut self, station: StationIndex, stop: Stop, now: Now, out: &mut Vec<Output>) -> Sequence {
         let charger = self.station_id(station).clone();
-        let transaction = if stop.transaction.as_str() == "-1" {
+        let transaction = if stop.has_no_id() {
             TransactionId::new(&self.ledger.next_transaction().to_string())
         } else {
             stop.transaction
@@ -190,7 +199,8 @@ impl Site {
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&event.transaction)).cloned();
-        let key = EventKey { phase: event.phase, seq_no: event.seq_no, at: event.at };
+        let trigger = (event.phase == TransactionPhase::Updated).then(|| event.trigger.clone());
+        let key = EventKey { phase: event.phase, seq_no: event.seq_no, at: event.at, trigger };
         if let Some(sequence) = open.as_ref().filter(|open| open.knows(&key)).map(|open| open.started_by) {
             return (sequence.max(self.ledger.last()), answer);
         }
@@ -200,12 +210,14 @@ impl Site {
         }
         let (first, last) = energies(&event.readings);
         let facts = facts_of(&event, charger, open.as_ref(), first);
-        if event.phase == TransactionPhase::Updated && only_progress(&event, open.as_ref()) {
+        if event.phase == TransactionPhase::Updated && only_progress(&event, &facts, open.as_ref()) {
             return (Sequence::default(), answer);
         }
+        if self.takes_place(station, &event, &facts, open.as_ref()) {
+            self.close_forgotten(&facts, now, out);
+        }
         let body = match event.phase {
-            TransactionPhase::Started => {
-                self.close_forgotten(&facts, now, out);
+            TransactionPhase::Started if open.is_none() => {
                 log(
                     out,
                     LogLevel::Info,
@@ -213,7 +225,8 @@ impl Site {
                 );
                 RecordBody::TransactionStarted { facts, seq_no: Some(event.seq_no), offline: event.offline }
             }
-            TransactionPhase::Updated => RecordBody::TransactionUpdated {
+            // A start that comes after an update, or again with another number, begins nothing.
+            TransactionPhase::Started | TransactionPhase::Updated => RecordBody::TransactionUpdated {
                 facts,
                 seq_no: Some(event.seq_no),
                 at: event.at,
@@ -234,6 +247,24 @@ impl Site {
             }
         };
         (self.record(body, now, out), answer)
+    }
+
+    /// Whether the event says that its transaction is now at an EVSE where it was not before: one that is still open there is over. A start
+    /// that names no EVSE (it may be authorized first) says that only where there is but one.
+    fn takes_place(
+        &self,
+        station: StationIndex,
+        event: &TransactionEvent,
+        facts: &TransactionFacts,
+        open: Option<&OpenTransaction>,
+    ) -> bool {
+        let moved = open.is_some_and(|open| open.facts.evse != facts.evse);
+        let named = event.evse.is_some_and(|evse| evse > 0) || self.setup.topology.station(station).evse_count == 1;
+        match event.phase {
+            TransactionPhase::Started => named && (open.is_none() || moved),
+            TransactionPhase::Updated => moved,
+            TransactionPhase::Ended => false,
+        }
     }
 
     fn samples_of_event(&mut self, station: StationIndex, event: &TransactionEvent, now: Now, out: &mut Vec<Output>) {
@@ -304,9 +335,10 @@ fn energies(readings: &[StationReading]) -> (Option<Energy>, Option<Energy>) {
 }
 
 /// Whether an update carries nothing but the energy, and the last one recorded is not old yet.
-fn only_progress(event: &TransactionEvent, open: Option<&OpenTransaction>) -> bool {
+fn only_progress(event: &TransactionEvent, facts: &TransactionFacts, open: Option<&OpenTransaction>) -> bool {
     let periodic = matches!(event.trigger.as_str(), "MeterValuePeriodic" | "MeterValueClock");
-    periodic && !event.offline && open.is_some_and(|open| event.at.since(open.recorded_at) < PROGRESS_MS)
+    let recent = |open: &OpenTransaction| event.at.since(open.recorded_at) < PROGRESS_MS;
+    periodic && !event.offline && open.is_some_and(|open| open.facts == *facts && recent(open))
 }
 
 /// What is known of a 2.x transaction after this event. Each event may bring what earlier ones lacked.
@@ -329,6 +361,11 @@ fn facts_of(
         },
         |open| open.facts.clone(),
     );
+    facts.evse = event.evse.filter(|evse| *evse > 0).unwrap_or(facts.evse);
+    facts.connector = event.connector.filter(|connector| *connector > 0).unwrap_or(facts.connector);
+    if starting {
+        facts.started = facts.started.min(event.at);
+    }
     if facts.token.is_none() {
         facts.token.clone_from(&event.token);
     }
