@@ -41,6 +41,12 @@ impl Site {
         (now, out): (Now, &mut Vec<Output>),
     ) {
         let id = &self.setup.topology.meters()[meter.0].id;
+        // A circuit is protected on every phase or not at all: with a current missing the meter is as good as silent.
+        let complete = |reading: &MeterReading| reading.current.complete().is_some();
+        let result = match result {
+            Ok(reading) if !complete(&reading) => Err(DeviceFault::Implausible("a phase has no current".to_owned())),
+            other => other,
+        };
         match result {
             Ok(reading) => {
                 if self.meters[meter.0].fault.take().is_some() {

@@ -346,6 +346,21 @@ fn a_silent_meter_is_never_zero() {
 }
 
 #[test]
+fn a_meter_that_lacks_a_phase_is_lost() {
+    let mut world = World::new(40);
+    world.meter_a = None;
+    let current = PerPhase::new(Some(Current::from_a(5)), None, Some(Current::from_a(5)));
+    for _ in 0..15 {
+        let result = Ok(MeterReading { current, ..MeterReading::default() });
+        world.put(Input::Meter { meter: METER, asked_at: world.now.mono, result });
+        world.pass(1_000);
+    }
+    let status = world.site.status(world.now);
+    assert!(!status.meters[0].fresh);
+    assert!(status.alarms.iter().any(|alarm| alarm.message.contains("a phase has no current")), "{:?}", status.alarms);
+}
+
+#[test]
 fn a_silent_station_keeps_its_share_until_its_lease_is_over() {
     let mut world = World::new(45);
     world.connect(A, 1);
