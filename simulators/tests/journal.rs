@@ -370,6 +370,13 @@ fn a_start_that_was_cut_off_while_setting_aside_is_finished() {
     assert_eq!(open(dir.path()).store_id, store_id);
 }
 
+#[test]
+fn a_first_start_that_was_cut_off_is_no_damage() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("journal.new/db")).unwrap();
+    assert_eq!(open(dir.path()).damage, None);
+}
+
 /// Runs only as the child of the next test: appends until it is killed, and says what is durable.
 #[test]
 fn child_that_appends() {
