@@ -14,7 +14,7 @@ use siteward::engine::time::{Mono, Utc};
 use siteward::shell::clock::Clock;
 use siteward::shell::journal::{HISTORY, Journal, JournalHandle, OpenError, Opened, in_guarded_open};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 const CHILD: &str = "SITEWARD_TEST_JOURNAL";
 
@@ -223,6 +223,28 @@ fn a_disk_that_refuses_is_reported_once_and_records_are_kept_until_it_takes_them
 }
 
 #[test]
+fn readers_leave_room_for_records_while_the_thread_is_held_up() {
+    let dir = TempDir::new().unwrap();
+    let opened = open(dir.path());
+    let (sender, inbox) = mpsc::channel(1);
+    let handle = opened.journal.start(sender).unwrap();
+    // Nobody takes what the thread tells: it stands still, as on a disk that hangs.
+    for _ in 0..3 {
+        handle.read(Sequence(1), 1).unwrap();
+    }
+    let mut refused = 0;
+    for _ in 0..10_000 {
+        let (answer, _) = oneshot::channel();
+        refused += u32::from(handle.read_for(Sequence(1), 1, answer).is_err());
+    }
+    let appended = handle.append(records(1..=1));
+    drop(inbox);
+    handle.close();
+    assert_eq!(appended, Ok(()), "{refused} readers refused");
+    assert_eq!(open(dir.path()).last, Sequence(1));
+}
+
+#[test]
 fn a_path_that_cannot_be_written_says_what_to_do() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
@@ -346,6 +368,13 @@ fn a_start_that_was_cut_off_while_setting_aside_is_finished() {
     let store_id = open(dir.path()).store_id;
     fs::rename(dir.path().join("journal"), dir.path().join("journal.new")).unwrap();
     assert_eq!(open(dir.path()).store_id, store_id);
+}
+
+#[test]
+fn a_first_start_that_was_cut_off_is_no_damage() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("journal.new/db")).unwrap();
+    assert_eq!(open(dir.path()).damage, None);
 }
 
 /// Runs only as the child of the next test: appends until it is killed, and says what is durable.

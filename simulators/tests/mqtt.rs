@@ -23,6 +23,8 @@ use siteward::engine::time::{Mono, Utc};
 use siteward::shell::clock::Clock;
 use siteward::shell::mqtt::{self, CloudLink, TlsFiles};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -328,6 +330,58 @@ async fn an_event_that_nobody_takes_is_not_acknowledged_and_a_bad_topic_costs_no
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Reads one MQTT packet: its first byte and its body.
+async fn packet(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let kind = stream.read_u8().await.unwrap();
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        let byte = stream.read_u8().await.unwrap();
+        length |= usize::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    (kind, body)
+}
+
+// MQTT 5 §3.1.2.10, §3.2.2.3.14: the server's keep-alive holds, and 0 switches it off.
+#[tokio::test]
+async fn a_broker_that_switches_keep_alive_off_is_not_lost() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut site = Site::start(link(listener.local_addr().unwrap().port()));
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut pinged = false;
+        loop {
+            let answer = match tokio::time::timeout(Duration::from_millis(100), packet(&mut stream)).await {
+                Ok((0x10, _)) => vec![0x20, 6, 0, 0, 3, 0x13, 0, 0],
+                Ok((0x82, body)) => vec![0x90, 4, body[0], body[1], 0, 1],
+                Ok((kind, body)) if kind >> 4 == 3 => {
+                    let topic = usize::from(body[1]) + 2;
+                    vec![0x40, 2, body[topic], body[topic + 1]]
+                }
+                Ok((0xc0, _)) => {
+                    assert!(!pinged, "pings without a pause");
+                    pinged = true;
+                    continue;
+                }
+                Ok((kind, _)) => panic!("packet {kind:#x}"),
+                // A message, and only then the answer to the ping.
+                Err(_) => vec![0x30, 5, 0, 1, b'c', 0, b'x', 0xd0, 0],
+            };
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    let mut message = site.next().await;
+    while message == CloudInput::Connected {
+        message = site.next().await;
+    }
+    assert!(matches!(&message, CloudInput::Message { payload, .. } if payload == b"x"), "{message:?}");
 }
 
 fn openssl(dir: &Path, arguments: &str) {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
@@ -24,6 +24,8 @@ pub use store::in_guarded_open;
 
 /// Requests that may wait for the thread: some seconds of the busiest site while the disk is slow.
 const QUEUE: usize = 4_096;
+/// Questions of people that may wait for the thread: they share its queue with the records, which must find room, and each takes its time.
+const MAX_READERS: usize = 16;
 /// Records kept in memory while the disk refuses, besides those in the queue: about 10 MB.
 pub const MAX_WAITING: usize = 20_000;
 /// Acknowledged records that are kept for `events.replay` and for people, about 5 MB.
@@ -107,7 +109,8 @@ impl Journal {
             .name("journal".to_owned())
             .spawn(move || worker.run(&receiver, &inbox, &thread_closing))
             .map_err(|error| OpenError::Unusable { path, error: format!("no thread: {error}") })?;
-        Ok(JournalHandle { requests: Some(requests), closing, thread: Some(thread) })
+        let readers = Arc::new(Semaphore::new(MAX_READERS));
+        Ok(JournalHandle { requests: Some(requests), closing, readers, thread: Some(thread) })
     }
 }
 
@@ -116,6 +119,7 @@ impl Journal {
 pub struct JournalHandle {
     requests: Option<SyncSender<Request>>,
     closing: Arc<AtomicBool>,
+    readers: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -124,8 +128,11 @@ enum Request {
     Append(Vec<Record>),
     Snapshot { through: Sequence, state: Vec<u8> },
     Acknowledged(Sequence),
-    Read { from: Sequence, limit: usize, answer: Option<ReadAnswer> },
+    Read { from: Sequence, limit: usize, answer: Option<Reader> },
 }
+
+/// A person who waits for records, with the place among [`MAX_READERS`].
+type Reader = (ReadAnswer, OwnedSemaphorePermit);
 
 /// Where records go that a person asked for; those that the site asked for go to the site.
 pub type ReadAnswer = oneshot::Sender<Result<Vec<Record>, String>>;
@@ -166,9 +173,10 @@ impl JournalHandle {
     /// Asks for records for somebody other than the site: durable ones from `from` on, at most `limit`, or why there are none.
     ///
     /// # Errors
-    /// If the queue is full: `answer` is dropped.
+    /// If the queue is full, or [`MAX_READERS`] wait already: `answer` is dropped.
     pub fn read_for(&self, from: Sequence, limit: usize, answer: ReadAnswer) -> Result<(), JournalFull> {
-        self.send(Request::Read { from, limit, answer: Some(answer) })
+        let place = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| JournalFull)?;
+        self.send(Request::Read { from, limit, answer: Some((answer, place)) })
     }
 
     /// Writes what waits and ends the thread. Blocks until then: drop the inbox's receiver or keep it drained.

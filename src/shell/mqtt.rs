@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::engine::cloud::topics::Topics;
 use crate::engine::model::ids::SiteId;
@@ -23,6 +24,12 @@ use session::{Ended, Session};
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest wait: an outage of hours must not cost a metered link.
 const BACKOFF_LAST: Duration = Duration::from_secs(60);
+
+/// A connection that lasts so long is a steady one.
+const STEADY: Duration = Duration::from_secs(60);
+/// Shorter ones in a row after which is still tried again at once. More of them mean that the broker, or another client with the same
+/// id, ends each as soon as it is made: without longer waits that would be a storm.
+const QUICK_RETURNS: u32 = 5;
 
 /// Where the broker is and who we are to it.
 #[derive(Clone, Debug)]
@@ -75,11 +82,12 @@ pub async fn run(
     let mut last_error = None;
     loop {
         let session = Session { link: &link, topics: &topics, publications: &mut publications, inbox: &inbox };
+        let began = Instant::now();
         let ended = session.run(&mut shutdown).await;
         let Ended { connected, worked, error } = ended;
         let Some(error) = error else { return };
         if worked {
-            backoff.reset();
+            backoff.worked(began.elapsed());
         }
         // An edge is reported: a lost connection, or a new reason for having none.
         if connected || last_error.as_ref() != Some(&error) {
@@ -124,6 +132,8 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 struct Backoff {
     wait: Duration,
     dice: u64,
+    /// Connections in a row that worked and did not last.
+    short: u32,
 }
 
 impl Backoff {
@@ -132,11 +142,15 @@ impl Backoff {
         let dice = seed.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        Self { wait: BACKOFF_FIRST, dice }
+        Self { wait: BACKOFF_FIRST, dice, short: 0 }
     }
 
-    const fn reset(&mut self) {
-        self.wait = BACKOFF_FIRST;
+    /// A connection was of use and ended after `lasted`.
+    fn worked(&mut self, lasted: Duration) {
+        self.short = if lasted < STEADY { self.short.saturating_add(1) } else { 0 };
+        if self.short <= QUICK_RETURNS {
+            self.wait = BACKOFF_FIRST;
+        }
     }
 
     /// Between half of the wait and all of it.
@@ -165,5 +179,20 @@ mod tests {
         assert!(one[13] >= Duration::from_secs(30) && one[13] <= Duration::from_secs(60), "{one:?}");
         assert_ne!(one, other);
         assert_eq!(one, waits("depot-nord"));
+    }
+
+    #[test]
+    fn connections_that_end_as_soon_as_they_are_made_are_no_storm() {
+        let mut backoff = Backoff::new("depot-nord");
+        let mut returned = |lasted: u64, times: usize| {
+            let waits = std::iter::repeat_with(|| {
+                backoff.worked(Duration::from_secs(lasted));
+                backoff.next()
+            });
+            waits.take(times).last().unwrap()
+        };
+        assert!(returned(1, 5) <= BACKOFF_FIRST, "a broker that restarts a few times");
+        assert!(returned(1, 15) >= BACKOFF_LAST / 2, "somebody ends each of them");
+        assert!(returned(60, 1) <= BACKOFF_FIRST, "it lasts again");
     }
 }

@@ -197,7 +197,14 @@ impl Owner {
                 biased;
                 _ = ticks.tick() => self.tick(),
                 () = stopped(&mut shutdown) => break,
-                Some(question) = self.questions.recv() => self.answer(question),
+                Some(question) = self.questions.recv() => {
+                    self.answer(question);
+                    // Questions without end must not keep readings and frames waiting either.
+                    while batch.len() < BATCH && let Ok(input) = inbox.try_recv() {
+                        batch.push(input);
+                    }
+                    self.handle_all(&mut batch);
+                }
                 count = inbox.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;
@@ -326,11 +333,13 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::engine::model::ids::{ConnectionId, SiteId};
+    use crate::engine::model::exchange::OcppVersion;
+    use crate::engine::model::ids::{CircuitId, ConnectionId, SiteId};
     use crate::engine::model::record::{RecordBody, Stamp};
     use crate::engine::model::topology::StationIndex;
     use crate::engine::site::Restored;
     use crate::engine::time::Utc;
+    use crate::engine::units::Current;
     use crate::shell::station::testing;
 
     /// Notes what was asked of it.
@@ -444,6 +453,47 @@ mod tests {
         assert_eq!(ended.await.unwrap(), Ok(()));
         assert_eq!(asker.explain(StationId::new("CP001")).await, Err(Stopping));
         assert_eq!(testing::topology().site(), &SiteId::new("test"));
+    }
+
+    /// Keeps what is appended.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<RecordBody>>>);
+
+    impl Store for Kept {
+        fn append(&mut self, records: Vec<Record>) -> Result<(), StoreOverrun> {
+            self.0.lock().unwrap().extend(records.into_iter().map(|record| record.body));
+            Ok(())
+        }
+        fn snapshot(&mut self, _through: Sequence, _state: Vec<u8>) {}
+        fn read(&mut self, _from: Sequence, _limit: usize) {}
+        fn acknowledged(&mut self, _through: Sequence) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_without_end_do_not_keep_inputs_waiting() {
+        let (mut owner, asker, _notes) = owner(None);
+        let kept = Kept::default();
+        owner.reach.store = Box::new(kept.clone());
+        for _ in 0..QUESTIONS {
+            let (answer, _) = oneshot::channel();
+            let (circuit, limit) = (CircuitId::new("grid"), Current::from_a(50));
+            let command = Command::LimitSet { circuit, limit, until: None };
+            assert!(asker.questions.try_send(Question::Command { command, answer }).is_ok());
+        }
+        let (inbox_in, inbox) = mpsc::channel(INBOX);
+        let (station, connection) = (StationIndex(0), ConnectionId(1));
+        inbox_in.try_send(Input::StationConnected { station, connection, version: OcppVersion::V16 }).unwrap();
+        drop(inbox_in);
+        let (_stop, shutdown) = watch::channel(false);
+        assert_eq!(owner.run(inbox, shutdown).await, Ok(()));
+        let before = kept
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .take_while(|body| !matches!(body, RecordBody::ChargerConnected { .. }))
+            .count();
+        assert!(before <= 5, "{before} records before it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -98,6 +98,7 @@ impl Journal {
             store_id: "world".to_owned(),
             boot: self.boot,
             ledger,
+            snapshot_at: through,
             acknowledged: self.acknowledged,
             damage: None,
             remembered: self.remembered.clone(),

@@ -49,6 +49,8 @@ pub struct Restored {
     pub boot: u64,
     /// The fold of all records (snapshot and what came after it). All of them are durable.
     pub ledger: Ledger,
+    /// The last record folded into the stored snapshot; 0 if there is none.
+    pub snapshot_at: Sequence,
     /// The last record that the cloud has acknowledged.
     pub acknowledged: Sequence,
     /// What is known to be missing, if a damaged store was set aside at this start.
@@ -154,7 +156,7 @@ impl Site {
             boot: restored.boot,
             started: now.mono,
             durable: ledger.last(),
-            snapshot_at: ledger.last(),
+            snapshot_at: restored.snapshot_at,
             ledger,
             setup,
         };

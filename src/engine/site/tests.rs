@@ -68,6 +68,7 @@ struct World {
     replies: Vec<Output>,
     logs: Vec<String>,
     remembered: Option<Vec<u8>>,
+    snapshots: Vec<Sequence>,
     /// Stations accept every call at once.
     accepting: bool,
     limits: [Option<f64>; 2],
@@ -91,6 +92,7 @@ impl World {
             replies: vec![],
             logs: vec![],
             remembered: None,
+            snapshots: vec![],
             accepting: true,
             limits: [None, None],
             meter_a: Some(5),
@@ -118,8 +120,8 @@ impl World {
                     Output::Publish(publication) => self.published.push(publication),
                     Output::Remember(bytes) => self.remembered = Some(bytes),
                     Output::Reply { .. } => self.replies.push(output),
+                    Output::Snapshot { through, .. } => self.snapshots.push(through),
                     Output::Close { .. }
-                    | Output::Snapshot { .. }
                     | Output::ReadRecords { .. }
                     | Output::Acknowledged { .. } => {}
                     Output::Log { message, .. } => self.logs.push(message),
@@ -406,6 +408,25 @@ fn a_restart_folds_the_same_state_and_remembers_the_offers() {
     assert_eq!(status.chargers[0].evses[0].committed_a, 32.0);
     assert_eq!(status.transactions.len(), 1);
     assert_eq!(status.chargers[1].evses[0].committed_a, 0.0);
+}
+
+#[test]
+fn restarts_do_not_put_the_snapshot_off() {
+    let mut world = World::new(45);
+    let mut ledger = Ledger::default();
+    // A small site that restarts each day makes fewer records in one run than a snapshot waits for.
+    for start in 1..=6 {
+        let restored = Restored { boot: start, ledger: ledger.clone(), ..Restored::default() };
+        world = World::with(setup(45), restored, world.now);
+        for connection in 1..=200 {
+            world.connect(A, start * 1_000 + connection);
+        }
+        for record in &world.records {
+            ledger.apply(record);
+        }
+    }
+    assert!(ledger.last().0 > 1_000, "{}", ledger.last());
+    assert!(world.snapshots.iter().any(|through| through.0 > 1_000), "{:?}", world.snapshots);
 }
 
 #[test]

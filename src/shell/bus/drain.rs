@@ -71,8 +71,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Drain<S> {
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(context))?;
+    fn poll_flush(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What was written is on its way. tokio-serial's flush is `tcdrain`: it would hold this thread, and with one core the control
+        // loop, until the last bit has left, and for as long as an adapter hangs.
         self.writing = false;
         Poll::Ready(Ok(()))
     }
@@ -104,6 +105,44 @@ mod tests {
             drain.read_exact(&mut answer).await.unwrap();
             assert_eq!(&answer, b"answer");
             theirs.write_all(b"late").await.unwrap();
+        }
+    }
+
+    /// A line whose flush would wait until the last bit has left, and hold the thread meanwhile.
+    struct Slow(tokio::io::DuplexStream);
+
+    impl AsyncRead for Slow {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, bytes)
+        }
+        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            panic!("waited for the line")
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            panic!("waited for the line")
+        }
+    }
+
+    #[tokio::test]
+    async fn the_line_is_not_waited_for() {
+        let (ours, mut theirs) = duplex(1_024);
+        let mut drain = Drain::new(Slow(ours));
+        for _ in 0..2 {
+            drain.write_all(b"first").await.unwrap();
+            drain.flush().await.unwrap();
+            let mut read = [0; 5];
+            theirs.read_exact(&mut read).await.unwrap();
+            theirs.write_all(b"stale").await.unwrap();
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod act;
 mod guard;
+mod listener;
 mod problem;
 mod read;
 
@@ -25,6 +26,7 @@ use crate::shell::clock::Clock;
 use crate::shell::site::Asker;
 use crate::shell::station::MAX_MESSAGE_BYTES;
 use crate::shell::stopped;
+use listener::Bounded;
 use problem::Problem;
 
 /// What is sent to a station must fit a message that a station could send; nothing here is larger.
@@ -54,7 +56,7 @@ pub struct Api {
 
 /// Serves until shutdown.
 pub async fn run(listener: TcpListener, api: Api, mut shutdown: watch::Receiver<bool>) {
-    let serving = axum::serve(listener, router(api)).into_future();
+    let serving = axum::serve(Bounded::new(listener), router(api)).into_future();
     // Nobody may hold the process with an open connection: answers under way are cut off.
     tokio::select! {
         result = serving => if let Err(error) = result {

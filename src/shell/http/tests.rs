@@ -3,7 +3,10 @@ use std::sync::Mutex;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
 use axum::response::Response;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -189,4 +192,39 @@ async fn a_journal_that_cannot_be_read_is_a_503() {
     let (status, body) = get(&served, "/api/v1/events").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(body.contains("The journal cannot be read: disk"), "{body}");
+}
+
+async fn ask(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn connections_that_are_left_open_give_way_to_new_ones() {
+    let served = served().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(run(listener, served.api.clone(), stopped));
+    let mut left = Vec::new();
+    for _ in 0..=listener::MAX_CONNECTIONS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // It is served, then it says half a request and nothing more.
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he").await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        left.push(stream);
+    }
+    let ended = async {
+        let mut rest = Vec::new();
+        // An orderly end or a reset.
+        let _ = left[0].read_to_end(&mut rest).await;
+    };
+    timeout(Duration::from_secs(10), ended).await.expect("the oldest is closed");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let answer = ask(&mut stream).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }

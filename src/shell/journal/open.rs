@@ -73,9 +73,9 @@ fn prepare(dir: &Path) -> io::Result<()> {
     let probe = dir.join(".writable");
     File::create(&probe)?;
     fs::remove_file(&probe)?;
-    // A start that was cut off while it set a store aside is finished first.
+    // A start that was cut off while it set a store aside is finished first; one that was cut off in making a store begins again.
     let (home, new) = (dir.join("journal"), dir.join("journal.new"));
-    if !home.exists() && new.exists() {
+    if !home.exists() && side::is_complete(&new) {
         fs::rename(new, home)?;
         side::sync_directory(dir)?;
     }

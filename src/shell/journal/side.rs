@@ -41,6 +41,11 @@ pub(super) fn read_state(home: &Path) -> io::Result<Option<State>> {
     Ok(if right { serde_json::from_str(json).ok() } else { None })
 }
 
+/// Whether a store was made to its end: its state is written last.
+pub(super) fn is_complete(home: &Path) -> bool {
+    home.join(STATE).exists()
+}
+
 /// Writes the state so that a power cut leaves the old or the new one.
 pub(super) fn write_state(home: &Path, state: &State) -> io::Result<()> {
     let json = serde_json::to_string(state).map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::open::BLOCK;
 use super::side::{self, Mark, State};
 use super::store::{Fault, Store, guarded};
-use super::{HISTORY, MAX_WAITING, ReadAnswer, Request};
+use super::{HISTORY, MAX_WAITING, Reader, Request};
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::engine::site::io::{Input, JournalInput};
@@ -46,7 +46,7 @@ pub(super) struct Worker {
     snapshot_through: u64,
     waiting: VecDeque<Record>,
     snapshot: Option<(Sequence, Vec<u8>)>,
-    reads: VecDeque<(Sequence, usize, Option<ReadAnswer>)>,
+    reads: VecDeque<(Sequence, usize, Option<Reader>)>,
     acknowledged: u64,
     cursor_since: Option<Mono>,
     failed: bool,
@@ -161,7 +161,7 @@ impl Worker {
             }
         }
         while let Some((from, limit, answer)) = self.reads.pop_front() {
-            if let Some(answer) = answer {
+            if let Some((answer, _place)) = answer {
                 // Whoever asked may have gone. A failed disk is reported by the site's own work.
                 let _ = answer.send(self.read_durable(from, limit));
                 continue;

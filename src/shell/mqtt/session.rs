@@ -29,8 +29,10 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// TCP and TLS alone, in rumqttc.
 const CONNECT_S: u64 = 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// The event loop says something with each ping; silent for so long it hangs on a peer that does not read.
-const POLL: Duration = Duration::from_secs(30);
+/// The event loop says something with each ping; silent for so much longer it hangs on a peer that does not read.
+const POLL_MARGIN: Duration = Duration::from_secs(10);
+/// From the start to SUBACK: a broker that answers pings only must not be waited for.
+const SUBSCRIBED: Duration = Duration::from_secs(30);
 /// A broker that does not answer a publication for so long has forgotten it: a new connection starts again.
 const PUBACK: Duration = Duration::from_secs(60);
 /// How long the farewell may take.
@@ -69,6 +71,7 @@ struct Wire {
     /// Given to rumqttc, in order; it names the packet id when it sends.
     unsent: VecDeque<(bool, Option<Sequence>)>,
     open: BTreeMap<u16, Sent>,
+    since: Instant,
     max_packet: usize,
     connected: bool,
     worked: bool,
@@ -87,6 +90,7 @@ impl Session<'_> {
             client,
             unsent: VecDeque::new(),
             open: BTreeMap::new(),
+            since: Instant::now(),
             max_packet: usize::MAX,
             connected: false,
             worked: false,
@@ -106,10 +110,11 @@ impl Session<'_> {
         let mut polling = Box::pin(poll(event_loop, CONNECT));
         loop {
             let room = wire.unsent.len() < UNSENT - 2;
-            let overdue = wire.open.values().map(|sent| sent.at + PUBACK).min();
+            let overdue = wire.overdue();
             tokio::select! {
-                (event_loop, event) = &mut polling => {
-                    polling.set(poll(event_loop, POLL));
+                (mut event_loop, event) = &mut polling => {
+                    let patience = patience(&mut event_loop.options);
+                    polling.set(poll(event_loop, patience));
                     let event = event.map_err(|error| self.explain(error))?;
                     self.take(wire, event).await?;
                 }
@@ -290,6 +295,15 @@ fn refused(code: ConnectReturnCode) -> String {
     format!("it refuses the connection ({code:?}): {check}")
 }
 
+/// How long the event loop may be silent. The broker may have named another interval for the pings than we did.
+fn patience(options: &mut MqttOptions) -> Duration {
+    // MQTT 5 §3.1.2.10: 0 switches keep-alive off. rumqttc would ping without a pause and miss the answers.
+    if options.keep_alive().is_zero() {
+        options.set_keep_alive(KEEP_ALIVE);
+    }
+    options.keep_alive() + POLL_MARGIN
+}
+
 type Polled = (EventLoop, Result<Event, Option<ConnectionError>>);
 
 /// One step of the event loop, which is handed back. `Err(None)`: it hangs.
@@ -312,6 +326,12 @@ async fn until(instant: Option<Instant>) {
 }
 
 impl Wire {
+    /// When the broker will have been silent for too long about what it was sent.
+    fn overdue(&self) -> Option<Instant> {
+        let subscribed = (!self.connected).then_some(self.since + SUBSCRIBED);
+        self.open.values().map(|sent| sent.at + PUBACK).chain(subscribed).min()
+    }
+
     fn put(&mut self, publication: Publication) -> Result<(), String> {
         let at_least_once = publication.at_least_once;
         let qos = if at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
@@ -368,4 +388,32 @@ fn options(link: &CloudLink, topics: &Topics, since: Utc) -> Result<MqttOptions,
     };
     options.set_last_will(LastWill::new(topics.connection(), will, QoS::AtLeastOnce, true, Some(properties)));
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(options: MqttOptions) -> Wire {
+        let (client, _) = AsyncClient::new(options, 1);
+        let (unsent, open) = (VecDeque::new(), BTreeMap::new());
+        Wire { client, unsent, open, since: Instant::now(), max_packet: 0, connected: false, worked: false }
+    }
+
+    #[tokio::test]
+    async fn neither_a_subscription_nor_a_publication_is_waited_for_without_end() {
+        let mut wire = wire(MqttOptions::new("id", "localhost", 1));
+        assert_eq!(wire.overdue(), Some(wire.since + SUBSCRIBED));
+        wire.connected = true;
+        assert_eq!(wire.overdue(), None);
+        wire.open.insert(1, Sent { sequence: None, at: wire.since });
+        assert_eq!(wire.overdue(), Some(wire.since + PUBACK));
+    }
+
+    #[test]
+    fn the_broker_s_interval_for_pings_is_waited_for() {
+        let mut options = MqttOptions::new("id", "localhost", 1);
+        options.set_keep_alive(Duration::from_secs(300));
+        assert!(patience(&mut options) > Duration::from_secs(300));
+    }
 }

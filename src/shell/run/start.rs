@@ -96,9 +96,10 @@ pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Inpu
     if let Some(missing) = &damage {
         tracing::error!("a damaged store was set aside in {}: {missing}", config.store.path.display());
     }
-    let mut ledger = Ledger::default();
+    let (mut ledger, mut snapshot_at) = (Ledger::default(), Sequence(0));
     if let Some((through, state)) = snapshot {
         let path = config.store.path.display();
+        snapshot_at = through;
         ledger = Ledger::restore(&state)
             .map_err(|error| StartError::Other(format!("the store in {path}, snapshot through {through}: {error}")))?;
     }
@@ -113,6 +114,7 @@ pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Inpu
             store_id,
             boot,
             ledger,
+            snapshot_at,
             acknowledged,
             damage,
             remembered: memory::recall(&memory::place(&config.store.path)),

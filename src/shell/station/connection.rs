@@ -6,7 +6,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
@@ -21,6 +21,17 @@ use crate::shell::stopped;
 /// The largest message accepted from a station, in bytes. The longest honest ones (a `NotifyReport`, a `StopTransaction` with all its
 /// meter values) stay well below it.
 pub const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// What one station may say in the long run, in bytes per second. The owner reads the frames of all stations and the readings of the
+/// meters in turn: one that sends large frames without end would keep it from the others, and fill the memory with what waits. An honest
+/// one sends a few KB and waits for the answer.
+const BYTES_PER_S: u32 = 128 * 1024;
+
+/// What it may say at once beyond that.
+const BURST: Duration = Duration::from_secs(2);
+
+/// A small frame costs as much as one of this size, in bytes.
+const LEAST_FRAME: u32 = 256;
 
 /// tungstenite's default of 128 KiB for each connection would cost 200 stations 25 MB.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
@@ -108,6 +119,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     inbox: &mpsc::Sender<Input>,
 ) -> End {
     let mut binary_seen = false;
+    let mut pace = Pace { paid_until: Instant::now() };
     loop {
         let Ok(message) = timeout(DEAD_AFTER, stream.next()).await else {
             let reason = format!("silent for {} s", DEAD_AFTER.as_secs());
@@ -115,9 +127,11 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
         };
         match message {
             Some(Ok(Message::Text(text))) => {
+                let length = text.len();
                 if inbox.send(frame(text.as_str().to_owned())).await.is_err() {
                     return End::Ours(Closing::new(CloseCode::Away, "the controller stops"));
                 }
+                sleep_until(pace.after(length)).await;
             }
             Some(Ok(Message::Binary(_))) => {
                 if !binary_seen {
@@ -130,6 +144,21 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
             Some(Err(error)) => return failed(&error),
             None => return End::Gone("closed by the station".to_owned()),
         }
+    }
+}
+
+/// Spreads what a station sends over time.
+struct Pace {
+    /// What it has sent would have taken until then at [`BYTES_PER_S`].
+    paid_until: Instant,
+}
+
+impl Pace {
+    /// When to read on after a frame of so many bytes.
+    fn after(&mut self, length: usize) -> Instant {
+        let bytes = u32::try_from(length).unwrap_or(u32::MAX).max(LEAST_FRAME);
+        self.paid_until = self.paid_until.max(Instant::now()) + Duration::from_secs(1) * bytes / BYTES_PER_S;
+        self.paid_until - BURST
     }
 }
 
@@ -283,6 +312,28 @@ mod tests {
             let Some(Input::StationFrame { text, .. }) = peer.inbox.recv().await else { panic!("no frame") };
             assert_eq!(text, number.to_string());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_large_frames_is_slowed_down_and_an_honest_burst_is_not() {
+        let Peer { socket, mut inbox, _shutdown, registry: _registry, .. } = peer().await;
+        let (mut sink, _stream) = socket.split();
+        let start = Instant::now();
+        let flood = tokio::spawn(async move {
+            let frame = "x".repeat(200 * 1024);
+            for _ in 0..20 {
+                sink.send(Message::text(frame.clone())).await.unwrap();
+            }
+            sink
+        });
+        inbox.recv().await.expect("the first");
+        assert!(start.elapsed() < Duration::from_millis(10), "{:?}", start.elapsed());
+        for _ in 1..20 {
+            inbox.recv().await.expect("the next");
+        }
+        let whole = Duration::from_secs(20 * 200 * 1024 / u64::from(BYTES_PER_S));
+        assert!(start.elapsed() + Duration::from_secs(4) >= whole, "{:?}", start.elapsed());
+        drop(flood.await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
