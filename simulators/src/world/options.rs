@@ -82,8 +82,8 @@ impl WorldOptions {
             meter_values_s: 60,
             lease_ms: 900_000,
             renew_ms: 300_000,
-            grid_limit: Current::from_a(count.saturating_mul(8).saturating_add(60)),
-            cars_per_day: 3,
+            grid_limit: Current::from_a(count.saturating_mul(8).saturating_add(20)),
+            cars_per_day: 12,
             ..Self::default()
         }
     }
