@@ -173,7 +173,7 @@ impl JournalHandle {
     /// Asks for records for somebody other than the site: durable ones from `from` on, at most `limit`, or why there are none.
     ///
     /// # Errors
-    /// If the queue is full, or [`MAX_READERS`] wait already: `answer` is dropped.
+    /// If the queue is full, or 16 readers wait already: `answer` is dropped.
     pub fn read_for(&self, from: Sequence, limit: usize, answer: ReadAnswer) -> Result<(), JournalFull> {
         let place = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| JournalFull)?;
         self.send(Request::Read { from, limit, answer: Some((answer, place)) })

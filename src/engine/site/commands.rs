@@ -8,7 +8,7 @@ use crate::engine::cloud::messages::response;
 use crate::engine::cloud::outbox::OutboxAction;
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::exchange::{StationCall, StationReply};
-use crate::engine::model::ids::{CircuitId, IdToken, RequestId, StationId, TransactionId};
+use crate::engine::model::ids::{CircuitId, IdToken, RequestId, Sequence, StationId, TransactionId};
 use crate::engine::model::record::RecordBody;
 use crate::engine::model::topology::StationIndex;
 use crate::engine::ocpp::Priority;
@@ -17,6 +17,9 @@ use crate::engine::units::Current;
 
 /// The state topic is published at most so often, when something has changed.
 const STATE_MS: u64 = 1_000;
+
+/// Answers held while the disk is slow; the askers of the oldest have given up long before.
+const MAX_HELD: usize = 1_000;
 
 /// And at least so often, so that the measured values in it are not old.
 const STATE_REPEAT_MS: u64 = 30_000;
@@ -39,8 +42,13 @@ enum Done {
 
 impl Site {
     pub(super) fn requested(&mut self, request: RequestId, command: Command, now: Now, out: &mut Vec<Output>) {
+        let before = self.ledger.last();
         match self.carry_out(command, now, out) {
-            Done::Now(outcome) => out.push(Output::Reply { request, outcome }),
+            Done::Now(outcome) => {
+                let last = self.ledger.last();
+                let needs = if last == before { self.durable } else { last };
+                self.say_durably(needs, Output::Reply { request, outcome }, out);
+            }
             Done::Call(station, call) => {
                 self.call(station, call, (Priority::Normal, Purpose::Request(request)), now, out);
             }
@@ -189,13 +197,16 @@ impl Site {
             Err(rejection) => {
                 let outcome = CommandOutcome::Rejected { error: rejection.error };
                 let text = response(rejection.id.as_deref(), &outcome);
-                return self.respond(text, (response_topic, correlation), out);
+                return self.respond(self.durable, text, (response_topic, correlation), out);
             }
         };
         let request = CloudRequest { id: intake.id, kind: name(&intake.command), response_topic, correlation };
         let seen = self.cloud.as_mut().map_or(Seen::New, |cloud| cloud.answers.begin(&request.id));
         match seen {
-            Seen::Answered(text) => return self.respond(text, (request.response_topic, request.correlation), out),
+            Seen::Answered(text) => {
+                let needs = self.ledger.last();
+                return self.respond(needs, text, (request.response_topic, request.correlation), out);
+            }
             // It came again while it is being carried out: the one answer will do.
             Seen::Running => return,
             Seen::New => {}
@@ -204,7 +215,7 @@ impl Site {
         if let Some(known) = self.ledger.command(&request.id) {
             let outcome = outcome_of_record(&known.status, known.error.clone());
             let text = response(Some(&request.id), &outcome);
-            return self.respond(text, (request.response_topic, request.correlation), out);
+            return self.respond(self.durable, text, (request.response_topic, request.correlation), out);
         }
         if intake.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires) {
             return self.cloud_answer(&request, &CommandOutcome::Expired, now, out);
@@ -225,22 +236,50 @@ impl Site {
         out: &mut Vec<Output>,
     ) {
         // An acknowledgement of events that made an event itself would never end.
-        if !matches!(request.kind, "events.acknowledge" | "events.replay") {
+        let needs = if matches!(request.kind, "events.acknowledge" | "events.replay") {
+            self.durable
+        } else {
             let (status, error) = status_of(outcome);
             let (id, kind) = (request.id.clone(), request.kind.to_owned());
-            self.record(RecordBody::CommandExecuted { id, kind, status: status.to_owned(), error }, now, out);
-        }
+            self.record(RecordBody::CommandExecuted { id, kind, status: status.to_owned(), error }, now, out)
+        };
         let text = response(Some(&request.id), outcome);
         if let Some(cloud) = &mut self.cloud {
             cloud.answers.answer(&request.id, &text);
         }
-        self.respond(text, (request.response_topic.clone(), request.correlation.clone()), out);
+        self.respond(needs, text, (request.response_topic.clone(), request.correlation.clone()), out);
     }
 
-    fn respond(&self, text: String, (topic, correlation): (Option<String>, Option<Vec<u8>>), out: &mut Vec<Output>) {
+    fn respond(
+        &mut self,
+        needs: Sequence,
+        text: String,
+        (topic, correlation): (Option<String>, Option<Vec<u8>>),
+        out: &mut Vec<Output>,
+    ) {
         if let Some(cloud) = &self.cloud {
-            out.push(Output::Publish(cloud.messages.response(text, topic, correlation)));
+            let response = cloud.messages.response(text, topic, correlation);
+            self.say_durably(needs, Output::Publish(response), out);
         }
+    }
+
+    /// An answer that promises something leaves when the record of it is durable; what is asked for takes effect at once.
+    fn say_durably(&mut self, needs: Sequence, answer: Output, out: &mut Vec<Output>) {
+        if needs <= self.durable {
+            return out.push(answer);
+        }
+        if self.held_answers.len() >= MAX_HELD {
+            self.held_answers.remove(0);
+        }
+        self.held_answers.push((needs, answer));
+    }
+
+    /// Lets go of the answers of which the records are durable now.
+    pub(super) fn release_answers(&mut self, out: &mut Vec<Output>) {
+        let durable = self.durable;
+        let (ready, waiting): (Vec<_>, Vec<_>) = self.held_answers.drain(..).partition(|(needs, _)| *needs <= durable);
+        self.held_answers = waiting;
+        out.extend(ready.into_iter().map(|(_, answer)| answer));
     }
 
     /// Does what the outbox wants done.

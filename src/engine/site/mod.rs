@@ -108,6 +108,7 @@ pub struct Site {
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
     last_call: u64,
     held: Vec<HeldAnswer>,
+    held_answers: Vec<(Sequence, Output)>,
     cloud: Option<Cloud>,
     store_error: Option<String>,
     start_notes: Option<StartNotes>,
@@ -145,6 +146,7 @@ impl Site {
             calls: BTreeMap::new(),
             last_call: 0,
             held: Vec::new(),
+            held_answers: Vec::new(),
             cloud,
             store_error: None,
             start_notes: None,
@@ -259,6 +261,7 @@ impl Site {
             JournalInput::Durable { through } => {
                 self.set_durable(through);
                 self.release_held(now, out);
+                self.release_answers(out);
                 self.cloud_poll(now, out);
             }
             JournalInput::Failed { error } => {

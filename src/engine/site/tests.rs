@@ -466,6 +466,9 @@ fn events_leave_only_when_durable_and_a_command_runs_once() {
         world.put(Input::Cloud(CloudInput::Message { payload, response_topic: None, correlation: None }));
     }
     assert_eq!(world.count(|body| matches!(body, RecordBody::LimitChanged { .. })), 1);
+    let answered = |world: &World| world.published.iter().filter(|sent| sent.topic.ends_with("/responses")).count();
+    assert_eq!(answered(&world), 0, "no answer before its record is durable");
+    world.durable();
     let responses = world.published.iter().filter(|message| message.topic.ends_with("/responses"));
     assert_eq!(responses.filter(|message| message.payload.contains("accepted")).count(), 2);
     assert!(world.published.iter().all(|message| message.sequence.is_none()), "no record was read yet");

@@ -70,6 +70,10 @@ pub(super) fn open(dir: &Path, clock: Clock) -> Result<Opened, OpenError> {
 
 fn prepare(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        // Not every parent may be opened; where it may, the folder's own name survives a power cut as well.
+        side::sync_directory(parent).ok();
+    }
     let probe = dir.join(".writable");
     File::create(&probe)?;
     fs::remove_file(&probe)?;
