@@ -3,7 +3,7 @@
 use super::io::{CloudInput, LogLevel, Output};
 use super::{Purpose, Site, log};
 use crate::engine::cloud::answers::Seen;
-use crate::engine::cloud::intake::read_command;
+use crate::engine::cloud::intake::{kind, read_command};
 use crate::engine::cloud::messages::response;
 use crate::engine::cloud::outbox::OutboxAction;
 use crate::engine::model::command::{Command, CommandOutcome};
@@ -200,7 +200,7 @@ impl Site {
                 return self.respond(self.durable, text, (response_topic, correlation), out);
             }
         };
-        let request = CloudRequest { id: intake.id, kind: name(&intake.command), response_topic, correlation };
+        let request = CloudRequest { id: intake.id, kind: kind(&intake.command), response_topic, correlation };
         let seen = self.cloud.as_mut().map_or(Seen::New, |cloud| cloud.answers.begin(&request.id));
         match seen {
             Seen::Answered(text) => {
@@ -313,19 +313,6 @@ impl Site {
 
 fn rejected(error: String) -> Done {
     Done::Now(CommandOutcome::Rejected { error })
-}
-
-/// A command's name in the contract.
-const fn name(command: &Command) -> &'static str {
-    match command {
-        Command::OcppCall { .. } => "ocpp.call",
-        Command::TransactionStart { .. } => "transaction.start",
-        Command::TransactionStop { .. } => "transaction.stop",
-        Command::LimitSet { .. } => "limit.set",
-        Command::LimitClear { .. } => "limit.clear",
-        Command::EventsAcknowledge { .. } => "events.acknowledge",
-        Command::EventsReplay { .. } => "events.replay",
-    }
 }
 
 /// A station's reply as the end of a command.
