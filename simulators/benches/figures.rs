@@ -29,7 +29,7 @@ fn main() -> std::io::Result<()> {
     for evses in [10, 100, 1_000] {
         let (topology, state) = site(evses);
         let pass = median(|| drop(black_box(plan(&topology, black_box(&state), NOW))));
-        let Plan { offers } = plan(&topology, &state, NOW);
+        let Plan { offers, .. } = plan(&topology, &state, NOW);
         let floor = median(|| {
             black_box(invariant_holds(&topology, &state, black_box(&offers)));
         });
@@ -83,6 +83,8 @@ fn site(evses: usize) -> (Topology, PlanState) {
         meter: None,
         unmeasured_load: None,
         max_unbalance: None,
+        max_power: None,
+        short_time: None,
     };
     let mut circuits = vec![circuit("grid".to_owned(), None, whole(groups) * 70)];
     circuits.extend((0..groups).map(|group| circuit(format!("g{group}"), Some(0), 60 + whole(group % 5) * 10)));
@@ -99,6 +101,7 @@ fn site(evses: usize) -> (Topology, PlanState) {
             evse_count: 1,
             priority: 0,
             weight: 100 + u32::try_from(number % 3).unwrap_or(0) * 50,
+            dc: None,
             password: None,
         })
         .collect();
@@ -118,6 +121,7 @@ fn state(topology: &Topology) -> PlanState {
             limit_source: LimitSource::Configured,
             background: PerPhase::new(Current::from_a(5), Current::from_a(8), Current::from_a(2)),
             background_source: BackgroundSource::Meter,
+            ramp: None,
         })
         .collect();
     let evses = topology
@@ -128,7 +132,8 @@ fn state(topology: &Topology) -> PlanState {
             let station = topology.station(evse.station);
             EvseState {
                 phases: station.wiring.phases(),
-                committed: Current::ZERO,
+                committed: PerPhase::splat(Current::ZERO),
+                drawn: PerPhase::splat(Current::ZERO),
                 demand: Current::from_a(10 + i32::try_from(number % 23).unwrap_or(0)),
                 demand_is_maximum: false,
                 reachable: number % 17 != 0,
@@ -137,6 +142,8 @@ fn state(topology: &Topology) -> PlanState {
                 step: station.model.step,
                 weight: station.weight,
                 priority: 0,
+                hold: false,
+                deadline: None,
                 served_since: None,
                 wants_since: Some(Mono::START),
             }

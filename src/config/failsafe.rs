@@ -302,6 +302,8 @@ mod tests {
             meter: None,
             unmeasured_load: load_a.map(|load| PerPhase::splat(Current::from_a(load))),
             max_unbalance: None,
+            max_power: None,
+            short_time: None,
         }
     }
 
@@ -317,6 +319,7 @@ mod tests {
             evse_count: 1,
             priority: 0,
             weight: 1,
+            dc: None,
             password: None,
         }
     }

@@ -138,6 +138,9 @@ fn parse(path: &Path, text: &str, name: &str) -> (Option<Known>, Vec<Problem>) {
         reaction_ms: reaction_ms.unwrap_or(default.reaction_ms),
         step: step.unwrap_or(default.step),
         meter_interval_ms: meter_interval_ms.unwrap_or(default.meter_interval_ms),
+        levels: Vec::new(),
+        limit_unit: default.limit_unit,
+        writes_per_day: None,
         name: default.name,
     };
     (Some(Known { model, warning }), document.into_problems())

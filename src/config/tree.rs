@@ -207,6 +207,8 @@ fn lower(document: &Document<'_>, entries: &[Entry], order: &[(usize, Option<usi
             meter,
             unmeasured_load: entry.unmeasured_load,
             max_unbalance: entry.max_unbalance,
+            max_power: None,
+            short_time: None,
         });
     }
     tree

@@ -290,6 +290,7 @@ fn charger(
         evse_count: connectors.unwrap_or(1),
         priority: priority.unwrap_or(0),
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
+        dc: None,
         password,
     };
     Some((id, station))

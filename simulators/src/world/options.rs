@@ -152,6 +152,8 @@ impl WorldOptions {
             meter: None,
             unmeasured_load: None,
             max_unbalance: None,
+            max_power: None,
+            short_time: None,
         };
         let grid = Circuit {
             id: CircuitId::new("grid"),
@@ -160,6 +162,8 @@ impl WorldOptions {
             meter: Some(MeterIndex(0)),
             unmeasured_load: Some(PerPhase::splat(self.building_peak + Current::from_a(12))),
             max_unbalance: None,
+            max_power: None,
+            short_time: None,
         };
         let model = StationModel {
             lease_ms: self.lease_ms,
@@ -179,6 +183,7 @@ impl WorldOptions {
                 evse_count: 1,
                 priority: 0,
                 weight: 1,
+                dc: None,
                 password: None,
             })
             .collect();

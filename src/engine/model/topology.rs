@@ -1,7 +1,7 @@
 //! What is wired to what: circuits, stations, meters, inverters. Checked once, then trusted.
 
 use super::ids::{CircuitId, InverterId, MeterId, SiteId, StationId};
-use crate::engine::units::{Current, PerPhase, Phase, PhaseSet, Voltage};
+use crate::engine::units::{Current, PerPhase, Phase, PhaseSet, Power, Voltage};
 
 /// The smallest current that IEC 61851-1 lets a station offer by its control pilot.
 pub const MINIMUM_OFFER: Current = Current::from_a(6);
@@ -39,11 +39,13 @@ index!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wiring {
     terminals: [Option<Phase>; 3],
+    /// The order is not known: each terminal may be on any phase, so every phase counts as if it were the worst.
+    unknown: bool,
 }
 
 impl Wiring {
     /// Terminals and phases in the same order.
-    pub const STRAIGHT: Self = Self { terminals: [Some(Phase::L1), Some(Phase::L2), Some(Phase::L3)] };
+    pub const STRAIGHT: Self = Self { terminals: [Some(Phase::L1), Some(Phase::L2), Some(Phase::L3)], unknown: false };
 
     /// The grid phase at each terminal in order. `None` unless it has one, two or three different phases.
     #[must_use]
@@ -56,22 +58,42 @@ impl Wiring {
         for (terminal, phase) in terminals.iter_mut().zip(phases) {
             *terminal = Some(*phase);
         }
-        Some(Self { terminals })
+        Some(Self { terminals, unknown: false })
     }
 
-    /// The grid phase that the station's terminal is wired to.
+    /// A station with `terminals` terminals, 1 to 3, of which nobody knows to which phase each is wired. `None` for another number.
+    #[must_use]
+    pub fn unknown(terminals: usize) -> Option<Self> {
+        let straight = Self::new(Phase::ALL.get(..terminals)?)?;
+        Some(Self { unknown: true, ..straight })
+    }
+
+    /// Whether the order of the phases is known.
+    #[must_use]
+    pub const fn is_known(self) -> bool {
+        !self.unknown
+    }
+
+    /// How many terminals are wired, 1 to 3.
+    #[must_use]
+    pub fn terminals(self) -> usize {
+        self.terminals.iter().flatten().count()
+    }
+
+    /// The grid phase that the station's terminal is wired to; `None` if there is none, or it is not known.
     #[must_use]
     pub const fn grid_phase(self, terminal: Phase) -> Option<Phase> {
-        self.terminals[terminal.index()]
+        if self.unknown { None } else { self.terminals[terminal.index()] }
     }
 
-    /// The grid phases in use.
+    /// The grid phases that may carry the station's current: all three where the order is not known.
     #[must_use]
     pub fn phases(self) -> PhaseSet {
-        self.terminals.iter().flatten().copied().collect()
+        if self.unknown { PhaseSet::ALL } else { self.terminals.iter().flatten().copied().collect() }
     }
 
-    /// Values at the station's terminals as values on the grid's phases; `None` on a phase that is not wired.
+    /// Values at the station's terminals as values on the grid's phases; `None` on a phase that is not wired, and on all of them where
+    /// the order is not known.
     #[must_use]
     pub fn to_grid<T: Copy>(self, at_terminals: PerPhase<Option<T>>) -> PerPhase<Option<T>> {
         let mut grid = PerPhase::splat(None);
@@ -100,6 +122,43 @@ pub struct Circuit {
     pub unmeasured_load: Option<PerPhase<Current>>,
     /// The largest difference between two phases that stations below may cause.
     pub max_unbalance: Option<Current>,
+    /// The most power that may flow on all phases together. Counted as apparent power (nominal voltage × current, summed), which
+    /// is never below the active power, so that it serves for a limit in W and in VA.
+    pub max_power: Option<Power>,
+    /// What the protective device carries for a short time beyond `limit`.
+    pub short_time: Option<ShortTime>,
+}
+
+/// The short-time rating of a circuit: `limit` is its continuous rating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortTime {
+    /// The current per phase, at least the continuous limit.
+    pub limit: Current,
+    /// For how long at a stretch, in ms; as long again must pass below the continuous limit before it may be used again.
+    pub lasts_ms: u64,
+}
+
+/// The unit in which a station is given its limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitUnit {
+    /// Amperes per phase.
+    #[default]
+    Amperes,
+    /// Watts on all phases together.
+    Watts,
+}
+
+/// A station with DC outputs. Its limits are watts at the output; circuits count what it draws from the AC side for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DcSupply {
+    /// The most power at one output.
+    pub max: Power,
+    /// The least power at one output; below it is a pause.
+    pub min: Power,
+    /// Output power per 1000 W of active power drawn, 1 to 1000.
+    pub efficiency_permille: u16,
+    /// Active power per 1000 VA, 1 to 1000.
+    pub power_factor_permille: u16,
 }
 
 /// What a station model can and cannot do, from `configs/chargers/`.
@@ -119,6 +178,12 @@ pub struct StationModel {
     pub reaction_ms: u64,
     /// The smallest step of a limit.
     pub step: Current,
+    /// The only currents that the station can offer, rising, without 0; empty: every multiple of `step`.
+    pub levels: Vec<Current>,
+    /// The unit in which it takes limits.
+    pub limit_unit: LimitUnit,
+    /// How many charging profiles it may be sent a day (it keeps them in flash); `None`: no budget.
+    pub writes_per_day: Option<u32>,
     /// How often the station is asked to send meter values.
     pub meter_interval_ms: u64,
 }
@@ -133,6 +198,9 @@ impl Default for StationModel {
             stack_level: 0,
             reaction_ms: 5_000,
             step: Current::from_ma(100),
+            levels: Vec::new(),
+            limit_unit: LimitUnit::Amperes,
+            writes_per_day: None,
             meter_interval_ms: 10_000,
         }
     }
@@ -170,6 +238,8 @@ pub struct Station {
     pub priority: i32,
     /// The share in a max-min fair allocation, 1 to 1000.
     pub weight: u32,
+    /// Its DC outputs, if it has such; `max`, `min` and `fallback` are then what one draws from each AC phase.
+    pub dc: Option<DcSupply>,
     /// The SHA-256-free plain password for HTTP basic authentication (security profile 1), if one is demanded.
     pub password: Option<Secret>,
 }

@@ -63,15 +63,28 @@ pub struct CircuitState {
     pub background: PerPhase<Current>,
     /// Where that comes from.
     pub background_source: BackgroundSource,
+    /// The most that all raises on a phase together may add in this plan (ramp); `None`: no ramp.
+    pub ramp: Option<Current>,
+}
+
+/// Energy that a car must have by a certain time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// What is still missing, as charge on each phase that the car uses, in mA·s.
+    pub missing_ma_s: i64,
+    /// By when.
+    pub by: Mono,
 }
 
 /// What the planner knows of an EVSE. Currents are per phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvseState {
-    /// The grid phases that it may draw from.
+    /// The grid phases that an offer counts on: those that the car may draw from.
     pub phases: PhaseSet,
     /// The most that it may be drawing now.
-    pub committed: Current,
+    pub committed: PerPhase<Current>,
+    /// What it is measured to draw, 0 where that is not known: what a limit of the unbalance may count on.
+    pub drawn: PerPhase<Current>,
     /// The most that it could use now; below its minimum it wants nothing.
     pub demand: Current,
     /// Why the demand is what it is: its hardware, or what the car takes.
@@ -88,6 +101,10 @@ pub struct EvseState {
     pub weight: u32,
     /// Higher goes first when not all minimums fit.
     pub priority: i32,
+    /// It may be cut, but not raised now (its changes are bounded).
+    pub hold: bool,
+    /// What it must have by when: the least laxity goes first.
+    pub deadline: Option<Deadline>,
     /// Since when it is offered at least its minimum.
     pub served_since: Option<Mono>,
     /// Since when it wants to charge.
@@ -114,11 +131,35 @@ pub struct Offer {
     pub binding: Binding,
 }
 
+/// The place of an EVSE that waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePlace {
+    /// Which EVSE.
+    pub evse: EvseIndex,
+    /// 1 is the next.
+    pub position: usize,
+    /// When its turn begins at the latest if nobody else comes or goes.
+    pub starts: Mono,
+}
+
+/// A deadline that cannot be met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Which EVSE.
+    pub evse: EvseIndex,
+    /// How much will be missing, as charge on each phase, in mA·s.
+    pub missing_ma_s: i64,
+}
+
 /// The plan: one offer for each EVSE of the topology.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In the order of [`Topology::evses`].
     pub offers: Vec<Offer>,
+    /// Who waits, in the order of the queue.
+    pub queue: Vec<QueuePlace>,
+    /// Whose deadline cannot be met.
+    pub shortfalls: Vec<Shortfall>,
 }
 
 /// Makes the plan.
@@ -134,7 +175,7 @@ pub fn plan(topology: &Topology, state: &PlanState, now: Mono) -> Plan {
     planner.share();
     planner.raise_into_confirmed();
     assert!(invariant_holds(topology, state, &planner.offers), "the plan would overload a circuit");
-    Plan { offers: planner.offers }
+    Plan { offers: planner.offers, queue: Vec::new(), shortfalls: Vec::new() }
 }
 
 /// Whether every circuit and phase on which anything is raised stays below its limit at the worst.
@@ -143,10 +184,10 @@ pub fn invariant_holds(topology: &Topology, state: &PlanState, offers: &[Offer])
     let mut worst: Vec<PerPhase<Current>> = state.circuits.iter().map(|circuit| circuit.background).collect();
     let mut raised = vec![PhaseSet::EMPTY; worst.len()];
     for (index, (evse, offer)) in state.evses.iter().zip(offers).enumerate() {
-        let may_draw = evse.phases.spread(evse.committed.max(offer.limit));
+        let may_draw = evse.phases.spread(offer.limit).zip_with(evse.committed, Current::max);
         for circuit in topology.path_to_grid(topology.evse(EvseIndex(index)).circuit) {
             worst[circuit.0] += may_draw;
-            if offer.limit > evse.committed {
+            if offer.limit > evse.committed.max() {
                 raised[circuit.0] = evse.phases.iter().fold(raised[circuit.0], PhaseSet::with);
             }
         }
@@ -176,9 +217,9 @@ impl<'a> Planner<'a> {
         for index in 0..state.evses.len() {
             let evse = &state.evses[index];
             if !evse.reachable {
-                planner.offers[index] =
-                    Offer { limit: evse.committed, target: evse.committed, binding: Binding::Unreachable };
-                planner.take(index, evse.committed);
+                let committed = evse.committed.max();
+                planner.offers[index] = Offer { limit: committed, target: committed, binding: Binding::Unreachable };
+                planner.take(index, committed);
             }
         }
         planner
@@ -300,28 +341,28 @@ impl<'a> Planner<'a> {
             }
         };
         for (index, evse) in self.state.evses.iter().enumerate() {
-            spend(&mut room, index, evse.committed);
+            spend(&mut room, index, evse.committed.max());
         }
         let mut raises: Vec<usize> = (0..self.offers.len())
-            .filter(|index| self.offers[*index].target > self.state.evses[*index].committed)
+            .filter(|index| self.offers[*index].target > self.state.evses[*index].committed.max())
             .collect();
         // Those furthest below their target first, so that a newcomer is not starved by small raises of others.
-        raises.sort_by_key(|index| (self.state.evses[*index].committed - self.offers[*index].target, *index));
+        raises.sort_by_key(|index| (self.state.evses[*index].committed.max() - self.offers[*index].target, *index));
         for index in raises {
             let evse = &self.state.evses[index];
             let Some((free, bottleneck)) = self.tightest(index, &room) else { continue };
             let wanted = self.offers[index].target;
-            let reach = (evse.committed + free.at_least_zero()).min(wanted);
+            let reach = (evse.committed.max() + free.at_least_zero()).min(wanted);
             // The minimum and the maximum need not be multiples of the step.
             let possible = if reach == wanted { wanted } else { reach.floor_to(evse.step).max(evse.min.min(reach)) };
             if possible == wanted {
-                spend(&mut room, index, wanted - evse.committed);
+                spend(&mut room, index, wanted - evse.committed.max());
                 continue;
             }
             let limit = if possible >= evse.min { possible } else { Current::ZERO };
             self.offers[index].limit = limit;
             self.offers[index].binding = Binding::RaisePending(bottleneck);
-            spend(&mut room, index, (limit - evse.committed).at_least_zero());
+            spend(&mut room, index, (limit - evse.committed.max()).at_least_zero());
         }
     }
 }

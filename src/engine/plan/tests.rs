@@ -19,6 +19,8 @@ fn circuit(id: &str, parent: Option<usize>, limit_a: i32) -> Circuit {
         meter: None,
         unmeasured_load: None,
         max_unbalance: None,
+        max_power: None,
+        short_time: None,
     }
 }
 
@@ -34,6 +36,7 @@ fn station(number: usize, circuit: usize, phases: &[Phase]) -> Station {
         evse_count: 1,
         priority: 0,
         weight: 1,
+        dc: None,
         password: None,
     }
 }
@@ -51,6 +54,7 @@ fn state(topology: &Topology, committed: &[i32]) -> PlanState {
             limit_source: LimitSource::Configured,
             background: PerPhase::splat(Current::ZERO),
             background_source: BackgroundSource::None,
+            ramp: None,
         })
         .collect();
     let evses = topology
@@ -61,7 +65,8 @@ fn state(topology: &Topology, committed: &[i32]) -> PlanState {
             let station = topology.station(evse.station);
             EvseState {
                 phases: station.wiring.phases(),
-                committed: amps(*committed),
+                committed: station.wiring.phases().spread(amps(*committed)),
+                drawn: PerPhase::splat(Current::ZERO),
                 demand: station.max,
                 demand_is_maximum: true,
                 reachable: true,
@@ -70,6 +75,8 @@ fn state(topology: &Topology, committed: &[i32]) -> PlanState {
                 step: station.model.step,
                 weight: station.weight,
                 priority: station.priority,
+                hold: false,
+                deadline: None,
                 served_since: None,
                 wants_since: Some(Mono::START),
             }

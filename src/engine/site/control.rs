@@ -123,7 +123,7 @@ impl Site {
         let mut load: Vec<PerPhase<Current>> = self.plan_state.circuits.iter().map(|state| state.background).collect();
         for (index, evse) in self.plan_state.evses.iter().enumerate() {
             for circuit in self.setup.topology.path_to_grid(self.setup.topology.evse(EvseIndex(index)).circuit) {
-                load[circuit.0] += evse.phases.spread(evse.committed);
+                load[circuit.0] += evse.committed;
             }
         }
         let states = self.plan_state.circuits.iter().zip(load);
@@ -147,7 +147,7 @@ impl Site {
             (None, None, Some(_)) => (last, BackgroundSource::Unknown),
             (None, None, None) => (PerPhase::splat(Current::ZERO), BackgroundSource::None),
         };
-        CircuitState { limit, limit_source, background, background_source }
+        CircuitState { limit, limit_source, background, background_source, ramp: None }
     }
 
     fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
@@ -157,11 +157,14 @@ impl Site {
         let told = control.tether.committed(reachable, now.mono);
         // A station above its limit is budgeted at what it draws.
         let above = self.fresh_measured(index, now.mono).filter(|_| control.above_samples > 0);
-        let committed = above.map_or(told, |measured| told.max(measured.current.max()));
+        let told = station.wiring.phases().spread(told);
+        let committed = above.map_or(told, |measured| told.zip_with(measured.current, Current::max));
+        let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
         EvseState {
             phases: station.wiring.phases(),
             committed,
+            drawn,
             demand,
             demand_is_maximum: demand == station.max,
             // A station that refuses its limits cannot be moved: others must not wait for a cut that never comes.
@@ -171,6 +174,8 @@ impl Site {
             step: station.model.step,
             weight: station.weight,
             priority: station.priority,
+            hold: false,
+            deadline: None,
             served_since: control.served_since,
             wants_since: control.wants_since,
         }
@@ -471,7 +476,7 @@ impl Site {
         let mut sum = PerPhase::splat(Current::ZERO);
         for (index, evse) in self.plan_state.evses.iter().enumerate() {
             if topology.path_to_grid(topology.evse(EvseIndex(index)).circuit).any(|above| above == circuit) {
-                sum += evse.phases.spread(evse.committed);
+                sum += evse.committed;
             }
         }
         sum

@@ -23,6 +23,8 @@ fn setup(limit_a: i32) -> Setup {
         meter: Some(METER),
         unmeasured_load: Some(PerPhase::splat(Current::from_a(10))),
         max_unbalance: None,
+        max_power: None,
+        short_time: None,
     };
     let station = |id: &str| Station {
         id: StationId::new(id),
@@ -35,6 +37,7 @@ fn setup(limit_a: i32) -> Setup {
         evse_count: 1,
         priority: 0,
         weight: 1,
+        dc: None,
         password: None,
     };
     let meters = vec![Meter { id: MeterId::new("main"), stale_after_ms: 5_000 }];

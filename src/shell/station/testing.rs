@@ -17,6 +17,8 @@ pub(crate) fn topology() -> Topology {
         meter: Some(MeterIndex(0)),
         unmeasured_load: None,
         max_unbalance: None,
+        max_power: None,
+        short_time: None,
     };
     let meter = Meter { id: MeterId::new("main"), stale_after_ms: 5_000 };
     let password = Secret::new(b"00112233445566778899aabbccddeeff".to_vec());
@@ -51,6 +53,7 @@ fn station(id: &str, password: Option<Secret>) -> Station {
         evse_count: 1,
         priority: 0,
         weight: 1,
+        dc: None,
         password,
     }
 }
