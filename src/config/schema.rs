@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
-use crate::engine::model::setup::{Acknowledge, CloudSetup, Setup};
+use crate::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, Setup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
 
@@ -52,6 +52,7 @@ impl Config {
                 .as_ref()
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
             unsafe_fallback: self.failsafe().summary(),
+            charging: ChargingSetup::default(),
             seed,
         }
     }

@@ -184,7 +184,7 @@ fn inverter(section: Section<'_>, places: &Places, tree: &Tree) -> Option<(At<St
     section.finish();
     let id = id?;
     let stale_after_ms = device.stale_after_ms;
-    let inverter = Inverter { id: InverterId::new(&id.value), role, circuit, stale_after_ms };
+    let inverter = Inverter { id: InverterId::new(&id.value), role, circuit, stale_after_ms, max: None };
     Some((id, inverter, device))
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, CloudSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, Meter, MeterIndex, Station, StationModel, Topology, TopologyError,
@@ -193,6 +193,7 @@ impl WorldOptions {
             role: InverterRole::Pv,
             circuit: CircuitIndex(0),
             stale_after_ms: 30_000,
+            max: None,
         }];
         let circuits = vec![grid, garage("garage-a"), garage("garage-b")];
         let topology =
@@ -209,6 +210,7 @@ impl WorldOptions {
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             unsafe_fallback: None,
+            charging: ChargingSetup::default(),
             seed: self.seed,
         }
     }

@@ -22,6 +22,8 @@ pub enum Severity {
 pub enum AlarmKind {
     /// A meter gives no usable reading.
     MeterLost,
+    /// A meter gives readings that cannot be right.
+    MeterUntrusted,
     /// An inverter gives no usable reading.
     InverterLost,
     /// A station that should be there is not connected.

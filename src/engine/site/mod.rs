@@ -4,11 +4,17 @@
 //! records; everything else is known again within seconds of a start from what devices say.
 
 mod alarms;
+mod appetite;
 pub mod background;
 mod commands;
+mod conduct;
 mod control;
+mod gauge;
 pub mod io;
 pub mod ledger;
+mod load;
+mod pace;
+mod phases;
 mod readings;
 mod sending;
 mod stations;
@@ -32,6 +38,7 @@ use background::Background;
 use control::EvseControl;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
+use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
 use stations::{HeldAnswer, StationState};
 
@@ -66,6 +73,10 @@ enum Purpose {
     Limit(EvseIndex),
     Configure(String),
     Trigger,
+    /// A sample of the current, asked for out of turn.
+    Sample(EvseIndex),
+    /// A stop or a change of availability of a station above its limit.
+    Enforce(EvseIndex),
     Request(RequestId),
     Cloud(commands::CloudRequest),
 }
@@ -104,6 +115,8 @@ pub struct Site {
     meters: Vec<MeterState>,
     inverters: Vec<InverterState>,
     backgrounds: Vec<Background>,
+    paces: Vec<Pace>,
+    ramp: Ramp,
     plan_state: PlanState,
     plan: Plan,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
@@ -142,6 +155,8 @@ impl Site {
             meters: topology.meters().iter().map(|_| MeterState::default()).collect(),
             inverters: topology.inverters().iter().map(|_| InverterState::default()).collect(),
             backgrounds: topology.circuits().iter().map(|_| Background::default()).collect(),
+            paces: topology.circuits().iter().map(|_| Pace::default()).collect(),
+            ramp: Ramp::default(),
             plan_state: PlanState::default(),
             plan: Plan::default(),
             calls: BTreeMap::new(),
@@ -166,6 +181,7 @@ impl Site {
         if let Some(remembered) = &restored.remembered {
             site.restore_offers(remembered, now);
         }
+        site.restore_conduct();
         site.set_durable(site.durable);
         site.begin(restored.damage, now);
         site
@@ -224,6 +240,7 @@ impl Site {
             self.tick_sessions(now, out);
             self.expire_limits(now, out);
             self.watch(now, out);
+            self.ask_for_samples(now, out);
             self.cloud_tick(now, out);
         }
         if self.dirty || now.mono >= self.plan_due {
@@ -300,5 +317,7 @@ fn log(out: &mut Vec<Output>, level: LogLevel, message: String) {
     out.push(Output::Log { level, message });
 }
 
+#[cfg(test)]
+mod plant_tests;
 #[cfg(test)]
 mod tests;
