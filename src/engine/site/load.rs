@@ -7,7 +7,7 @@ use super::io::{LogLevel, Output};
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, InverterRole, MeterIndex};
 use crate::engine::plan::BackgroundSource;
-use crate::engine::time::{Mono, Now};
+use crate::engine::time::{Mono, Now, Sampled};
 use crate::engine::units::{Current, PerPhase, PhaseSet};
 
 /// What a circuit is planned with while its meter gives no reading that can be used.
@@ -79,7 +79,7 @@ impl Site {
     /// What a circuit whose meter gives no reading is planned with by now.
     fn loss_stage(&self, index: CircuitIndex, now: Mono) -> LossStage {
         let circuit = self.setup.topology.circuit(index);
-        let last = circuit.meter.and_then(|meter| self.meters[meter.0].last.as_ref().map(|last| last.at()));
+        let last = circuit.meter.and_then(|meter| self.meters[meter.0].last.as_ref().map(Sampled::at));
         let lost_ms = now.since(last.unwrap_or(self.started));
         let given_up = self.setup.charging.meter_lost_after_ms.is_some_and(|after| lost_ms > after);
         if circuit.unmeasured_load.is_none() || given_up { LossStage::FallbackOnly } else { LossStage::StaticBudget }
