@@ -33,6 +33,8 @@ pub struct Config {
     pub tokens: Vec<TokenEntry>,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
     pub devices: Vec<DeviceConfig>,
+    /// `[charging]`.
+    pub charging: ChargingSetup,
     /// `[[circuits]]`, `[[meters]]`, `[[inverters]]` and `[[chargers]]`: what is wired to what.
     pub topology: Topology,
 }
@@ -52,7 +54,7 @@ impl Config {
                 .as_ref()
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
             unsafe_fallback: self.failsafe().summary(),
-            charging: ChargingSetup::default(),
+            charging: self.charging.clone(),
             seed,
         }
     }

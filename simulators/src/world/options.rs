@@ -263,6 +263,7 @@ impl QuirkFile {
         let none = Quirks::default();
         let quirks = match self.is.as_str() {
             "ignores-limit" => Quirks { ignores_limit: true, ..none },
+            "ignores-everything" => Quirks { ignores_limit: true, ignores_stop: true, ..none },
             "refuses-zero" => Quirks { refuses_zero: true, ..none },
             "refuses-profiles" => Quirks { refuses_profiles: true, ..none },
             "slow" => Quirks { extra_reaction_ms: self.amount_ms.unsigned_abs(), ..none },
