@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use chrono_tz::Tz;
 
 use super::split::{Period, Usage, split};
-use super::tariff::Tariff;
+use crate::engine::model::tariff::Tariff;
 use crate::engine::units::Energy;
 
 /// Decimals of a component's price.

@@ -5,4 +5,3 @@
 pub mod bill;
 pub mod calendar;
 pub mod split;
-pub mod tariff;

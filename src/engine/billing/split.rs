@@ -4,7 +4,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use super::calendar::{borders, wall_clock};
-use super::tariff::{Prices, Tariff};
+use crate::engine::model::tariff::{Prices, Tariff};
 use crate::engine::time::Utc;
 use crate::engine::units::Energy;
 

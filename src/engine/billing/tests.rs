@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::billing::split::{ActivityAt, RegisterAt};
-use crate::engine::billing::tariff::{EVERY_DAY, Element, Prices, When};
+use crate::engine::model::tariff::{EVERY_DAY, Element, Prices, When};
 use crate::engine::time::Utc;
 
 fn utc(text: &str) -> Utc {

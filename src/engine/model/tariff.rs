@@ -85,6 +85,21 @@ pub struct When {
     pub weekdays: u8,
 }
 
+/// What a transaction costs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// ISO 4217 code.
+    pub currency: String,
+    /// The price without tax; without a tax rate the price.
+    pub net: Decimal,
+    /// The tax.
+    pub vat: Decimal,
+    /// What is to be paid.
+    pub gross: Decimal,
+    /// The tariff that it was made with.
+    pub tariff: String,
+}
+
 /// All weekdays.
 pub const EVERY_DAY: u8 = 0b0111_1111;
 
