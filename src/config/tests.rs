@@ -60,7 +60,6 @@ fn everything_is_read_and_lowered() {
             "[ocpp.tls] is not effective in this version: there is no wss:// listener yet",
             "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped",
             "\"accept-limited\" is not effective in this version: unknown tokens are rejected",
-            "[[tariffs]] is not effective in this version: transactions carry no cost",
         ]
     );
     let config = loaded.config;

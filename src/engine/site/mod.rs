@@ -6,6 +6,7 @@
 mod alarms;
 mod appetite;
 pub mod background;
+mod billing;
 mod commands;
 mod conduct;
 mod control;
@@ -24,10 +25,11 @@ mod transactions;
 
 use std::collections::BTreeMap;
 
+use crate::engine::billing::split::RegisterAt;
 use crate::engine::cloud::answers::Answers;
 use crate::engine::cloud::messages::Messages;
 use crate::engine::cloud::outbox::Outbox;
-use crate::engine::model::ids::{RequestId, Sequence, StationId};
+use crate::engine::model::ids::{RequestId, Sequence, StationId, TransactionId};
 use crate::engine::model::record::{Record, RecordBody, Stamp};
 use crate::engine::model::setup::Setup;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex, Topology};
@@ -127,6 +129,8 @@ pub struct Site {
     store_error: Option<String>,
     start_notes: Option<StartNotes>,
     above_since: BTreeMap<CircuitIndex, Mono>,
+    /// The last register seen of each running transaction: what a tariff border needs.
+    last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
     /// Something that the plan rests on has changed.
     dirty: bool,
     plan_due: Mono,
@@ -167,6 +171,7 @@ impl Site {
             store_error: None,
             start_notes: None,
             above_since: BTreeMap::new(),
+            last_registers: BTreeMap::new(),
             dirty: true,
             plan_due: now.mono,
             slow_due: now.mono,
