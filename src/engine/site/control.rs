@@ -123,8 +123,8 @@ impl Site {
             drawn,
             demand,
             demand_is_maximum: demand == station.max,
-            // A station that refuses its limits cannot be moved: others must not wait for a cut that never comes.
-            reachable: reachable && control.tether.refused_at().is_none(),
+            // A station that refuses its limits, or does not keep them, cannot be moved: others must not wait for a cut that never comes.
+            reachable: reachable && control.tether.refused_at().is_none() && !control.conduct.is_above(),
             min: station.min,
             fallback: station.fallback,
             step: station.model.step,

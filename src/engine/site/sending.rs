@@ -55,6 +55,11 @@ impl Site {
         let wanted = match self.plan.offers[evse.0].limit {
             // What refuses everything is tried with the least that every station knows.
             _ if control.tether.refused_at().is_some() => minimum,
+            // What does not keep its limit is told the same again, or to stop where nobody wants to charge.
+            _ if control.conduct.is_above() => match self.plan_state.evses[evse.0].demand {
+                Current::ZERO => Current::ZERO,
+                _ => last.map_or(minimum, |last| last.limit),
+            },
             Current::ZERO if control.tether.refuses_pause() => minimum,
             limit => limit,
         };
