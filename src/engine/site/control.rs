@@ -70,6 +70,7 @@ impl EvseControl {
 impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
         self.note_wishes(now.mono);
+        self.note_waits(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
         let rating_ends = self.use_short_time(now.mono);
