@@ -1,6 +1,8 @@
 //! The decisions: no async, no sockets, no disk, no clock, no ambient randomness.
 
 pub mod cloud;
+pub mod controller;
+pub mod guard;
 pub mod modbus;
 pub mod model;
 pub mod ocpp;

@@ -43,6 +43,8 @@ pub struct WorldOptions {
     pub cars_per_day: u64,
     /// Whether the grid meter is read by its registers, through the engine's own poll machine and device map. It costs time.
     pub meter_by_registers: bool,
+    /// Whether the site runs under its guard.
+    pub guard: bool,
     /// What is odd about which station.
     pub quirks: Vec<(usize, Quirks)>,
 }
@@ -64,6 +66,7 @@ impl Default for WorldOptions {
             building_peak: Current::from_a(40),
             cars_per_day: 40,
             meter_by_registers: false,
+            guard: true,
             quirks: Vec::new(),
         }
     }

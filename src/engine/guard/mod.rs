@@ -1,0 +1,657 @@
+//! A second, separately written check of everything that leaves towards stations. It rests on nothing but the wire: the frames that leave,
+//! the answers that come, the meters, and what the site's wiring is declared to be. It holds each frame that would let stations draw more
+//! against one rule, and may only lower it or keep it back:
+//!
+//! ```text
+//! what the meter shows beyond all that EVSEs can have drawn + the most that they may draw then ≤ the limit
+//! ```
+//!
+//! The first term is the part of the other load that is proven. The planner's own estimate is never below it, so that a frame that is held
+//! back is a fault of the planner, of the tethers or of the sessions, or a person's mistake; `docs/safety.md` says what it cannot see.
+
+mod hold;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::model::reading::MeterReading;
+use crate::engine::model::topology::{CircuitIndex, EvseIndex, LeaseForm, MeterIndex, StationIndex, Topology};
+use crate::engine::time::{Mono, Now, Utc};
+use crate::engine::units::{Current, PerPhase, Phase, PhaseSet};
+use hold::{Hold, Ms, Scale, WIDE_EXTRA_MS, Window};
+use wire::{Answer, Heard, Profile, Sent};
+
+/// Above a limit by no more than this is at the limit: decimals of limits, and watts that become amperes.
+const TOLERANCE: Current = Current::from_ma(200);
+
+/// A meter is believed so much longer than it is declared to be fresh.
+const STALE_SLACK_MS: u64 = 2_000;
+
+/// For so long the site may leave a circuit above its limit while a station that answers could be cut. The site cuts within a control cycle.
+const LOWER_WITHIN_MS: Ms = 15_000;
+
+/// A station that has left a call open for longer cannot be cut now.
+const ANSWERS_WITHIN_MS: Ms = 3_000;
+
+/// A station without a lease that has left a call open for longer counts at its maximum.
+const SILENT_MS: Ms = 35_000;
+
+/// The clock of a station was set if it is told a time that differs by more from the one that it was told before.
+const CLOCK_STEP_MS: i64 = 6_000;
+
+/// A disagreement is over after so long without another one.
+const QUIET_MS: Ms = 600_000;
+
+/// What becomes of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may leave.
+    Pass,
+    /// This one leaves in its place: the same with lower limits.
+    Replace(String),
+    /// It may not leave, for this reason.
+    Withhold(String),
+}
+
+/// What somebody must know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// The circuit.
+    pub circuit: CircuitIndex,
+    /// What is the case, in one sentence; `None`: it is over.
+    pub message: Option<String>,
+}
+
+/// What the guard is told of earlier runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Earlier<'a> {
+    /// What [`Guard::memory`] gave the last run, if it is there.
+    pub memory: Option<&'a [u8]>,
+    /// The EVSEs that have accepted a lease with today's fallback or less at some time.
+    pub tamed: &'a [EvseIndex],
+}
+
+/// What one EVSE may draw now.
+#[derive(Clone, Copy, Debug, Default)]
+struct View {
+    /// By what was sent and answered.
+    most: Current,
+    /// The same with every doubt on the other side: at least what it drew when a meter was read just now.
+    wide: Current,
+}
+
+#[derive(Debug, Default)]
+struct StationState {
+    connected: bool,
+    hold: Hold,
+    /// The time that it was told last, and when.
+    told: Option<(Mono, Utc)>,
+    /// Calls without an answer, and when they were sent.
+    open: BTreeMap<String, Ms>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct EvseState {
+    view: View,
+    /// After a cut was accepted the car may still draw the old current until then.
+    settling: Option<(Current, Ms)>,
+    /// What it was sent last: what it will draw at most when all is answered.
+    newest: Option<Current>,
+    /// Its last limit was refused: it cannot be cut.
+    refused: bool,
+}
+
+#[derive(Debug, Default)]
+struct CircuitState {
+    /// The limit from outside.
+    outside: Option<PerPhase<Current>>,
+    most: PerPhase<Current>,
+    wide: PerPhase<Current>,
+    /// The last reading less all that EVSEs can have drawn then, and when the meter was asked.
+    proven: Option<(PerPhase<Current>, Mono)>,
+    above_since: Option<Ms>,
+    /// The site does not lower here: nothing but cuts may leave.
+    frozen: bool,
+    disagreed_at: Option<Ms>,
+}
+
+/// The guard.
+#[derive(Debug)]
+pub struct Guard {
+    topology: Topology,
+    stations: Vec<StationState>,
+    evses: Vec<EvseState>,
+    circuits: Vec<CircuitState>,
+    next_change: Ms,
+    disagreements: Vec<Disagreement>,
+    count: u64,
+    has_news: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Memory {
+    mono: Mono,
+    utc: Utc,
+    trusted: bool,
+    holds: BTreeMap<String, Hold>,
+}
+
+impl Guard {
+    /// A guard that knows of stations only what earlier runs leave behind.
+    #[must_use]
+    pub fn new(topology: &Topology, earlier: Earlier<'_>, now: Now) -> Self {
+        let mut guard = Self {
+            stations: topology.stations().iter().map(|_| StationState::default()).collect(),
+            evses: vec![EvseState::default(); topology.evses().len()],
+            circuits: topology.circuits().iter().map(|_| CircuitState::default()).collect(),
+            topology: topology.clone(),
+            next_change: Ms::MIN,
+            disagreements: Vec::new(),
+            count: 0,
+            has_news: false,
+        };
+        let mut memory = earlier.memory.and_then(|bytes| serde_json::from_slice::<Memory>(bytes).ok());
+        let by = memory.as_ref().filter(|memory| memory.trusted && now.utc_trusted);
+        let by = by.map(|memory| ms(now.mono) - ms(memory.mono) - now.utc.since(memory.utc));
+        for (index, station) in topology.stations().iter().enumerate() {
+            let kept = memory.as_mut().and_then(|memory| memory.holds.remove(station.id.as_str()));
+            if let Some(hold) = kept {
+                guard.stations[index].hold = hold.moved(by, station, ms(now.mono));
+                continue;
+            }
+            for evse in earlier.tamed.iter().map(|evse| topology.evse(*evse)).filter(|evse| evse.station.0 == index) {
+                guard.stations[index].hold.tamed(evse.number, station, ms(now.mono));
+            }
+        }
+        guard.advance(now.mono);
+        guard
+    }
+
+    /// Whether there is something new for the next run since the last time.
+    pub const fn take_news(&mut self) -> bool {
+        std::mem::replace(&mut self.has_news, false)
+    }
+
+    /// What the next run has to know, as JSON. It is worth keeping only until the gateway loses power.
+    #[must_use]
+    pub fn memory(&self, now: Now) -> Vec<u8> {
+        let ids = self.topology.stations().iter().map(|station| station.id.to_string());
+        let holds = ids.zip(self.stations.iter().map(|station| station.hold.clone())).collect();
+        let memory = Memory { mono: now.mono, utc: now.utc, trusted: now.utc_trusted, holds };
+        serde_json::to_vec(&memory).unwrap_or_default()
+    }
+
+    /// How often it has disagreed.
+    #[must_use]
+    pub const fn disagreed(&self) -> u64 {
+        self.count
+    }
+
+    /// What has begun or ended since the last time.
+    pub fn take_disagreements(&mut self) -> Vec<Disagreement> {
+        std::mem::take(&mut self.disagreements)
+    }
+
+    /// A station's connection was opened.
+    pub fn connected(&mut self, station: StationIndex, now: Mono) {
+        self.stations[station.0].open.clear();
+        self.stations[station.0].connected = true;
+        self.renew(station, now);
+    }
+
+    /// A station's connection is gone.
+    pub fn disconnected(&mut self, station: StationIndex, now: Mono) {
+        let state = &mut self.stations[station.0];
+        state.open.clear();
+        state.connected = false;
+        if self.topology.station(station).model.lease == LeaseForm::None {
+            state.hold.lost();
+        }
+        self.renew(station, now);
+    }
+
+    /// A meter was read. `asked_at`: when the request went out.
+    pub fn meter(&mut self, meter: MeterIndex, reading: &MeterReading, asked_at: Mono, now: Mono) {
+        let Some(total) = reading.current.complete() else { return };
+        self.advance(now);
+        for (circuit, state) in self.topology.circuits().iter().zip(&mut self.circuits) {
+            if circuit.meter == Some(meter) {
+                state.proven = Some((total - state.wide, asked_at));
+            }
+        }
+    }
+
+    /// A circuit's limit was lowered from outside; `None`: it is as configured.
+    pub fn limit_changed(&mut self, circuit: CircuitIndex, limit: Option<PerPhase<Current>>) {
+        self.circuits[circuit.0].outside = limit;
+    }
+
+    /// A station sent a frame.
+    pub fn received(&mut self, station: StationIndex, text: &str, now: Mono) {
+        match wire::heard(text) {
+            Heard::Nothing => {}
+            Heard::Answer(call, answer) => self.answered(station, &call, answer, now),
+            Heard::Booted => {
+                self.stations[station.0].hold.booted(ms(now));
+                self.renew(station, now);
+            }
+            Heard::Begun(evse) => {
+                self.stations[station.0].hold.begun(evse);
+                self.renew(station, now);
+            }
+            Heard::Ended(transaction) => {
+                self.stations[station.0].hold.ended(&transaction);
+                self.renew(station, now);
+            }
+        }
+    }
+
+    fn answered(&mut self, station: StationIndex, call: &str, answer: Answer, now: Mono) {
+        self.advance(now);
+        let state = &mut self.stations[station.0];
+        state.open.remove(call);
+        if !state.hold.knows(call) {
+            return;
+        }
+        let reaction = self.reaction(station);
+        let before: Vec<Current> = self.topology.evses_of(station).map(|evse| self.by_profiles(evse, now)).collect();
+        self.stations[station.0].hold.answered(call, answer);
+        for (evse, before) in self.topology.evses_of(station).zip(before) {
+            let lower = self.by_profiles(evse, now) < before;
+            let state = &mut self.evses[evse.0];
+            state.refused = answer != Answer::Accepted;
+            if lower && answer == Answer::Accepted {
+                let old =
+                    state.settling.filter(|(_, until)| ms(now) < *until).map_or(before, |(old, _)| old.max(before));
+                state.settling = Some((old, ms(now) + reaction));
+            }
+        }
+        self.renew(station, now);
+    }
+
+    /// A frame is about to leave. Unless it is kept back, what it may do counts from now on.
+    pub fn sent(&mut self, station: StationIndex, text: &str, now: Now) -> Verdict {
+        let (call, what) = wire::sent(text);
+        let (Sent::Profile(_) | Sent::Clear(_) | Sent::Unclear) = what else {
+            if let Sent::Time(utc) = what {
+                self.told_time(station, utc, now.mono);
+            }
+            self.opened(station, call, now.mono);
+            return Verdict::Pass;
+        };
+        self.advance(now.mono);
+        let call = call.unwrap_or_default();
+        let before = self.views(station, &self.stations[station.0].hold, now.mono);
+        let after = self.held_after(station, &call, &what, now);
+        let increase = before.iter().zip(&after.1).map(|((_, old), (_, new))| (new.most - old.most).at_least_zero());
+        let rise: Current = increase.sum();
+        let verdict = match self.refuse(station, rise, &after.1, &what, now) {
+            None => Verdict::Pass,
+            Some((circuit, why, room)) => {
+                let lowered = self.lowered(station, text, &what, (room, &before), now);
+                self.disagree(circuit, station, &why, lowered.is_some(), now.mono);
+                lowered.map_or(Verdict::Withhold(why), Verdict::Replace)
+            }
+        };
+        match &verdict {
+            Verdict::Withhold(_) => return verdict,
+            Verdict::Pass => self.stations[station.0].hold = after.0,
+            Verdict::Replace(text) => {
+                let (_, lowered) = wire::sent(text);
+                self.stations[station.0].hold = self.held_after(station, &call, &lowered, now).0;
+            }
+        }
+        self.note_newest(station, &what, now);
+        self.opened(station, Some(call), now.mono);
+        self.has_news = true;
+        self.renew(station, now.mono);
+        verdict
+    }
+
+    /// Time has passed: looks whether the site lowers where it must.
+    pub fn tick(&mut self, now: Mono) {
+        self.advance(now);
+        for index in 0..self.circuits.len() {
+            let neglected = self.neglected(CircuitIndex(index), now);
+            let state = &mut self.circuits[index];
+            match neglected {
+                None => {
+                    state.above_since = None;
+                    state.frozen = false;
+                }
+                Some(what) => {
+                    let since = *state.above_since.get_or_insert(ms(now));
+                    let grace = self.topology.circuits()[index].short_time.map_or(0, |short| span(short.lasts_ms));
+                    if ms(now) - since > LOWER_WITHIN_MS + grace && !std::mem::replace(&mut state.frozen, true) {
+                        self.say(CircuitIndex(index), what, now);
+                    }
+                }
+            }
+            let state = &mut self.circuits[index];
+            if !state.frozen && state.disagreed_at.is_some_and(|at| ms(now) - at > QUIET_MS) {
+                state.disagreed_at = None;
+                self.disagreements.push(Disagreement { circuit: CircuitIndex(index), message: None });
+            }
+        }
+    }
+
+    /// Why a frame may not leave as it is: where, in words, and what the EVSE may draw instead.
+    fn refuse(
+        &self,
+        station: StationIndex,
+        rise: Current,
+        after: &[(EvseIndex, View)],
+        what: &Sent,
+        now: Now,
+    ) -> Option<(CircuitIndex, String, Option<Current>)> {
+        let settings = self.topology.station(station);
+        let phases = settings.wiring.phases();
+        let highest = after.iter().map(|(_, view)| view.most).max().unwrap_or(Current::ZERO);
+        let mut worst: Option<(CircuitIndex, String, Option<Current>)> = None;
+        for circuit in self.topology.path_to_grid(settings.circuit) {
+            let id = &self.topology.circuit(circuit).id;
+            if self.circuits[circuit.0].frozen && !self.is_cut(station, what, now) {
+                return Some((circuit, format!("circuit {id} is above its limit and is not lowered"), None));
+            }
+            if rise == Current::ZERO {
+                continue;
+            }
+            let (other, is_blind) = self.other_load(circuit, now.mono);
+            if is_blind {
+                if highest > settings.fallback {
+                    let why = format!(
+                        "the meter of circuit {id} is silent: nothing above the fallback of {} may be given out",
+                        settings.fallback
+                    );
+                    return Some((circuit, why, Some(settings.fallback)));
+                }
+                continue;
+            }
+            let (room, phase) = self.room(circuit, other, phases);
+            if rise > room + TOLERANCE {
+                let why = format!(
+                    "{} may draw {rise} more than before, and circuit {id} has {} left on {phase}",
+                    settings.id,
+                    room.at_least_zero()
+                );
+                let may = highest - rise + room.at_least_zero();
+                if worst.as_ref().is_none_or(|(_, _, least)| least.is_none_or(|least| may < least)) {
+                    worst = Some((circuit, why, Some(may)));
+                }
+            }
+        }
+        worst
+    }
+
+    /// What is left on the fullest of the phases, as a current that may be added on all of them.
+    fn room(&self, circuit: CircuitIndex, other: PerPhase<Current>, phases: PhaseSet) -> (Current, Phase) {
+        let settings = self.topology.circuit(circuit);
+        let state = &self.circuits[circuit.0];
+        let limit = state.outside.map_or(settings.limit, |outside| settings.limit.zip_with(outside, Current::min));
+        let limit = settings.short_time.map_or(limit, |short| match state.outside {
+            None => limit.map(|limit| limit.max(short.limit)),
+            Some(_) => limit,
+        });
+        let free = limit - other - state.most;
+        let tightest = phases.iter().map(|phase| (free.of(phase), phase)).min_by_key(|(room, _)| *room);
+        let (room, phase) = tightest.unwrap_or((Current::ZERO, Phase::L1));
+        let Some(power) = settings.max_power else { return (room, phase) };
+        let drawn: i64 =
+            (other + state.most).iter().map(|(_, drawn)| drawn.power_at(self.topology.voltage()).w()).sum();
+        let left = (power.w() - drawn).saturating_mul(1_000_000);
+        let each = left / i64::from(self.topology.voltage().mv().max(1)) / i64::from(phases.len().max(1));
+        (room.min(Current::from_ma(i32::try_from(each).unwrap_or(i32::MAX))), phase)
+    }
+
+    /// What a circuit is proven or declared to carry besides the EVSEs, and whether nothing is known of it.
+    fn other_load(&self, circuit: CircuitIndex, now: Mono) -> (PerPhase<Current>, bool) {
+        let settings = self.topology.circuit(circuit);
+        let zero = PerPhase::splat(Current::ZERO);
+        let Some(meter) = settings.meter else { return (settings.unmeasured_load.unwrap_or(zero), false) };
+        let fresh_ms = self.topology.meters()[meter.0].stale_after_ms + STALE_SLACK_MS;
+        let proven = self.circuits[circuit.0].proven;
+        let last = proven.map_or(zero, |(load, _)| load.map(Current::at_least_zero));
+        match (proven.filter(|(_, at)| now.since(*at) <= fresh_ms), settings.unmeasured_load) {
+            (Some(_), _) => (last, false),
+            (None, Some(assumed)) => (assumed.zip_with(last, Current::max), false),
+            (None, None) => (last, true),
+        }
+    }
+
+    /// In words, if a circuit stays above its limit although a station that answers was not cut.
+    fn neglected(&self, circuit: CircuitIndex, now: Mono) -> Option<String> {
+        let (other, is_blind) = self.other_load(circuit, now);
+        let all = self.room(circuit, other, PhaseSet::ALL).0;
+        if is_blind || all + TOLERANCE >= Current::ZERO {
+            return None;
+        }
+        let (mut spared, mut could) = (PerPhase::splat(Current::ZERO), None);
+        for (index, evse) in self.topology.evses().iter().enumerate() {
+            let state = &self.evses[index];
+            let answers = self.answers(evse.station, now) && !state.refused;
+            let Some(newest) = state.newest.filter(|_| answers) else { continue };
+            if !self.topology.path_to_grid(evse.circuit).any(|above| above == circuit) {
+                continue;
+            }
+            let station = self.topology.station(evse.station);
+            spared += station.wiring.phases().spread((state.view.most - newest).at_least_zero());
+            if newest > station.min && state.view.most > station.min {
+                could = Some((station, evse.number, newest));
+            }
+        }
+        let (station, number, newest) = could?;
+        let (room, phase) = self.room(circuit, other - spared, station.wiring.phases());
+        (room + TOLERANCE < Current::ZERO).then(|| {
+            format!(
+                "circuit {} is {} above its limit on {phase} by what was sent, and {} connector {number} still has {newest}",
+                self.topology.circuit(circuit).id,
+                -room,
+                station.id
+            )
+        })
+    }
+
+    /// Whether a frame lowers what it is about, or gives nothing anyhow.
+    fn is_cut(&self, station: StationIndex, what: &Sent, now: Now) -> bool {
+        let Sent::Profile(profile) = what else { return false };
+        let limit = self.now_by(station, profile, now);
+        let evse = self.topology.find_evse(station, profile.evse);
+        let newest = evse.and_then(|evse| self.evses[evse.0].newest);
+        limit <= self.topology.station(station).min || newest.is_some_and(|newest| limit < newest)
+    }
+
+    /// The frame with the highest limits that are safe, if it can be lowered at all.
+    fn lowered(
+        &self,
+        station: StationIndex,
+        text: &str,
+        what: &Sent,
+        (room, before): (Option<Current>, &[(EvseIndex, View)]),
+        now: Now,
+    ) -> Option<String> {
+        let (Sent::Profile(profile), Some(room)) = (what, room) else { return None };
+        let evse = self.topology.find_evse(station, profile.evse)?;
+        let settings = self.topology.station(station);
+        let has = before.iter().find(|(index, _)| *index == evse).map_or(Current::ZERO, |(_, view)| view.most);
+        let may = room.max(has);
+        let step = settings.model.levels.iter().copied().filter(|level| *level <= may).max();
+        let stepped = if settings.model.levels.is_empty() {
+            may.floor_to(settings.model.step).floor_to(Current::from_ma(100))
+        } else {
+            step.unwrap_or(Current::ZERO)
+        };
+        let safe = if stepped < settings.min { Current::ZERO } else { stepped };
+        let scale = self.scale(station, now);
+        let limits: Vec<Option<String>> = scale
+            .moments(profile)
+            .into_iter()
+            .zip(&profile.periods)
+            .map(|(begins, period)| {
+                let limit = scale.current(profile, *period);
+                let later = begins > ms(now.mono) && scale.is_lease_end(begins, limit);
+                // In the unit of the text: thousandths, rounded down to tenths.
+                let thousandths = period.1 * i64::from(safe.ma()) / i64::from(limit.ma().max(1));
+                (limit > safe && !later).then(|| format!("{}.{}", thousandths / 1000, thousandths % 1000 / 100))
+            })
+            .collect();
+        let lowered = wire::rewrite(text, &limits)?;
+        // It must be understood as meant.
+        let (_, read) = wire::sent(&lowered);
+        let (_, after) = self.held_after(station, "", &read, now);
+        let rise: Current =
+            before.iter().zip(&after).map(|((_, old), (_, new))| (new.most - old.most).at_least_zero()).sum();
+        self.refuse(station, rise, &after, &read, now).is_none().then_some(lowered)
+    }
+
+    /// What a station would hold with a frame, and what its EVSEs might draw then.
+    fn held_after(&self, station: StationIndex, call: &str, what: &Sent, now: Now) -> (Hold, Vec<(EvseIndex, View)>) {
+        let mut hold = self.stations[station.0].hold.clone();
+        match what {
+            Sent::Harmless | Sent::Time(_) => {}
+            Sent::Profile(profile) => hold.send(call, profile, &self.scale(station, now)),
+            Sent::Clear(cleared) => hold.clear(cleared),
+            Sent::Unclear => hold.unclear(),
+        }
+        let views = self.views(station, &hold, now.mono);
+        (hold, views)
+    }
+
+    fn note_newest(&mut self, station: StationIndex, what: &Sent, now: Now) {
+        let Sent::Profile(profile) = what else { return };
+        let limit = self.now_by(station, profile, now);
+        if let Some(evse) = self.topology.find_evse(station, profile.evse) {
+            self.evses[evse.0].newest = Some(limit);
+        }
+    }
+
+    /// The limit that a profile sets now.
+    fn now_by(&self, station: StationIndex, profile: &Profile, now: Now) -> Current {
+        let scale = self.scale(station, now);
+        let begun = scale.moments(profile).into_iter().zip(&profile.periods).filter(|(from, _)| *from <= ms(now.mono));
+        begun.last().map_or(Current::MAX, |(_, period)| scale.current(profile, *period))
+    }
+
+    fn told_time(&mut self, station: StationIndex, utc: Utc, now: Mono) {
+        let state = &mut self.stations[station.0];
+        let before = state.told.replace((now, utc));
+        let jumped = before
+            .is_some_and(|(at, told)| utc.since(told.plus_ms(span(now.since(at)))).saturating_abs() > CLOCK_STEP_MS);
+        if jumped {
+            state.hold.booted(ms(now));
+            self.renew(station, now);
+        }
+    }
+
+    fn opened(&mut self, station: StationIndex, call: Option<String>, now: Mono) {
+        let open = &mut self.stations[station.0].open;
+        if let Some(call) = call {
+            open.insert(call, ms(now));
+        }
+        // A station takes one call at a time; those that it will never answer must not pile up.
+        if open.len() > 64 {
+            open.pop_first();
+        }
+    }
+
+    fn answers(&self, station: StationIndex, now: Mono) -> bool {
+        let state = &self.stations[station.0];
+        state.connected && state.open.values().all(|sent| ms(now) - sent <= ANSWERS_WITHIN_MS)
+    }
+
+    fn disagree(&mut self, circuit: CircuitIndex, station: StationIndex, why: &str, lowered: bool, now: Mono) {
+        let what = if lowered { "lowered" } else { "kept back" };
+        let charger = &self.topology.station(station).id;
+        self.say(circuit, format!("A message to {charger} was {what}: {why}."), now);
+    }
+
+    fn say(&mut self, circuit: CircuitIndex, message: String, now: Mono) {
+        self.count += 1;
+        self.circuits[circuit.0].disagreed_at = Some(ms(now));
+        self.disagreements.push(Disagreement { circuit, message: Some(message) });
+    }
+
+    fn reaction(&self, station: StationIndex) -> Ms {
+        span(self.topology.station(station).model.reaction_ms)
+    }
+
+    fn scale(&self, station: StationIndex, now: Now) -> Scale<'_> {
+        let told = self.stations[station.0].told;
+        let clock = told.map_or(now.utc, |(at, told)| told.plus_ms(span(now.mono.since(at))));
+        Scale { station: self.topology.station(station), voltage: self.topology.voltage(), clock, now: ms(now.mono) }
+    }
+
+    /// What the profiles alone allow an EVSE now.
+    fn by_profiles(&self, evse: EvseIndex, now: Mono) -> Current {
+        let place = self.topology.evse(evse);
+        let max = self.topology.station(place.station).max;
+        let window = Window::strict(ms(now), self.reaction(place.station));
+        self.stations[place.station.0].hold.most(place.number, window).map_or(max, |most| most.min(max))
+    }
+
+    /// What the EVSEs of a station may draw if it holds `hold`.
+    fn views(&self, station: StationIndex, hold: &Hold, now: Mono) -> Vec<(EvseIndex, View)> {
+        let settings = self.topology.station(station);
+        let state = &self.stations[station.0];
+        let (reaction, at) = (self.reaction(station), ms(now));
+        let silent = !state.connected || state.open.values().any(|sent| at - sent > SILENT_MS);
+        let untold = silent && settings.model.lease == LeaseForm::None;
+        let of = |evse: EvseIndex| {
+            let number = self.topology.evse(evse).number;
+            let settling = self.evses[evse.0].settling;
+            let until =
+                |extra: Ms| settling.filter(|(_, until)| at < until + extra).map_or(Current::ZERO, |(old, _)| old);
+            let told = |window| hold.most(number, window).filter(|_| !untold).unwrap_or(settings.max);
+            let most = told(Window::strict(at, reaction)).max(until(0)).min(settings.max);
+            let wide = told(Window::wide(at, reaction)).max(until(WIDE_EXTRA_MS)).min(settings.max);
+            View { most, wide: wide.max(most) }
+        };
+        self.topology.evses_of(station).map(|evse| (evse, of(evse))).collect()
+    }
+
+    /// Counts a station anew.
+    fn renew(&mut self, station: StationIndex, now: Mono) {
+        let settings = self.topology.station(station);
+        let phases = settings.wiring.phases();
+        let hold = &self.stations[station.0].hold;
+        let mut next = hold.next_change(ms(now), self.reaction(station));
+        for (evse, view) in self.views(station, hold, now) {
+            let old = std::mem::replace(&mut self.evses[evse.0].view, view);
+            for circuit in self.topology.path_to_grid(settings.circuit) {
+                let state = &mut self.circuits[circuit.0];
+                state.most += phases.spread(view.most - old.most);
+                state.wide += phases.spread(view.wide - old.wide);
+            }
+            if let Some((_, until)) = self.evses[evse.0].settling {
+                let ends = [until, until + WIDE_EXTRA_MS].into_iter().filter(|until| *until >= ms(now)).min();
+                next = next.min(ends.unwrap_or(Ms::MAX));
+            }
+        }
+        if settings.model.lease == LeaseForm::None {
+            next = next.min(ms(now) + 1_000);
+        }
+        self.next_change = self.next_change.min(next);
+    }
+
+    /// Counts everything anew where time may have changed it.
+    fn advance(&mut self, now: Mono) {
+        if ms(now) < self.next_change {
+            return;
+        }
+        self.next_change = Ms::MAX;
+        for station in 0..self.stations.len() {
+            self.renew(StationIndex(station), now);
+        }
+    }
+}
+
+fn ms(at: Mono) -> Ms {
+    span(at.ms())
+}
+
+fn span(ms: u64) -> Ms {
+    Ms::try_from(ms).unwrap_or(Ms::MAX / 4)
+}
