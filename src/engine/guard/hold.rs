@@ -92,7 +92,8 @@ impl Scale<'_> {
         let (above, below) = self.station.dc.map_or((1, 1), |dc| {
             (1_000_000, i64::from(dc.efficiency_permille.max(1)) * i64::from(dc.power_factor_permille.max(1)))
         });
-        let divisor = i64::from(self.voltage.mv().max(1)).saturating_mul(phases.min(wired)).saturating_mul(below);
+        let phases = if self.station.dc.is_some() { wired } else { phases.min(wired) };
+        let divisor = i64::from(self.voltage.mv().max(1)).saturating_mul(phases).saturating_mul(below);
         let divisor = i128::from(divisor);
         let dividend = i128::from(thousandths) * 1000 * above;
         Current::from_ma(i32::try_from((dividend + divisor - 1) / divisor).unwrap_or(i32::MAX))

@@ -113,6 +113,10 @@ struct CircuitState {
     wide: PerPhase<Current>,
     /// The last reading less all that EVSEs can have drawn then, and when the meter was asked.
     proven: Option<(PerPhase<Current>, Mono)>,
+    read: Option<MeterReading>,
+    /// The most that EVSEs can have drawn since the meter showed something new, and between that and the time before: it may be slow.
+    peak: PerPhase<Current>,
+    peak_before: PerPhase<Current>,
     above_since: Option<Ms>,
     /// The site does not lower here: nothing but cuts may leave.
     frozen: bool,
@@ -219,9 +223,18 @@ impl Guard {
         let Some(total) = reading.current.complete() else { return };
         self.advance(now);
         for (circuit, state) in self.topology.circuits().iter().zip(&mut self.circuits) {
-            if circuit.meter == Some(meter) {
-                state.proven = Some((total - state.wide, asked_at));
+            if circuit.meter != Some(meter) {
+                continue;
             }
+            let load = match state.proven.filter(|_| state.read.as_ref() == Some(reading)) {
+                Some((load, _)) => load,
+                None => {
+                    let peak_before = std::mem::replace(&mut state.peak_before, state.peak);
+                    total - std::mem::replace(&mut state.peak, state.wide).zip_with(peak_before, Current::max)
+                }
+            };
+            state.read = Some(*reading);
+            state.proven = Some((load, asked_at));
         }
     }
 
@@ -392,10 +405,6 @@ impl Guard {
         let settings = self.topology.circuit(circuit);
         let state = &self.circuits[circuit.0];
         let limit = state.outside.map_or(settings.limit, |outside| settings.limit.zip_with(outside, Current::min));
-        let limit = settings.short_time.map_or(limit, |short| match state.outside {
-            None => limit.map(|limit| limit.max(short.limit)),
-            Some(_) => limit,
-        });
         let free = limit - other - state.most;
         let tightest = phases.iter().map(|phase| (free.of(phase), phase)).min_by_key(|(room, _)| *room);
         let (room, phase) = tightest.unwrap_or((Current::ZERO, Phase::L1));
@@ -624,6 +633,7 @@ impl Guard {
                 let state = &mut self.circuits[circuit.0];
                 state.most += phases.spread(view.most - old.most);
                 state.wide += phases.spread(view.wide - old.wide);
+                state.peak = state.peak.zip_with(state.wide, Current::max);
             }
             if let Some((_, until)) = self.evses[evse.0].settling {
                 let ends = [until, until + WIDE_EXTRA_MS].into_iter().filter(|until| *until >= ms(now)).min();
