@@ -336,11 +336,26 @@ enum Fate {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Wait(u64),
-    Lease { evse: u32, tenths: i32, steps_s: i64, fate: Fate },
+    Lease {
+        evse: u32,
+        tenths: i32,
+        steps_s: i64,
+        fate: Fate,
+    },
     /// With an end, on the level above the lease.
-    Above { evse: u32, tenths: i32, ends_s: i64, fate: Fate },
-    Clear { evse: u32, fate: Fate },
-    Boot { loses: bool },
+    Above {
+        evse: u32,
+        tenths: i32,
+        ends_s: i64,
+        fate: Fate,
+    },
+    Clear {
+        evse: u32,
+        fate: Fate,
+    },
+    Boot {
+        loses: bool,
+    },
     Reconnect,
 }
 
@@ -360,7 +375,9 @@ impl Model {
         let at = at - self.behind_ms;
         for level in [1, 0] {
             let Some((_, periods, ends)) = self.installed.get(&(evse, level)) else { continue };
-            if at < *ends && let Some((_, limit)) = periods.iter().rev().find(|(from, _)| *from <= at) {
+            if at < *ends
+                && let Some((_, limit)) = periods.iter().rev().find(|(from, _)| *from <= at)
+            {
                 return (*limit).min(amps(32));
             }
         }
@@ -467,8 +484,7 @@ impl Bench {
             Step::Lease { evse, tenths, steps_s, fate } => {
                 let limit = format!("{}.{}", tenths / 10, tenths % 10);
                 let frame = lease(&call, evse, &limit, steps_s, self.at);
-                let periods =
-                    vec![(at - 28_800_000, Current::from_ma(tenths * 100)), (at + steps_s * 1_000, amps(6))];
+                let periods = vec![(at - 28_800_000, Current::from_ma(tenths * 100)), (at + steps_s * 1_000, amps(6))];
                 self.send(&frame, fate, |model| {
                     model.installed.insert((evse, 0), (1_000 + evse, periods, i64::MAX));
                 });

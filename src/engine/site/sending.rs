@@ -55,6 +55,8 @@ impl Site {
             // What refuses everything is tried with the least that every station knows.
             _ if control.tether.refused_at().is_some() => minimum,
             Current::ZERO if control.tether.refuses_pause() => minimum,
+            // One above its limit is told its limit again, and not given what it takes: it may only look so by samples from its queue.
+            limit if control.above_samples > 0 => last.map_or(limit, |last| limit.min(last.limit)),
             limit => limit,
         };
         let Some(last) = last.filter(|_| !control.tether.needs_limit()) else {
