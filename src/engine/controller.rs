@@ -81,6 +81,12 @@ impl Controller {
         self.guard.as_ref().map_or(0, Guard::disagreed)
     }
 
+    /// Breaks a rule of the site from now on.
+    #[cfg(feature = "sabotage")]
+    pub const fn sabotage(&mut self, rule: crate::engine::site::sabotage::Sabotage) {
+        self.site.sabotage(rule);
+    }
+
     /// Takes in what happened and appends what is to be done to `out`.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Output>) {
         self.queue.push_back(input);

@@ -22,6 +22,12 @@ impl World {
         self.boots = restored.boot;
         let now = self.site_now(self.now_ms);
         let controller = Controller::new(self.setup.clone(), restored, self.options.guard, now);
+        #[cfg(feature = "sabotage")]
+        let controller = {
+            let mut controller = controller;
+            self.options.sabotage.into_iter().for_each(|rule| controller.sabotage(rule));
+            controller
+        };
         self.controller = Some(Running { controller, started_ms: self.now_ms });
         self.oracle.note(|| "the controller starts".to_owned());
         if self.broker_up {

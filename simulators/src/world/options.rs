@@ -9,6 +9,7 @@ use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, Meter, MeterIndex, Station, StationModel, Topology, TopologyError,
     Wiring,
 };
+use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::{Current, PerPhase, Phase, Voltage};
 
 use crate::faults::{FaultFile, Planned};
@@ -45,6 +46,8 @@ pub struct WorldOptions {
     pub meter_by_registers: bool,
     /// Whether the site runs under its guard.
     pub guard: bool,
+    /// The rule of the site that is broken on purpose; only in a build with the feature `sabotage`.
+    pub sabotage: Option<Sabotage>,
     /// What is odd about which station.
     pub quirks: Vec<(usize, Quirks)>,
 }
@@ -67,6 +70,7 @@ impl Default for WorldOptions {
             cars_per_day: 40,
             meter_by_registers: false,
             guard: true,
+            sabotage: None,
             quirks: Vec::new(),
         }
     }

@@ -10,6 +10,7 @@
 //! back is a fault of the planner, of the tethers or of the sessions, or a person's mistake; `docs/safety.md` says what it cannot see.
 
 mod hold;
+mod judge;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -21,21 +22,15 @@ use serde::{Deserialize, Serialize};
 use crate::engine::model::reading::MeterReading;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, LeaseForm, MeterIndex, StationIndex, Topology};
 use crate::engine::time::{Mono, Now, Utc};
-use crate::engine::units::{Current, PerPhase, Phase, PhaseSet};
+use crate::engine::units::{Current, PerPhase};
 use hold::{Hold, Ms, Scale, WIDE_EXTRA_MS, Window};
-use wire::{Answer, Heard, Profile, Sent};
+use wire::{Answer, Heard, Sent};
 
 /// Above a limit by no more than this is at the limit: decimals of limits, and watts that become amperes.
 const TOLERANCE: Current = Current::from_ma(200);
 
-/// A meter is believed so much longer than it is declared to be fresh.
-const STALE_SLACK_MS: u64 = 2_000;
-
 /// For so long the site may leave a circuit above its limit while a station that answers could be cut. The site cuts within a control cycle.
 const LOWER_WITHIN_MS: Ms = 15_000;
-
-/// A station that has left a call open for longer cannot be cut now.
-const ANSWERS_WITHIN_MS: Ms = 3_000;
 
 /// A station without a lease that has left a call open for longer counts at its maximum.
 const SILENT_MS: Ms = 35_000;
@@ -82,6 +77,24 @@ struct View {
     most: Current,
     /// The same with every doubt on the other side: at least what it drew when a meter was read just now.
     wide: Current,
+}
+
+/// What a frame changes at a station.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    /// How much more all of its EVSEs together may draw.
+    rise: Current,
+    /// The most that one of those may draw that may draw more.
+    highest: Current,
+}
+
+impl Change {
+    fn between(before: &[(EvseIndex, View)], after: &[(EvseIndex, View)]) -> Self {
+        let pairs = before.iter().zip(after).map(|((_, old), (_, new))| (old.most, new.most));
+        let risen: Vec<(Current, Current)> = pairs.filter(|(old, new)| new > old).collect();
+        let highest = risen.iter().map(|(_, new)| *new).max().unwrap_or(Current::ZERO);
+        Self { rise: risen.iter().map(|(old, new)| *new - *old).sum(), highest }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -300,9 +313,7 @@ impl Guard {
         let call = call.unwrap_or_default();
         let before = self.views(station, &self.stations[station.0].hold, now.mono);
         let after = self.held_after(station, &call, &what, now);
-        let increase = before.iter().zip(&after.1).map(|((_, old), (_, new))| (new.most - old.most).at_least_zero());
-        let rise: Current = increase.sum();
-        let verdict = match self.refuse(station, rise, &after.1, &what, now) {
+        let verdict = match self.refuse(station, Change::between(&before, &after.1), &what, now) {
             None => Verdict::Pass,
             Some((circuit, why, room)) => {
                 let lowered = self.lowered(station, text, &what, (room, &before), now);
@@ -352,170 +363,6 @@ impl Guard {
         }
     }
 
-    /// Why a frame may not leave as it is: where, in words, and what the EVSE may draw instead.
-    fn refuse(
-        &self,
-        station: StationIndex,
-        rise: Current,
-        after: &[(EvseIndex, View)],
-        what: &Sent,
-        now: Now,
-    ) -> Option<(CircuitIndex, String, Option<Current>)> {
-        let settings = self.topology.station(station);
-        let phases = settings.wiring.phases();
-        let highest = after.iter().map(|(_, view)| view.most).max().unwrap_or(Current::ZERO);
-        let mut worst: Option<(CircuitIndex, String, Option<Current>)> = None;
-        for circuit in self.topology.path_to_grid(settings.circuit) {
-            let id = &self.topology.circuit(circuit).id;
-            if self.circuits[circuit.0].frozen && !self.is_cut(station, what, now) {
-                return Some((circuit, format!("circuit {id} is above its limit and is not lowered"), None));
-            }
-            if rise == Current::ZERO {
-                continue;
-            }
-            let (other, is_blind) = self.other_load(circuit, now.mono);
-            if is_blind {
-                if highest > settings.fallback {
-                    let why = format!(
-                        "the meter of circuit {id} is silent: nothing above the fallback of {} may be given out",
-                        settings.fallback
-                    );
-                    return Some((circuit, why, Some(settings.fallback)));
-                }
-                continue;
-            }
-            let (room, phase) = self.room(circuit, other, phases);
-            if rise > room + TOLERANCE {
-                let why = format!(
-                    "{} may draw {rise} more than before, and circuit {id} has {} left on {phase}",
-                    settings.id,
-                    room.at_least_zero()
-                );
-                let may = highest - rise + room.at_least_zero();
-                if worst.as_ref().is_none_or(|(_, _, least)| least.is_none_or(|least| may < least)) {
-                    worst = Some((circuit, why, Some(may)));
-                }
-            }
-        }
-        worst
-    }
-
-    /// What is left on the fullest of the phases, as a current that may be added on all of them.
-    fn room(&self, circuit: CircuitIndex, other: PerPhase<Current>, phases: PhaseSet) -> (Current, Phase) {
-        let settings = self.topology.circuit(circuit);
-        let state = &self.circuits[circuit.0];
-        let limit = state.outside.map_or(settings.limit, |outside| settings.limit.zip_with(outside, Current::min));
-        let free = limit - other - state.most;
-        let tightest = phases.iter().map(|phase| (free.of(phase), phase)).min_by_key(|(room, _)| *room);
-        let (room, phase) = tightest.unwrap_or((Current::ZERO, Phase::L1));
-        let Some(power) = settings.max_power else { return (room, phase) };
-        let drawn: i64 =
-            (other + state.most).iter().map(|(_, drawn)| drawn.power_at(self.topology.voltage()).w()).sum();
-        let left = (power.w() - drawn).saturating_mul(1_000_000);
-        let each = left / i64::from(self.topology.voltage().mv().max(1)) / i64::from(phases.len().max(1));
-        (room.min(Current::from_ma(i32::try_from(each).unwrap_or(i32::MAX))), phase)
-    }
-
-    /// What a circuit is proven or declared to carry besides the EVSEs, and whether nothing is known of it.
-    fn other_load(&self, circuit: CircuitIndex, now: Mono) -> (PerPhase<Current>, bool) {
-        let settings = self.topology.circuit(circuit);
-        let zero = PerPhase::splat(Current::ZERO);
-        let Some(meter) = settings.meter else { return (settings.unmeasured_load.unwrap_or(zero), false) };
-        let fresh_ms = self.topology.meters()[meter.0].stale_after_ms + STALE_SLACK_MS;
-        let proven = self.circuits[circuit.0].proven;
-        let last = proven.map_or(zero, |(load, _)| load.map(Current::at_least_zero));
-        match (proven.filter(|(_, at)| now.since(*at) <= fresh_ms), settings.unmeasured_load) {
-            (Some(_), _) => (last, false),
-            (None, Some(assumed)) => (assumed.zip_with(last, Current::max), false),
-            (None, None) => (last, true),
-        }
-    }
-
-    /// In words, if a circuit stays above its limit although a station that answers was not cut.
-    fn neglected(&self, circuit: CircuitIndex, now: Mono) -> Option<String> {
-        let (other, is_blind) = self.other_load(circuit, now);
-        let all = self.room(circuit, other, PhaseSet::ALL).0;
-        if is_blind || all + TOLERANCE >= Current::ZERO {
-            return None;
-        }
-        let (mut spared, mut could) = (PerPhase::splat(Current::ZERO), None);
-        for (index, evse) in self.topology.evses().iter().enumerate() {
-            let state = &self.evses[index];
-            let answers = self.answers(evse.station, now) && !state.refused;
-            let Some(newest) = state.newest.filter(|_| answers) else { continue };
-            if !self.topology.path_to_grid(evse.circuit).any(|above| above == circuit) {
-                continue;
-            }
-            let station = self.topology.station(evse.station);
-            spared += station.wiring.phases().spread((state.view.most - newest).at_least_zero());
-            if newest > station.min && state.view.most > station.min {
-                could = Some((station, evse.number, newest));
-            }
-        }
-        let (station, number, newest) = could?;
-        let (room, phase) = self.room(circuit, other - spared, station.wiring.phases());
-        (room + TOLERANCE < Current::ZERO).then(|| {
-            format!(
-                "circuit {} is {} above its limit on {phase} by what was sent, and {} connector {number} still has {newest}",
-                self.topology.circuit(circuit).id,
-                -room,
-                station.id
-            )
-        })
-    }
-
-    /// Whether a frame lowers what it is about, or gives nothing anyhow.
-    fn is_cut(&self, station: StationIndex, what: &Sent, now: Now) -> bool {
-        let Sent::Profile(profile) = what else { return false };
-        let limit = self.now_by(station, profile, now);
-        let evse = self.topology.find_evse(station, profile.evse);
-        let newest = evse.and_then(|evse| self.evses[evse.0].newest);
-        limit <= self.topology.station(station).min || newest.is_some_and(|newest| limit < newest)
-    }
-
-    /// The frame with the highest limits that are safe, if it can be lowered at all.
-    fn lowered(
-        &self,
-        station: StationIndex,
-        text: &str,
-        what: &Sent,
-        (room, before): (Option<Current>, &[(EvseIndex, View)]),
-        now: Now,
-    ) -> Option<String> {
-        let (Sent::Profile(profile), Some(room)) = (what, room) else { return None };
-        let evse = self.topology.find_evse(station, profile.evse)?;
-        let settings = self.topology.station(station);
-        let has = before.iter().find(|(index, _)| *index == evse).map_or(Current::ZERO, |(_, view)| view.most);
-        let may = room.max(has);
-        let step = settings.model.levels.iter().copied().filter(|level| *level <= may).max();
-        let stepped = if settings.model.levels.is_empty() {
-            may.floor_to(settings.model.step).floor_to(Current::from_ma(100))
-        } else {
-            step.unwrap_or(Current::ZERO)
-        };
-        let safe = if stepped < settings.min { Current::ZERO } else { stepped };
-        let scale = self.scale(station, now);
-        let limits: Vec<Option<String>> = scale
-            .moments(profile)
-            .into_iter()
-            .zip(&profile.periods)
-            .map(|(begins, period)| {
-                let limit = scale.current(profile, *period);
-                let later = begins > ms(now.mono) && scale.is_lease_end(begins, limit);
-                // In the unit of the text: thousandths, rounded down to tenths.
-                let thousandths = period.1 * i64::from(safe.ma()) / i64::from(limit.ma().max(1));
-                (limit > safe && !later).then(|| format!("{}.{}", thousandths / 1000, thousandths % 1000 / 100))
-            })
-            .collect();
-        let lowered = wire::rewrite(text, &limits)?;
-        // It must be understood as meant.
-        let (_, read) = wire::sent(&lowered);
-        let (_, after) = self.held_after(station, "", &read, now);
-        let rise: Current =
-            before.iter().zip(&after).map(|((_, old), (_, new))| (new.most - old.most).at_least_zero()).sum();
-        self.refuse(station, rise, &after, &read, now).is_none().then_some(lowered)
-    }
-
     /// What a station would hold with a frame, and what its EVSEs might draw then.
     fn held_after(&self, station: StationIndex, call: &str, what: &Sent, now: Now) -> (Hold, Vec<(EvseIndex, View)>) {
         let mut hold = self.stations[station.0].hold.clone();
@@ -535,13 +382,6 @@ impl Guard {
         if let Some(evse) = self.topology.find_evse(station, profile.evse) {
             self.evses[evse.0].newest = Some(limit);
         }
-    }
-
-    /// The limit that a profile sets now.
-    fn now_by(&self, station: StationIndex, profile: &Profile, now: Now) -> Current {
-        let scale = self.scale(station, now);
-        let begun = scale.moments(profile).into_iter().zip(&profile.periods).filter(|(from, _)| *from <= ms(now.mono));
-        begun.last().map_or(Current::MAX, |(_, period)| scale.current(profile, *period))
     }
 
     fn told_time(&mut self, station: StationIndex, utc: Utc, now: Mono) {
@@ -564,11 +404,6 @@ impl Guard {
         if open.len() > 64 {
             open.pop_first();
         }
-    }
-
-    fn answers(&self, station: StationIndex, now: Mono) -> bool {
-        let state = &self.stations[station.0];
-        state.connected && state.open.values().all(|sent| ms(now) - sent <= ANSWERS_WITHIN_MS)
     }
 
     fn disagree(&mut self, circuit: CircuitIndex, station: StationIndex, why: &str, lowered: bool, now: Mono) {

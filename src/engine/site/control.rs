@@ -73,6 +73,8 @@ impl Site {
         self.note_wishes(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
+        #[cfg(feature = "sabotage")]
+        self.break_plan_state();
         self.plan = plan::plan(&self.setup.topology, &self.plan_state, now.mono);
         let full = self.any_circuit_full();
         let mut sent = false;

@@ -11,6 +11,7 @@ mod control;
 pub mod io;
 pub mod ledger;
 mod readings;
+pub mod sabotage;
 mod sending;
 mod stations;
 mod status;
@@ -35,6 +36,8 @@ use control::EvseControl;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
 use readings::{InverterState, MeterState};
+#[cfg(feature = "sabotage")]
+use sabotage::Sabotage;
 use stations::{HeldAnswer, StationState};
 
 /// How often the things that only time moves are looked at: time-outs, alarms, the cloud.
@@ -118,6 +121,8 @@ pub struct Site {
     above_since: BTreeMap<CircuitIndex, Mono>,
     /// The last register seen of each running transaction: what a tariff border needs.
     last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<Sabotage>,
     /// Something that the plan rests on has changed.
     dirty: bool,
     plan_due: Mono,
@@ -157,6 +162,8 @@ impl Site {
             start_notes: None,
             above_since: BTreeMap::new(),
             last_registers: BTreeMap::new(),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
             dirty: true,
             plan_due: now.mono,
             slow_due: now.mono,
