@@ -9,6 +9,7 @@ use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, Meter, MeterIndex, Station, StationModel, Topology, TopologyError,
     Wiring,
 };
+use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::{Current, PerPhase, Phase, Voltage};
 
 use crate::faults::{FaultFile, Planned};
@@ -43,6 +44,10 @@ pub struct WorldOptions {
     pub cars_per_day: u64,
     /// Whether the grid meter is read by its registers, through the engine's own poll machine and device map. It costs time.
     pub meter_by_registers: bool,
+    /// Whether the site runs under its guard.
+    pub guard: bool,
+    /// The rule of the site that is broken on purpose; only in a build with the feature `sabotage`.
+    pub sabotage: Option<Sabotage>,
     /// What is odd about which station.
     pub quirks: Vec<(usize, Quirks)>,
 }
@@ -64,6 +69,8 @@ impl Default for WorldOptions {
             building_peak: Current::from_a(40),
             cars_per_day: 40,
             meter_by_registers: false,
+            guard: true,
+            sabotage: None,
             quirks: Vec::new(),
         }
     }

@@ -77,6 +77,7 @@ impl Site {
             AlarmKind::CircuitAboveLimit => {
                 topology.circuits().iter().any(|circuit| circuit.id.as_str() == subject && circuit.meter.is_some())
             }
+            AlarmKind::GuardDisagrees => topology.circuits().iter().any(|circuit| circuit.id.as_str() == subject),
             AlarmKind::CloudLost => self.cloud.is_some(),
             AlarmKind::FallbackUnsafe
             | AlarmKind::StoreFailed
@@ -120,6 +121,26 @@ impl Site {
         let Some(alarm) = self.ledger.alarms().iter().find(|alarm| alarm.key == key).cloned() else { return };
         super::log(out, super::LogLevel::Info, format!("alarm over: {}", alarm.message));
         self.record(RecordBody::AlarmCleared(alarm), now, out);
+    }
+
+    /// The guard has its own idea of what may leave. That is never normal.
+    pub(super) fn guard_disagrees(
+        &mut self,
+        circuit: CircuitIndex,
+        message: Option<String>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let subject = self.setup.topology.circuit(circuit).id.to_string();
+        match message {
+            Some(message) => self.raise(
+                (AlarmKind::GuardDisagrees, &subject, Severity::Critical),
+                message,
+                "The circuit is safe. If nobody sent charging profiles by hand, report it with `siteward events`: it is a fault of Siteward.",
+                (now, out),
+            ),
+            None => self.clear(AlarmKind::GuardDisagrees, &subject, now, out),
+        }
     }
 
     /// Looks at all conditions that only time brings.

@@ -75,6 +75,8 @@ impl Site {
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
         let rating_ends = self.use_short_time(now.mono);
         self.fill_ramp(now.mono);
+        #[cfg(feature = "sabotage")]
+        self.break_plan_state();
         self.plan = plan::plan(&self.setup.topology, &self.plan_state, now.mono);
         let full = self.any_circuit_full();
         let mut sent = false;

@@ -17,6 +17,7 @@ mod load;
 mod pace;
 mod phases;
 mod readings;
+pub mod sabotage;
 mod sending;
 mod stations;
 mod status;
@@ -42,6 +43,8 @@ use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
 use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
+#[cfg(feature = "sabotage")]
+use sabotage::Sabotage;
 use stations::{HeldAnswer, StationState};
 
 /// How often the things that only time moves are looked at: time-outs, alarms, the cloud.
@@ -131,6 +134,8 @@ pub struct Site {
     above_since: BTreeMap<CircuitIndex, Mono>,
     /// The last register seen of each running transaction: what a tariff border needs.
     last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<Sabotage>,
     /// Something that the plan rests on has changed.
     dirty: bool,
     plan_due: Mono,
@@ -172,6 +177,8 @@ impl Site {
             start_notes: None,
             above_since: BTreeMap::new(),
             last_registers: BTreeMap::new(),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
             dirty: true,
             plan_due: now.mono,
             slow_due: now.mono,
@@ -211,6 +218,7 @@ impl Site {
             }
             Input::Journal(journal) => self.journal_said(journal, now, out),
             Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
+            Input::GuardDisagrees { circuit, message } => self.guard_disagrees(circuit, message, now, out),
             Input::Request { request, command } => self.requested(request, command, now, out),
         }
     }

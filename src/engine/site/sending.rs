@@ -61,6 +61,8 @@ impl Site {
                 _ => last.map_or(minimum, |last| last.limit),
             },
             Current::ZERO if control.tether.refuses_pause() => minimum,
+            // One above its limit is told its limit again, and not given what it takes: it may only look so by samples from its queue.
+            limit if control.above_samples > 0 => last.map_or(limit, |last| limit.min(last.limit)),
             limit => limit,
         };
         let Some(last) = last.filter(|_| !control.tether.needs_limit()) else {
@@ -114,13 +116,18 @@ impl Site {
         let minimum = settings.min;
         let station_time = self.station_time(station, now);
         assert!(limit == Current::ZERO || limit >= minimum, "an offer between zero and the minimum must not leave");
+        #[cfg(feature = "sabotage")]
+        let is_lasting = self.breaks(super::sabotage::Sabotage::NoLease);
+        #[cfg(not(feature = "sabotage"))]
+        let is_lasting = false;
         let control = &mut self.evses[evse.0];
+        let lasts_ms = if is_lasting { 86_400_000 } else { control.tether.lasts_ms(limit) };
         let lease = LeasedLimit {
             evse: number,
             limit,
             fallback: settings.fallback,
             now: station_time,
-            lasts_ms: control.tether.lasts_ms(limit),
+            lasts_ms,
             stack_level: settings.model.stack_level,
             phases: settings.wiring.phases().len(),
         };

@@ -212,6 +212,8 @@ impl Site {
         answer: StationAnswer,
         (now, out): (Now, &mut Vec<Output>),
     ) {
+        #[cfg(feature = "sabotage")]
+        let needs = if self.breaks(super::sabotage::Sabotage::AnswerBeforeDurable) { self.durable } else { needs };
         if needs <= self.durable {
             return self.answer(station, token, &answer, (now, out));
         }
