@@ -96,6 +96,7 @@ impl Controller {
             let is_tick = input == Input::Tick;
             let mut said = std::mem::take(&mut self.said);
             self.site.handle(input, now, &mut said);
+            self.tell_phases(now);
             for output in said.drain(..) {
                 self.let_out(output, now, out);
             }
@@ -129,6 +130,14 @@ impl Controller {
             | Input::Cloud(_)
             | Input::Request { .. }
             | Input::GuardDisagrees { .. } => {}
+        }
+    }
+
+    /// Where the site learns which phases cars use, the guard is told before it judges what was said.
+    fn tell_phases(&mut self, now: Now) {
+        let Some(guard) = self.guard.as_mut().filter(|_| self.site.learns_phases()) else { return };
+        for index in (0..self.site.topology().evses().len()).map(EvseIndex) {
+            guard.car_phases(index, self.site.phases_of(index, now.mono));
         }
     }
 
