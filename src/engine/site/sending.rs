@@ -61,8 +61,6 @@ impl Site {
                 _ => last.map_or(minimum, |last| last.limit),
             },
             Current::ZERO if control.tether.refuses_pause() => minimum,
-            // One above its limit is told its limit again, and not given what it takes: it may only look so by samples from its queue.
-            limit if control.above_samples > 0 => last.map_or(limit, |last| limit.min(last.limit)),
             limit => limit,
         };
         let Some(last) = last.filter(|_| !control.tether.needs_limit()) else {
