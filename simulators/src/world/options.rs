@@ -47,7 +47,7 @@ pub struct WorldOptions {
     /// Whether the site runs under its guard.
     pub guard: bool,
     /// The rule of the site that is broken on purpose; only in a build with the feature `sabotage`.
-    pub sabotage: Option<Sabotage>,
+    pub broken_rule: Option<Sabotage>,
     /// What is odd about which station.
     pub quirks: Vec<(usize, Quirks)>,
 }
@@ -70,7 +70,7 @@ impl Default for WorldOptions {
             cars_per_day: 40,
             meter_by_registers: false,
             guard: true,
-            sabotage: None,
+            broken_rule: None,
             quirks: Vec::new(),
         }
     }
