@@ -91,23 +91,19 @@ impl<'a> Frame<'a> {
     }
 
     fn classify(&mut self) {
-        let mut known = vec![None; self.topology.circuits().len() * 32];
+        let mut known = vec![usize::MAX; self.topology.circuits().len() * 32];
         for (index, evse) in self.topology.evses().iter().enumerate() {
             let phases = self.state.evses[index].phases;
             let wiring = self.topology.station(evse.station).wiring;
             let slots = if wiring.is_known() { usize::MAX } else { wiring.terminals() };
             let slots = phases.iter().take(slots).count();
             let bits: usize = phases.iter().map(|phase| 1 << phase.index()).sum();
-            let slot = &mut known[evse.circuit.0 * 32 + slots * 8 + bits];
-            let class = match *slot {
-                Some(class) => class,
-                None => {
-                    *slot = Some(self.classes.len());
-                    self.add_class(evse.circuit, phases, slots);
-                    self.classes.len() - 1
-                }
-            };
-            self.class_of.push(class);
+            let class = &mut known[evse.circuit.0 * 32 + slots * 8 + bits];
+            if *class == usize::MAX {
+                *class = self.classes.len();
+                self.add_class(evse.circuit, phases, slots);
+            }
+            self.class_of.push(*class);
         }
     }
 
@@ -147,9 +143,17 @@ impl<'a> Frame<'a> {
     }
 
     /// For each class its terms in the rows that are `tight`. Rows of the unbalance are always: what others draw counts for them.
-    pub(super) fn tight_terms(&self, tight: impl Fn(usize) -> bool) -> Vec<Vec<Term>> {
-        let is_tight = |term: &&Term| tight(term.at()) || matches!(self.rows[term.at()].what, What::Unbalance { .. });
-        self.classes.iter().map(|class| self.terms(class).iter().filter(is_tight).copied().collect()).collect()
+    pub(super) fn tight_terms(&self, tight: impl Fn(usize) -> bool) -> Tight {
+        let is_tight: Vec<bool> =
+            self.rows.iter().enumerate().map(|(at, row)| tight(at) || matches!(row.what, What::Unbalance { .. })).collect();
+        let mut terms = Vec::with_capacity(self.terms.len());
+        let mut ends = Vec::with_capacity(self.classes.len() + 1);
+        ends.push(0);
+        for class in &self.classes {
+            terms.extend(self.terms(class).iter().filter(|term| is_tight[term.at()]));
+            ends.push(terms.len());
+        }
+        Tight { terms, ends }
     }
 
     /// What each row can carry besides the background.
@@ -254,6 +258,18 @@ impl<'a> Frame<'a> {
             background: state.background.of(phase),
             background_source: state.background_source,
         }
+    }
+}
+
+/// Some of the terms of each class.
+pub(super) struct Tight {
+    terms: Vec<Term>,
+    ends: Vec<usize>,
+}
+
+impl Tight {
+    pub(super) fn of(&self, class: usize) -> &[Term] {
+        &self.terms[self.ends[class]..self.ends[class + 1]]
     }
 }
 

@@ -214,8 +214,9 @@ pub fn plan(topology: &Topology, state: &PlanState, now: Mono) -> Plan {
     }
     raise::offers(&frame, &wishes, &allotted, &capacities, &mut offers);
     assert!(invariant_holds(topology, state, &offers), "the plan would overload a circuit");
-    let queue = queue::places(&frame, &wishes, &admission, &room, now);
-    let shortfalls = deadline::shortfalls(&frame, &wishes, &offers, &queue, now);
+    let (queue, expected) = queue::places(&frame, &wishes, &admission, &room, now);
+    let waits = queue.iter().zip(expected).map(|(place, starts)| (place.evse.0, starts)).collect();
+    let shortfalls = deadline::shortfalls(&frame, &wishes, &offers, &waits, now);
     Plan { offers, queue, shortfalls }
 }
 

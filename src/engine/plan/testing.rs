@@ -5,7 +5,7 @@ use crate::engine::model::ids::{CircuitId, SiteId, StationId};
 use crate::engine::model::topology::{Circuit, CircuitIndex, Station, StationModel, Wiring};
 use crate::engine::units::{Phase, Voltage};
 
-pub(super) const NOW: Mono = Mono::from_ms(1_000_000);
+pub(super) const NOW: Mono = Mono::from_ms(10_000_000);
 
 pub(super) fn amps(a: i32) -> Current {
     Current::from_a(a)
