@@ -4,6 +4,7 @@ pub mod cloud;
 pub mod modbus;
 pub mod model;
 pub mod ocpp;
+pub mod outside;
 pub mod plan;
 pub mod site;
 pub mod time;

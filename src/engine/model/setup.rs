@@ -1,7 +1,14 @@
 //! Everything the engine is told before it starts: the lowered configuration.
 
+use std::collections::BTreeMap;
+
+use chrono_tz::Tz;
+
+use super::ids::CircuitId;
+use super::limit::{Dimming, ScheduledLimit};
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
+use crate::engine::units::Current;
 
 /// When an event counts as delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +29,27 @@ pub struct CloudSetup {
     pub acknowledge: Acknowledge,
 }
 
+/// What limits the site from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideSetup {
+    /// The zone of the schedules' local times.
+    pub zone: Tz,
+    /// Limits that come and go with the time of day.
+    pub schedules: Vec<ScheduledLimit>,
+    /// The grid operator's dimming; `None`: it is refused.
+    pub dimming: Option<Dimming>,
+    /// Below this no limit from outside goes, on each phase.
+    pub floors: BTreeMap<CircuitId, Current>,
+    /// The longest random wait of a station after a power cut, in ms; 0: none waits.
+    pub random_start_max_ms: u64,
+}
+
+impl Default for OutsideSetup {
+    fn default() -> Self {
+        Self { zone: Tz::UTC, schedules: Vec::new(), dimming: None, floors: BTreeMap::new(), random_start_max_ms: 0 }
+    }
+}
+
 /// The lowered configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -37,6 +65,8 @@ pub struct Setup {
     pub unknown_token: UnknownToken,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
+    /// What limits it from outside.
+    pub outside: OutsideSetup,
     /// The site was started although the sum of its fallbacks does not fit: which circuit, in words.
     pub unsafe_fallback: Option<String>,
     /// Seeds the engine's dice (message ids).

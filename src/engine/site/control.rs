@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::io::{LogLevel, Output};
+use super::io::Output;
 use super::ledger::Ledger;
 use super::readings::Measured;
 use super::tether::{STEP_UP_DELAY_MS, SentLimit, Tether};
-use super::{Purpose, Site, log};
+use super::{Purpose, Site};
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::exchange::{
     AuthorizationStatus, ChargingState, ConnectorStatus, LeasedLimit, StationCall, StationReply,
@@ -132,9 +132,6 @@ impl Site {
 
     fn circuit_state(&self, index: usize, now: Now) -> CircuitState {
         let circuit = &self.setup.topology.circuits()[index];
-        let outside = self.ledger.limits().get(&circuit.id).map(|outside| outside.limit);
-        let limit = outside.map_or(circuit.limit, |outside| circuit.limit.map(|configured| configured.min(outside)));
-        let limit_source = if limit == circuit.limit { LimitSource::Configured } else { LimitSource::External };
         let fresh = circuit.meter.and_then(|meter| {
             self.backgrounds[index].fresh(now.mono, self.setup.topology.meters()[meter.0].stale_after_ms)
         });
@@ -147,6 +144,8 @@ impl Site {
             (None, None, Some(_)) => (last, BackgroundSource::Unknown),
             (None, None, None) => (PerPhase::splat(Current::ZERO), BackgroundSource::None),
         };
+        let limit = self.circuit_limit(CircuitIndex(index), background);
+        let limit_source = if limit == circuit.limit { LimitSource::Configured } else { LimitSource::External };
         CircuitState { limit, limit_source, background, background_source, ramp: None }
     }
 
@@ -166,7 +165,7 @@ impl Site {
             committed,
             drawn,
             demand,
-            demand_is_maximum: demand == station.max,
+            demand_is_maximum: demand == self.station_max(self.setup.topology.evse(index).station),
             // A station that refuses its limits cannot be moved: others must not wait for a cut that never comes.
             reachable: reachable && control.tether.refused_at().is_none(),
             min: station.min,
@@ -174,7 +173,7 @@ impl Site {
             step: station.model.step,
             weight: station.weight,
             priority: station.priority,
-            hold: false,
+            hold: self.waits_until(self.setup.topology.evse(index).station, now.mono).is_some(),
             deadline: None,
             served_since: control.served_since,
             wants_since: control.wants_since,
@@ -204,7 +203,7 @@ impl Site {
         if !may_charge {
             return nothing;
         }
-        control.takes.map_or(station.max, |takes| takes.max(station.min)).min(station.max)
+        control.takes.map_or(station.max, |takes| takes.max(station.min)).min(self.station_max(evse.station))
     }
 
     /// Keeps who waits since when, and who is served since when.
@@ -446,22 +445,6 @@ impl Site {
     /// The offer of the last plan for an EVSE; `None` before the first plan.
     pub(super) fn offer(&self, evse: EvseIndex) -> Option<&Offer> {
         self.plan.offers.get(evse.0)
-    }
-
-    /// Ends outside limits whose time is over.
-    pub(super) fn expire_limits(&mut self, now: Now, out: &mut Vec<Output>) {
-        let over: Vec<_> = self
-            .ledger
-            .limits()
-            .iter()
-            .filter(|(_, outside)| outside.until.is_some_and(|until| now.utc_trusted && now.utc >= until))
-            .map(|(circuit, _)| circuit.clone())
-            .collect();
-        for circuit in over {
-            log(out, LogLevel::Info, format!("the outside limit on circuit {circuit} has ended"));
-            self.record(RecordBody::LimitChanged { circuit, limit: None, until: None }, now, out);
-            self.dirty = true;
-        }
     }
 
     /// What is left on each phase of a circuit by the last plan: limit − background − committed.

@@ -9,6 +9,9 @@ mod commands;
 mod control;
 pub mod io;
 pub mod ledger;
+mod outside;
+mod outside_status;
+mod proofs;
 mod readings;
 mod stations;
 mod status;
@@ -31,6 +34,7 @@ use background::Background;
 use control::EvseControl;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
+use outside::Outside;
 use readings::{InverterState, MeterState};
 use stations::{HeldAnswer, StationState};
 
@@ -105,6 +109,7 @@ pub struct Site {
     backgrounds: Vec<Background>,
     plan_state: PlanState,
     plan: Plan,
+    outside: Outside,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
     last_call: u64,
     held: Vec<HeldAnswer>,
@@ -124,6 +129,7 @@ impl Site {
     #[must_use]
     pub fn new(setup: Setup, restored: Restored, now: Now) -> Self {
         let topology = &setup.topology;
+        let outside = Outside::new(&setup, &restored, now.mono);
         let ledger = restored.ledger;
         let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
             messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
@@ -143,6 +149,7 @@ impl Site {
             backgrounds: topology.circuits().iter().map(|_| Background::default()).collect(),
             plan_state: PlanState::default(),
             plan: Plan::default(),
+            outside,
             calls: BTreeMap::new(),
             last_call: 0,
             held: Vec::new(),
@@ -187,6 +194,7 @@ impl Site {
             Input::Inverter { inverter, asked_at, result } => {
                 self.inverter_polled(inverter, asked_at, result, (now, out));
             }
+            Input::Dimming { asked_at, result } => self.contact_polled(asked_at, result, (now, out)),
             Input::Journal(journal) => self.journal_said(journal, now, out),
             Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
             Input::Request { request, command } => self.requested(request, command, now, out),
@@ -221,7 +229,7 @@ impl Site {
         if now.mono >= self.slow_due {
             self.slow_due = now.mono.plus_ms(SLOW_MS);
             self.tick_sessions(now, out);
-            self.expire_limits(now, out);
+            self.outside_tick(now, out);
             self.watch(now, out);
             self.cloud_tick(now, out);
         }
@@ -229,6 +237,7 @@ impl Site {
             self.dirty = false;
             self.control(now, out);
         }
+        self.look_at_limits(now, out);
     }
 
     fn station_id(&self, station: StationIndex) -> &StationId {
