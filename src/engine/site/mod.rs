@@ -13,6 +13,7 @@ mod outside;
 mod outside_status;
 mod proofs;
 mod readings;
+mod sending;
 mod stations;
 mod status;
 pub mod tether;

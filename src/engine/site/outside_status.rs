@@ -61,10 +61,12 @@ impl Site {
         if names.is_empty() { String::new() } else { format!(" (limited by {})", names.join(", ")) }
     }
 
+    /// Whether a transaction would charge, were it not for the wait after a power cut.
     fn waits_for_start(&self, index: EvseIndex, now: Mono) -> bool {
-        let Some(offer) = self.offer(index) else { return false };
-        let waits = self.waits_until(self.setup.topology.evse(index).station, now).is_some();
-        waits && offer.binding != Binding::NoDemand && offer.binding != Binding::Unreachable
+        let evse = self.setup.topology.evse(index);
+        let facts = self.ledger.station(self.station_id(evse.station));
+        let open = facts.is_some_and(|facts| facts.transaction_at(evse.number).is_some());
+        open && self.waits_until(evse.station, now).is_some()
     }
 
     /// The limit on the station itself that decides, and whose it is.
