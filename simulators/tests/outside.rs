@@ -81,7 +81,12 @@ impl Street {
         }
         street.pass(20_000, |_| {});
         for index in 0..STATIONS {
-            let car = CarOptions { battery_wh: 2_000_000, arrives_percent: 10, max: Current::from_a(32), ..CarOptions::default() };
+            let car = CarOptions {
+                battery_wh: 2_000_000,
+                arrives_percent: 10,
+                max: Current::from_a(32),
+                ..CarOptions::default()
+            };
             assert!(street.stations[index].plug_in(1, Car::new(car), Some("TAG")).is_ok());
         }
         street.pass(120_000, |_| {});
@@ -250,7 +255,8 @@ fn a_limit_on_the_grid_is_kept_at_the_cars_with_the_building_inside() {
 
 #[test]
 fn a_window_in_local_time_holds_at_the_cars() {
-    let schedule = "[[schedules]]\nid = \"evening\"\ncircuit = \"grid\"\nfrom = \"17:00\"\nto = \"18:00\"\nlimit_a = 56";
+    let schedule =
+        "[[schedules]]\nid = \"evening\"\ncircuit = \"grid\"\nfrom = \"17:00\"\nto = \"18:00\"\nlimit_a = 56";
     // Berlin is one hour ahead of UTC in winter.
     let mut street = Street::full(schedule, "2026-01-15T15:50:00Z");
     let begin = Utc::parse("2026-01-15T16:00:00Z").expect("a time");

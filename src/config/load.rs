@@ -9,7 +9,7 @@ use super::outside::Wired;
 use super::problem::{Document, Position, Problem, Problems, Severity};
 use super::reader::Section;
 use super::schema::Config;
-use super::{outside, sections, wiring};
+use super::{outside, sections, tariffs, wiring};
 use crate::engine::model::topology::Topology;
 
 /// A configuration that can be used.
@@ -81,7 +81,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
     let store = sections::store(&root, places);
     let cloud = sections::cloud(&root, places);
     let authorization = sections::authorization(&root, places);
-    sections::tariffs(&root);
+    let tariffs = tariffs::tariffs(&root);
     let parts = wiring::read(&root, places);
     let wired = Wired { circuits: &parts.circuits, stations: &parts.stations, floors: &parts.floors, voltage };
     let (outside, dimming_device) = outside::read(&root, site.timezone, site.random_start_max_ms, wired);
@@ -109,6 +109,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
         cloud,
         unknown_token: authorization.unknown_token,
         tokens: authorization.tokens,
+        tariffs,
         devices: parts.devices,
         dimming_device,
         outside,

@@ -9,7 +9,8 @@ use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
 use crate::engine::modbus::switch::Switch;
-use crate::engine::model::setup::{Acknowledge, CloudSetup, OutsideSetup, Setup};
+use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, OutsideSetup, Setup};
+use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub unknown_token: UnknownToken,
     /// The entries of `authorization.tokens_file`.
     pub tokens: Vec<TokenEntry>,
+    /// `[[tariffs]]`.
+    pub tariffs: Vec<Tariff>,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
     pub devices: Vec<DeviceConfig>,
     /// The dimming's input, where it is read by Modbus.
@@ -57,6 +60,7 @@ impl Config {
                 .as_ref()
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
             outside: self.outside.clone(),
+            billing: BillingSetup { tariffs: self.tariffs.clone(), zone: self.site.timezone },
             unsafe_fallback: self.failsafe().summary(),
             seed,
         }

@@ -6,6 +6,7 @@ use chrono_tz::Tz;
 
 use super::ids::CircuitId;
 use super::limit::{Dimming, ScheduledLimit};
+use super::tariff::Tariff;
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
 use crate::engine::units::Current;
@@ -50,6 +51,21 @@ impl Default for OutsideSetup {
     }
 }
 
+/// What charging costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BillingSetup {
+    /// The tariffs; none: nothing is priced.
+    pub tariffs: Vec<Tariff>,
+    /// The zone of their local times.
+    pub zone: Tz,
+}
+
+impl Default for BillingSetup {
+    fn default() -> Self {
+        Self { tariffs: Vec::new(), zone: Tz::UTC }
+    }
+}
+
 /// The lowered configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -63,6 +79,8 @@ pub struct Setup {
     pub tokens: Vec<TokenEntry>,
     /// What happens to other tokens.
     pub unknown_token: UnknownToken,
+    /// What charging costs.
+    pub billing: BillingSetup,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
     /// What limits it from outside.
