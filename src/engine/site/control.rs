@@ -114,9 +114,9 @@ impl Site {
             (None, None, Some(_)) => (last, BackgroundSource::Unknown),
             (None, None, None) => (PerPhase::splat(Current::ZERO), BackgroundSource::None),
         };
-        let limit = self.circuit_limit(CircuitIndex(index), background);
+        let (limit, max_power, charging_power) = self.circuit_limits(CircuitIndex(index));
         let limit_source = if limit == circuit.limit { LimitSource::Configured } else { LimitSource::External };
-        CircuitState { limit, limit_source, background, background_source, ramp: None }
+        CircuitState { limit, limit_source, max_power, charging_power, background, background_source, ramp: None }
     }
 
     fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {

@@ -426,21 +426,11 @@ impl Site {
         }
     }
 
-    /// The limit of a circuit on each phase with what limits from outside leave of it. A power counts as its third on each phase: that is never
-    /// too much, however the load is spread.
-    pub(super) fn circuit_limit(&self, circuit: CircuitIndex, background: PerPhase<Current>) -> PerPhase<Current> {
-        let voltage = self.setup.topology.voltage();
+    /// What limits from outside leave of a circuit: its limit on each phase, the power of all that flows where that was lowered, and the
+    /// power of all stations below.
+    pub(super) fn circuit_limits(&self, circuit: CircuitIndex) -> (PerPhase<Current>, Option<Power>, Option<Power>) {
         let target = LimitTarget::Circuit(self.setup.topology.circuit(circuit).id.clone());
         let ceiling = self.circuit_ceiling(circuit, &target);
-        let mut limit = ceiling.limit;
-        if let Some(power) = ceiling.total.filter(|_| ceiling.total_by.is_some()) {
-            let third = PerPhase::splat(ceiling::current_of(power, 3, voltage));
-            limit = limit.zip_with(third, Current::min);
-        }
-        if let Some(power) = ceiling.charging {
-            let third = PerPhase::splat(ceiling::current_of(power, 3, voltage));
-            limit = limit.zip_with(background + third, Current::min);
-        }
-        limit
+        (ceiling.limit, ceiling.total.filter(|_| ceiling.total_by.is_some()), ceiling.charging)
     }
 }
