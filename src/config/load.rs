@@ -82,7 +82,8 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
     let cloud = sections::cloud(&root, places);
     let authorization = sections::authorization(&root, places);
     let tariffs = tariffs::tariffs(&root);
-    let parts = wiring::read(&root, places);
+    let charging = sections::charging(&root);
+    let parts = wiring::read(&root, places, voltage);
     let wired = Wired { circuits: &parts.circuits, stations: &parts.stations, floors: &parts.floors, voltage };
     let (outside, dimming_device) = outside::read(&root, site.timezone, site.random_start_max_ms, wired);
     root.finish();
@@ -109,6 +110,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
         cloud,
         unknown_token: authorization.unknown_token,
         tokens: authorization.tokens,
+        charging,
         tariffs,
         devices: parts.devices,
         dimming_device,

@@ -9,7 +9,7 @@ use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
 use crate::engine::modbus::switch::Switch;
-use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, OutsideSetup, Setup};
+use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
@@ -41,6 +41,8 @@ pub struct Config {
     pub dimming_device: Option<DimmingDevice>,
     /// `[[schedules]]`, `[dimming]`, floors and the start after a power cut.
     pub outside: OutsideSetup,
+    /// `[charging]`.
+    pub charging: ChargingSetup,
     /// `[[circuits]]`, `[[meters]]`, `[[inverters]]` and `[[chargers]]`: what is wired to what.
     pub topology: Topology,
 }
@@ -62,6 +64,7 @@ impl Config {
             outside: self.outside.clone(),
             billing: BillingSetup { tariffs: self.tariffs.clone(), zone: self.site.timezone },
             unsafe_fallback: self.failsafe().summary(),
+            charging: self.charging.clone(),
             seed,
         }
     }

@@ -426,6 +426,19 @@ impl Site {
         }
     }
 
+    /// The limit on each phase that limits from outside leave of a circuit by what is recorded; `None`: as configured. What is
+    /// planned with is never above it, and below it while nobody knows whether a sender still lives.
+    #[must_use]
+    pub fn recorded_limit(&self, circuit: CircuitIndex) -> Option<PerPhase<Current>> {
+        let configured = self.setup.topology.circuit(circuit);
+        let target = LimitTarget::Circuit(configured.id.clone());
+        let on = self.ledger.limits().iter().filter(|standing| standing.order.target == target);
+        let limits = on.map(|standing| (standing.in_force(), &standing.order.origin));
+        let floor = self.setup.outside.floors.get(&configured.id).copied();
+        let ceiling = ceiling::of_circuit(configured, floor, self.setup.topology.voltage(), limits);
+        ceiling.limit_by.map(|_| ceiling.limit)
+    }
+
     /// What limits from outside leave of a circuit: its limit on each phase, the power of all that flows where that was lowered, and the
     /// power of all stations below.
     pub(super) fn circuit_limits(&self, circuit: CircuitIndex) -> (PerPhase<Current>, Option<Power>, Option<Power>) {

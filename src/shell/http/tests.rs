@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::engine::controller::Controller;
 use crate::engine::model::record::{RecordBody, Stamp};
-use crate::engine::site::{Restored, Site};
+use crate::engine::site::Restored;
 use crate::engine::time::{Mono, Utc};
 use crate::shell::site::{INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Registry, testing};
@@ -69,8 +70,8 @@ async fn with_shelf(shelf: Shelf) -> Served {
         memory: watch::Sender::new(Vec::new()),
         notifier: Notifier::silent(),
     };
-    let site = Site::new(testing::setup(), Restored::default(), clock.now());
-    let (owner, mut asker) = Owner::new(site, clock, reach);
+    let controller = Controller::new(testing::setup(), Restored::default(), true, clock.now());
+    let (owner, mut asker) = Owner::new(controller, clock, reach);
     let (inbox_in, inbox) = mpsc::channel(INBOX);
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(owner.run(inbox, shutdown));
@@ -102,7 +103,18 @@ async fn text(response: Response) -> (StatusCode, String) {
 #[tokio::test]
 async fn every_list_answers() {
     let served = served().await;
-    for path in ["site", "circuits", "chargers", "meters", "inverters", "transactions", "alarms", "events", "limits", "limits/log"] {
+    for path in [
+        "site",
+        "circuits",
+        "chargers",
+        "meters",
+        "inverters",
+        "transactions",
+        "alarms",
+        "events",
+        "limits",
+        "limits/log",
+    ] {
         let (status, body) = get(&served, &format!("/api/v1/{path}")).await;
         assert_eq!(status, StatusCode::OK, "{path}: {body}");
         serde_json::from_str::<serde_json::Value>(&body).unwrap();
@@ -166,7 +178,10 @@ async fn a_limit_that_makes_no_sense_is_refused_with_what_would_be_right() {
         let put = request(Method::PUT, &format!("/api/v1/{uri}")).header("content-type", "application/json");
         let (status, answer) = text(send(&served, put.body(Body::from(body)).unwrap()).await).await;
         let problem: serde_json::Value = serde_json::from_str(&answer).unwrap();
-        assert!(status.is_client_error() && problem["detail"].as_str().unwrap().contains(says), "{uri} {body}: {answer}");
+        assert!(
+            status.is_client_error() && problem["detail"].as_str().unwrap().contains(says),
+            "{uri} {body}: {answer}"
+        );
     }
 }
 

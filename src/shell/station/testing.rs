@@ -1,7 +1,7 @@
 //! A small site for the tests of the shell.
 
 use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
-use crate::engine::model::setup::{BillingSetup, OutsideSetup, Setup};
+use crate::engine::model::setup::{BillingSetup, ChargingSetup, OutsideSetup, Setup};
 use crate::engine::model::token::UnknownToken;
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Meter, MeterIndex, Secret, Station, StationModel, Topology, Wiring,
@@ -39,6 +39,7 @@ pub(crate) fn setup() -> Setup {
         outside: OutsideSetup::default(),
         billing: BillingSetup::default(),
         unsafe_fallback: None,
+        charging: ChargingSetup::default(),
         seed: 1,
     }
 }
