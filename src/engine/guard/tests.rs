@@ -273,7 +273,7 @@ fn two_levels_fall_to_the_lower_one_and_a_transactions_profile_to_the_default() 
         )
     };
     let ends = format!(r#""validTo":"{}","#, time(120_000));
-    let mut take = |guard: &mut Guard, call: &str, frame: String| {
+    let take = |guard: &mut Guard, call: &str, frame: String| {
         assert_eq!(guard.sent(A, &frame, now(0)), Verdict::Pass);
         guard.received(A, &accepted(call), Mono::START);
     };
