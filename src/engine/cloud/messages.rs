@@ -9,7 +9,7 @@ use crate::engine::model::alarm::Alarm;
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::ids::SiteId;
-use crate::engine::model::limit::{LimitOrder, LimitProof, StandingLimit};
+use crate::engine::model::limit::{LimitOrder, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
 use crate::engine::model::status::SiteStatus;
 use crate::engine::site::io::Publication;
@@ -204,8 +204,8 @@ fn subject(body: &RecordBody) -> Option<&str> {
         }
         RecordBody::LimitChanged { circuit, .. } => Some(circuit.as_str()),
         RecordBody::OutsideLimit(StandingLimit { order: LimitOrder { target, .. }, .. })
-        | RecordBody::OutsideLimitEnded { target, .. }
-        | RecordBody::LimitProven(LimitProof { target, .. }) => Some(limits::name_of(target)),
+        | RecordBody::OutsideLimitEnded { target, .. } => Some(limits::name_of(target)),
+        RecordBody::LimitProven(proof) => Some(limits::name_of(&proof.target)),
         RecordBody::ConfigurationChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,

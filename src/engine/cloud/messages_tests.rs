@@ -7,7 +7,9 @@ use super::*;
 use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
 use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
-use crate::engine::model::limit::{Heartbeat, LimitAmount, LimitEnd, LimitOrigin, LimitTarget, OnLoss, ProofResult};
+use crate::engine::model::limit::{
+    Heartbeat, LimitAmount, LimitEnd, LimitOrigin, LimitProof, LimitTarget, OnLoss, ProofResult,
+};
 use crate::engine::model::record::Stamp;
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::time::Mono;
@@ -112,7 +114,7 @@ fn limit_bodies() -> [RecordBody; 5] {
         standing(lost, true),
         standing(dimmed, false),
         RecordBody::OutsideLimitEnded { target: garage, origin: dimming, why: LimitEnd::Cleared },
-        RecordBody::LimitProven(proof),
+        RecordBody::LimitProven(Box::new(proof)),
     ]
 }
 

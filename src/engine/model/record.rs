@@ -169,7 +169,7 @@ pub enum RecordBody {
         why: LimitEnd,
     },
     /// It is known what became of a limit from outside.
-    LimitProven(LimitProof),
+    LimitProven(Box<LimitProof>),
     /// A circuit's limit was changed from outside. Older versions wrote it; it is only read.
     LimitChanged {
         /// Which circuit.

@@ -189,7 +189,7 @@ impl<'a> Frame<'a> {
         let class = self.class(evse);
         let phases = Phase::ALL.map(|phase| i64::from(committed.of(phase).ma()));
         // Where nobody knows to which phases it is wired, each counts, but no more of them than it has terminals carry current.
-        let is_known = class.slots as usize == class.phases.iter().count();
+        let is_known = usize::try_from(class.slots).is_ok_and(|slots| slots == class.phases.iter().count());
         let power =
             if is_known { phases.iter().sum() } else { i64::from(committed.max().ma()) * i64::from(class.slots) };
         Load { phases, power }

@@ -264,7 +264,11 @@ impl Ledger {
             RecordBody::OutsideLimitEnded { target, origin, .. } => self.end_limit(target, origin),
             RecordBody::LimitProven(proof) => {
                 let Stamp { utc: at, trusted, .. } = record.stamp;
-                push_bounded(&mut self.proofs, ProofRecord { at, trusted, proof: proof.clone() }, REMEMBERED_PROOFS);
+                push_bounded(
+                    &mut self.proofs,
+                    ProofRecord { at, trusted, proof: LimitProof::clone(proof) },
+                    REMEMBERED_PROOFS,
+                );
             }
             RecordBody::LimitChanged { circuit, limit: Some(limit), until } => {
                 self.set_old_limit(circuit, OldLimit { limit: *limit, until: *until }, record.stamp.utc);

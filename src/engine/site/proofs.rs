@@ -124,7 +124,7 @@ impl Site {
             silent: limit.silent,
             result,
         };
-        self.record(RecordBody::LimitProven(proof), now, out);
+        self.record(RecordBody::LimitProven(Box::new(proof)), now, out);
     }
 
     fn evses_of_target(&self, target: &LimitTarget) -> Vec<EvseIndex> {
