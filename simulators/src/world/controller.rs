@@ -253,6 +253,9 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::ChargerTamed { .. }
         | RecordBody::AlarmRaised(_)
         | RecordBody::AlarmCleared(_)
+        | RecordBody::OutsideLimit(_)
+        | RecordBody::OutsideLimitEnded { .. }
+        | RecordBody::LimitProven(_)
         | RecordBody::LimitChanged { .. }
         | RecordBody::ConfigurationChanged { .. }
         | RecordBody::CommandExecuted { .. }
