@@ -118,6 +118,8 @@ fn state(topology: &Topology) -> PlanState {
         .map(|circuit| CircuitState {
             limit: circuit.limit,
             limit_source: LimitSource::Configured,
+            max_power: None,
+            charging_power: None,
             background: PerPhase::new(Current::from_a(5), Current::from_a(8), Current::from_a(2)),
             background_source: BackgroundSource::Meter,
             ramp: None,

@@ -49,6 +49,8 @@ pub(crate) fn state(topology: &Topology, now: Mono) -> PlanState {
         .map(|circuit| CircuitState {
             limit: circuit.limit,
             limit_source: LimitSource::Configured,
+            max_power: None,
+            charging_power: None,
             background: PerPhase::splat(Current::ZERO),
             background_source: BackgroundSource::None,
             ramp: None,

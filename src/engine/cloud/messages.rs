@@ -3,11 +3,13 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::limits;
 use super::topics::Topics;
 use crate::engine::model::alarm::Alarm;
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::ids::SiteId;
+use crate::engine::model::limit::{LimitOrder, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
 use crate::engine::model::status::SiteStatus;
 use crate::engine::site::io::Publication;
@@ -164,7 +166,7 @@ pub const fn status(outcome: &CommandOutcome) -> &'static str {
 pub const fn event_type(body: &RecordBody) -> &'static str {
     match body {
         RecordBody::TransactionStarted { .. } => "siteward.transaction.started",
-        RecordBody::TransactionUpdated { .. } => "siteward.transaction.updated",
+        RecordBody::TransactionUpdated { .. } | RecordBody::TransactionPriced { .. } => "siteward.transaction.updated",
         RecordBody::TransactionEnded { .. } => "siteward.transaction.ended",
         RecordBody::ChargerConnected { .. } => "siteward.charger.connected",
         RecordBody::ChargerBooted { .. } => "siteward.charger.firmware",
@@ -175,7 +177,10 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::ChargerStatus { error: None, .. } | RecordBody::ChargerTamed { .. } => "siteward.charger.status",
         RecordBody::AlarmRaised(_) => "siteward.alarm.raised",
         RecordBody::AlarmCleared(_) => "siteward.alarm.cleared",
-        RecordBody::LimitChanged { .. } => "siteward.limit.changed",
+        RecordBody::OutsideLimit(_) | RecordBody::OutsideLimitEnded { .. } | RecordBody::LimitChanged { .. } => {
+            "siteward.limit.changed"
+        }
+        RecordBody::LimitProven(_) => "siteward.limit.proven",
         RecordBody::ConfigurationChanged { .. } => "siteward.configuration.changed",
         RecordBody::CommandExecuted { .. } => "siteward.command.executed",
         RecordBody::StoreRecovered { .. } => "siteward.store.recovered",
@@ -186,6 +191,7 @@ fn subject(body: &RecordBody) -> Option<&str> {
     match body {
         RecordBody::TransactionStarted { facts, .. }
         | RecordBody::TransactionUpdated { facts, .. }
+        | RecordBody::TransactionPriced { facts, .. }
         | RecordBody::TransactionEnded { facts, .. } => Some(facts.charger.as_str()),
         RecordBody::ChargerConnected { charger, .. }
         | RecordBody::ChargerBooted { charger, .. }
@@ -197,6 +203,9 @@ fn subject(body: &RecordBody) -> Option<&str> {
             Some(alarm.key.subject.as_str()).filter(|subject| !subject.is_empty())
         }
         RecordBody::LimitChanged { circuit, .. } => Some(circuit.as_str()),
+        RecordBody::OutsideLimit(StandingLimit { order: LimitOrder { target, .. }, .. })
+        | RecordBody::OutsideLimitEnded { target, .. } => Some(limits::name_of(target)),
+        RecordBody::LimitProven(proof) => Some(limits::name_of(&proof.target)),
         RecordBody::ConfigurationChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,
@@ -208,20 +217,23 @@ fn data(body: &RecordBody) -> Value {
         RecordBody::TransactionStarted { facts, seq_no, offline } => {
             transaction_data(facts, json!({ "seq_no": seq_no, "offline": offline }))
         }
-        RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, offline } => transaction_data(
+        RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, offline, charging } => transaction_data(
             facts,
             json!({
                 "seq_no": seq_no, "offline": offline, "at": at, "meter_wh": meter, "trigger": trigger,
-                "energy_wh": energy(facts, *meter),
+                "energy_wh": energy(facts, *meter), "charging": charging,
             }),
         ),
-        RecordBody::TransactionEnded { facts, seq_no, ended, meter_stop, reason, reconstructed } => transaction_data(
-            facts,
-            json!({
-                "seq_no": seq_no, "ended": ended, "meter_stop_wh": meter_stop, "reason": reason,
-                "reconstructed": reconstructed, "energy_wh": energy(facts, *meter_stop), "cost": null,
-            }),
-        ),
+        RecordBody::TransactionPriced { facts, tariff } => transaction_data(facts, json!({ "tariff": tariff })),
+        RecordBody::TransactionEnded { facts, seq_no, ended, meter_stop, reason, reconstructed, cost } => {
+            transaction_data(
+                facts,
+                json!({
+                    "seq_no": seq_no, "ended": ended, "meter_stop_wh": meter_stop, "reason": reason,
+                    "reconstructed": reconstructed, "energy_wh": energy(facts, *meter_stop), "cost": cost,
+                }),
+            )
+        }
         RecordBody::ChargerConnected { charger, version } => json!({ "charger": charger, "ocpp_version": version }),
         RecordBody::ChargerBooted { charger, info } => json!({
             "charger": charger, "vendor": info.vendor, "model": info.model,
@@ -235,6 +247,9 @@ fn data(body: &RecordBody) -> Value {
             "charger": charger, "evse": evse, "fail_safe": true, "fallback_a": fallback.as_a(),
         }),
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => alarm_data(alarm),
+        RecordBody::OutsideLimit(standing) => limits::standing(standing),
+        RecordBody::OutsideLimitEnded { target, origin, why } => limits::ended(target, origin, *why),
+        RecordBody::LimitProven(proof) => limits::proven(proof),
         RecordBody::LimitChanged { circuit, limit, until } => json!({
             "circuit": circuit, "limit_a": limit.map(Current::as_a), "until": until,
         }),

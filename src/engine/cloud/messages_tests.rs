@@ -1,12 +1,19 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use rust_decimal::Decimal;
+
 use super::*;
 use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
 use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::model::limit::{
+    Heartbeat, LimitAmount, LimitEnd, LimitOrigin, LimitProof, LimitTarget, OnLoss, ProofResult,
+};
 use crate::engine::model::record::Stamp;
+use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::time::Mono;
+use crate::engine::units::Power;
 
 const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
 
@@ -62,6 +69,70 @@ fn charger_bodies() -> Vec<RecordBody> {
     ]
 }
 
+fn limit_bodies() -> [RecordBody; 5] {
+    let garage = LimitTarget::Circuit(CircuitId::new("garage"));
+    let order = LimitOrder {
+        target: garage.clone(),
+        origin: LimitOrigin::Cloud,
+        amount: LimitAmount::PerPhase(Current::from_ma(62_500)),
+        until: Some(NOON.plus_ms(7_200_000)),
+        heartbeat: None,
+    };
+    let lost = LimitOrder {
+        target: LimitTarget::Charger(StationId::new("CP001")),
+        origin: LimitOrigin::Named("ems".to_owned()),
+        amount: LimitAmount::Total(Power::from_w(11_000)),
+        until: None,
+        heartbeat: Some(Heartbeat {
+            ttl_ms: 60_000,
+            on_loss: OnLoss::Fallback(LimitAmount::Total(Power::from_w(4_200))),
+        }),
+    };
+    let dimming = LimitOrigin::Dimming("modbus".to_owned());
+    let dimmed = LimitOrder {
+        origin: dimming.clone(),
+        amount: LimitAmount::Charging(Power::from_w(7_560)),
+        until: None,
+        ..order.clone()
+    };
+    let proof = LimitProof {
+        order: Sequence(40),
+        target: garage.clone(),
+        origin: dimming.clone(),
+        amount: dimmed.amount,
+        received: NOON,
+        acknowledged_ms: Some(420),
+        kept_ms: Some(6_200),
+        measured_current: None,
+        measured_power: Some(Power::from_w(7_410)),
+        silent: 0,
+        result: ProofResult::Kept,
+    };
+    let standing = |order, lost| RecordBody::OutsideLimit(StandingLimit { order, lost, received: NOON });
+    [
+        standing(order, false),
+        standing(lost, true),
+        standing(dimmed, false),
+        RecordBody::OutsideLimitEnded { target: garage, origin: dimming, why: LimitEnd::Cleared },
+        RecordBody::LimitProven(Box::new(proof)),
+    ]
+}
+
+fn tariff() -> Tariff {
+    let prices = Prices { energy_per_kwh: Some(Decimal::new(49, 2)), ..Prices::default() };
+    Tariff {
+        id: "default".to_owned(),
+        currency: "EUR".to_owned(),
+        groups: Vec::new(),
+        elements: vec![Element { prices, when: When::default() }],
+        min_price: None,
+        max_price: None,
+        vat_percent: Some(Decimal::from(19)),
+        prices_include_vat: true,
+        parking_grace_s: 0,
+    }
+}
+
 fn bodies() -> Vec<RecordBody> {
     let mut bodies = vec![
         RecordBody::TransactionStarted { facts: facts(), seq_no: None, offline: false },
@@ -72,7 +143,9 @@ fn bodies() -> Vec<RecordBody> {
             meter: Some(Energy::from_wh(1_204_350)),
             trigger: Some("MeterValuePeriodic".to_owned()),
             offline: false,
+            charging: None,
         },
+        RecordBody::TransactionPriced { facts: facts(), tariff: tariff() },
         RecordBody::TransactionEnded {
             facts: facts(),
             seq_no: Some(9),
@@ -80,6 +153,13 @@ fn bodies() -> Vec<RecordBody> {
             meter_stop: Some(Energy::from_wh(1_214_870)),
             reason: Some("EVDisconnected".to_owned()),
             reconstructed: false,
+            cost: Some(Cost {
+                currency: "EUR".to_owned(),
+                net: Decimal::new(448, 2),
+                vat: Decimal::new(85, 2),
+                gross: Decimal::new(533, 2),
+                tariff: "default".to_owned(),
+            }),
         },
     ];
     bodies.extend(charger_bodies());
@@ -91,6 +171,9 @@ fn bodies() -> Vec<RecordBody> {
             limit: Some(Current::from_ma(62_500)),
             until: Some(NOON.plus_ms(7_200_000)),
         },
+    ]);
+    bodies.extend(limit_bodies());
+    bodies.extend([
         RecordBody::ConfigurationChanged { version: "0.1.0".to_owned(), cause: "start".to_owned() },
         RecordBody::CommandExecuted {
             id: "c-17".to_owned(),
@@ -171,6 +254,7 @@ fn an_unknown_register_gives_no_energy() {
         meter_stop: Some(Energy::from_wh(5)),
         reason: None,
         reconstructed: true,
+        cost: None,
     };
     let event = parse(&messages().event(&record(1, ended)).payload);
     assert_eq!(event["data"]["energy_wh"], Value::Null);

@@ -174,7 +174,7 @@ fn put_last(
 pub(super) fn needs(frame: &Frame<'_>, evse: usize, amount: i64, term: Term) -> i64 {
     let needed = i64::from(term.coefficient) * amount;
     match frame.rows[term.at()].what {
-        What::Phase(_) | What::Power => needed,
+        What::Phase(_) | What::Power | What::Charging => needed,
         What::Unbalance { against, .. } if frame.class(evse).phases.contains(against) => {
             needed - counted_on(&frame.state.evses[evse], amount)[against.index()]
         }

@@ -168,7 +168,7 @@ impl<'a> Raising<'a> {
             let room = self.room[term.at()];
             let most = match self.frame.rows[term.at()].what {
                 What::Phase(phase) | What::Unbalance { phase, .. } => from(phase) + room.max(0),
-                What::Power => raise.reach_power(room, i64::from(term.coefficient)),
+                What::Power | What::Charging => raise.reach_power(room, i64::from(term.coefficient)),
             };
             at_most(most, Stop::Row(term.at()));
         }
@@ -187,7 +187,7 @@ impl<'a> Raising<'a> {
         for term in self.tight.of(self.frame.class_of[raise.evse]) {
             self.room[term.at()] -= match self.frame.rows[term.at()].what {
                 What::Phase(phase) | What::Unbalance { phase, .. } => raise.extra_on(phase, limit),
-                What::Power => raise.extra_power(limit, i64::from(term.coefficient)),
+                What::Power | What::Charging => raise.extra_power(limit, i64::from(term.coefficient)),
             };
         }
         if let Some(ramp) = &mut self.ramp {

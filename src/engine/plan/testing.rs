@@ -52,6 +52,8 @@ pub(super) fn state(topology: &Topology, committed: &[i32]) -> PlanState {
         .map(|circuit| CircuitState {
             limit: circuit.limit,
             limit_source: LimitSource::Configured,
+            max_power: None,
+            charging_power: None,
             background: PerPhase::splat(Current::ZERO),
             background_source: BackgroundSource::None,
             ramp: None,

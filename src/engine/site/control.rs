@@ -1,49 +1,23 @@
 //! The control cycle: what is known becomes a plan, the plan becomes limits on their way to stations.
 
-use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
-use super::io::{LogLevel, Output};
+use super::Site;
+use super::appetite::Appetite;
+use super::conduct::Conduct;
+use super::io::Output;
 use super::ledger::Ledger;
+use super::phases::CarPhases;
 use super::readings::Measured;
-use super::tether::{STEP_UP_DELAY_MS, SentLimit, Tether};
-use super::{Purpose, Site, log};
-use crate::engine::model::alarm::{AlarmKind, Severity};
-use crate::engine::model::exchange::{
-    AuthorizationStatus, ChargingState, ConnectorStatus, LeasedLimit, StationCall, StationReply,
-};
-use crate::engine::model::record::RecordBody;
-use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, LeaseForm, Topology};
-use crate::engine::ocpp::Priority;
-use crate::engine::plan::{self, BackgroundSource, CircuitState, EvseState, LimitSource, Offer};
+use super::tether::Tether;
+use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
+use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
+use crate::engine::plan::{self, CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
 use crate::engine::units::{Current, Energy, PerPhase};
 
 /// The plan is made anew at least so often, whatever happens.
 const REPLAN_MS: u64 = 5_000;
-
-/// A raise smaller than this waits for the next renewal.
-const RAISE_STEP: Current = Current::from_a(1);
-
-/// A cut smaller than this waits for the next renewal, unless a circuit is full.
-const CUT_STEP: Current = Current::from_ma(500);
-
-/// Between two raises of one EVSE. A car needs 5 s to follow the first (IEC 61851-1), and a meter value to show it.
-const RAISE_PAUSE_MS: u64 = 5_000;
-
-/// After a refused limit the next try waits so long.
-const REFUSED_PAUSE_MS: u64 = 10_000;
-
-/// A car that leaves more than this unused, for [`UNUSED_MS`], is offered no more than what it takes and this on top.
-const UNUSED: Current = Current::from_a(2);
-
-/// See [`UNUSED`].
-const UNUSED_MS: u64 = 30_000;
-
-/// A car within this of its offer uses all of it.
-const USES_ALL: Current = Current::from_a(1);
-
-/// A sample above the limit by more than this is the station's fault, not its meter's (class B with its PWM tolerance).
-const ABOVE: Current = Current::from_ma(1_500);
 
 /// One EVSE as the control sees it.
 #[derive(Debug)]
@@ -53,26 +27,19 @@ pub(super) struct EvseControl {
     pub(super) charging_state: Option<ChargingState>,
     pub(super) measured: Option<Sampled<Measured>>,
     pub(super) energy: Option<Energy>,
-    served_since: Option<Mono>,
-    wants_since: Option<Mono>,
-    raised_at: Option<Mono>,
-    /// The car leaves something unused since then.
-    unused_since: Option<Mono>,
-    /// The most that the car is known to take, with a margin.
-    takes: Option<Current>,
-    pub(super) above_samples: u32,
-}
-
-/// What is remembered of the limits for the next run.
-#[derive(Serialize, Deserialize)]
-struct Remembered {
-    station: String,
-    evse: u32,
-    limit: Current,
-    steps_at: Utc,
-    /// Whether the clock behind that time could be trusted.
-    #[serde(default)]
-    trusted: bool,
+    pub(super) served_since: Option<Mono>,
+    pub(super) wants_since: Option<Mono>,
+    pub(super) raised_at: Option<Mono>,
+    /// When its limit last became another one, or was confirmed to be: samples from before a car could follow say nothing of it.
+    pub(super) moved_at: Option<Mono>,
+    /// When it was raised within the last minute.
+    pub(super) raises: VecDeque<Mono>,
+    /// What the car takes of what it is offered.
+    pub(super) appetite: Appetite,
+    /// Which phases the car uses.
+    pub(super) phases: CarPhases,
+    /// Whether the station keeps its limit.
+    pub(super) conduct: Conduct,
 }
 
 impl EvseControl {
@@ -90,9 +57,11 @@ impl EvseControl {
             served_since: None,
             wants_since: None,
             raised_at: None,
-            unused_since: None,
-            takes: None,
-            above_samples: 0,
+            moved_at: None,
+            raises: VecDeque::new(),
+            appetite: Appetite::default(),
+            phases: CarPhases::default(),
+            conduct: Conduct::default(),
         }
     }
 }
@@ -100,8 +69,13 @@ impl EvseControl {
 impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
         self.note_wishes(now.mono);
+        self.note_waits(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
+        let rating_ends = self.use_short_time(now.mono);
+        self.fill_ramp(now.mono);
+        #[cfg(feature = "sabotage")]
+        self.break_plan_state();
         self.plan = plan::plan(&self.setup.topology, &self.plan_state, now.mono);
         let full = self.any_circuit_full();
         let mut sent = false;
@@ -115,7 +89,7 @@ impl Site {
         if sent {
             self.remember_offers(now, out);
         }
-        let changes = self.evses.iter().filter_map(|control| control.tether.next_change(now.mono));
+        let changes = self.evses.iter().filter_map(|control| control.tether.next_change(now.mono)).chain(rating_ends);
         self.plan_due = changes.min().unwrap_or(Mono::from_ms(u64::MAX)).min(now.mono.plus_ms(REPLAN_MS));
     }
 
@@ -132,49 +106,33 @@ impl Site {
 
     fn circuit_state(&self, index: usize, now: Now) -> CircuitState {
         let circuit = &self.setup.topology.circuits()[index];
-        let outside = self.ledger.limits().get(&circuit.id).map(|outside| outside.limit);
-        let limit = outside.map_or(circuit.limit, |outside| circuit.limit.map(|configured| configured.min(outside)));
+        let (limit, max_power, charging_power) = self.circuit_limits(CircuitIndex(index));
         let limit_source = if limit == circuit.limit { LimitSource::Configured } else { LimitSource::External };
-        let fresh = circuit.meter.and_then(|meter| {
-            self.backgrounds[index].fresh(now.mono, self.setup.topology.meters()[meter.0].stale_after_ms)
-        });
-        // While the meter is silent the assumption holds, but never less than what was last seen.
-        let last = self.backgrounds[index].last_known().unwrap_or(PerPhase::splat(Current::ZERO));
-        let (background, background_source) = match (fresh, circuit.unmeasured_load, circuit.meter) {
-            (Some(measured), _, _) => (measured, BackgroundSource::Meter),
-            (None, Some(assumed), Some(_)) => (assumed.zip_with(last, Current::max), BackgroundSource::Configured),
-            (None, Some(assumed), None) => (assumed, BackgroundSource::Configured),
-            (None, None, Some(_)) => (last, BackgroundSource::Unknown),
-            (None, None, None) => (PerPhase::splat(Current::ZERO), BackgroundSource::None),
-        };
-        CircuitState { limit, limit_source, background, background_source, ramp: None }
+        let (background, background_source) = self.background_of(CircuitIndex(index), now.mono);
+        let ramp = self.ramp_of(CircuitIndex(index));
+        CircuitState { limit, limit_source, max_power, charging_power, background, background_source, ramp }
     }
 
     fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);
         let control = &self.evses[index.0];
         let reachable = self.reachable(index);
-        let told = control.tether.committed(reachable, now.mono);
-        // A station above its limit is budgeted at what it draws.
-        let above = self.fresh_measured(index, now.mono).filter(|_| control.above_samples > 0);
-        let told = station.wiring.phases().spread(told);
-        let committed = above.map_or(told, |measured| told.zip_with(measured.current, Current::max));
         let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
         EvseState {
-            phases: station.wiring.phases(),
-            committed,
+            phases: self.phases_of(index, now.mono),
+            committed: self.committed(index, now.mono),
             drawn,
             demand,
-            demand_is_maximum: demand == station.max,
-            // A station that refuses its limits cannot be moved: others must not wait for a cut that never comes.
-            reachable: reachable && control.tether.refused_at().is_none(),
+            demand_is_maximum: demand == self.station_max(self.setup.topology.evse(index).station),
+            // A station that refuses its limits, or does not keep them, cannot be moved: others must not wait for a cut that never comes.
+            reachable: reachable && control.tether.refused_at().is_none() && !control.conduct.is_above(),
             min: station.min,
             fallback: station.fallback,
             step: station.model.step,
             weight: station.weight,
             priority: station.priority,
-            hold: false,
+            hold: self.is_held(index, now.mono),
             deadline: None,
             served_since: control.served_since,
             wants_since: control.wants_since,
@@ -201,10 +159,10 @@ impl Site {
             Some(token) => self.authorize(token, now) == AuthorizationStatus::Accepted,
             None => flowing,
         };
-        if !may_charge {
+        if !may_charge || self.waits_until(evse.station, now.mono).is_some() {
             return nothing;
         }
-        control.takes.map_or(station.max, |takes| takes.max(station.min)).min(station.max)
+        control.appetite.takes().map_or(station.max, |takes| takes.max(station.min)).min(self.station_max(evse.station))
     }
 
     /// Keeps who waits since when, and who is served since when.
@@ -215,253 +173,16 @@ impl Site {
             if wants == Current::ZERO {
                 control.wants_since = None;
                 control.served_since = None;
-                control.takes = None;
-                control.unused_since = None;
+                control.appetite = Appetite::default();
             } else {
                 control.wants_since.get_or_insert(now);
             }
         }
     }
 
-    /// What is to be sent to an EVSE now, if anything.
-    fn to_send(&self, evse: EvseIndex, full: bool, now: Mono) -> Option<(Current, Priority)> {
-        let control = &self.evses[evse.0];
-        let state = &self.stations[self.setup.topology.evse(evse).station.0];
-        let refused = control.tether.refused_at().is_some_and(|at| now.since(at) < REFUSED_PAUSE_MS);
-        if state.session.is_none() || control.tether.pending().is_some() || refused {
-            return None;
-        }
-        let renew_ms = self.setup.topology.station(self.setup.topology.evse(evse).station).model.renew_ms;
-        let last = control.tether.offered();
-        if !self.reachable(evse) {
-            return self.probe(evse, last, now);
-        }
-        let minimum = self.setup.topology.station(self.setup.topology.evse(evse).station).min;
-        let wanted = match self.plan.offers[evse.0].limit {
-            // What refuses everything is tried with the least that every station knows.
-            _ if control.tether.refused_at().is_some() => minimum,
-            Current::ZERO if control.tether.refuses_pause() => minimum,
-            limit => limit,
-        };
-        let Some(last) = last.filter(|_| !control.tether.needs_limit()) else {
-            return Some((wanted, Priority::Urgent));
-        };
-        let cut = wanted < last.limit && (full || last.limit - wanted >= CUT_STEP || wanted == Current::ZERO);
-        if cut {
-            return Some((wanted, Priority::Urgent));
-        }
-        let rested = control.raised_at.is_none_or(|at| now.since(at) >= RAISE_PAUSE_MS) || last.limit == Current::ZERO;
-        let raise = wanted > last.limit && rested && (wanted - last.limit >= RAISE_STEP || last.limit == Current::ZERO);
-        let due = now.since(last.sent_at) >= renew_ms;
-        // Above its limit: told again at once.
-        let told_again = control.above_samples > 0 && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
-        (raise || due || told_again).then_some((wanted, Priority::Normal))
-    }
-
-    /// What an EVSE is sent whose station did not answer the last call: no more than it has, now and then; and the least at once where a
-    /// circuit above it is too full, since it may obey all the same.
-    fn probe(&self, evse: EvseIndex, last: Option<SentLimit>, now: Mono) -> Option<(Current, Priority)> {
-        let Evse { station, circuit, .. } = self.setup.topology.evse(evse);
-        let settings = self.setup.topology.station(station);
-        let has = last.map_or(Current::ZERO, |last| last.limit);
-        let least = if self.evses[evse.0].tether.refuses_pause() { settings.min } else { Current::ZERO };
-        let too_full = |circuit| {
-            let room = self.room(circuit);
-            room.is_some_and(|room| settings.wiring.phases().iter().any(|phase| room.of(phase) < Current::ZERO))
-        };
-        let wanted = match has {
-            has if has < settings.min => Current::ZERO,
-            _ if self.setup.topology.path_to_grid(circuit).any(too_full) => least,
-            has => has,
-        };
-        if wanted < has {
-            return Some((wanted, Priority::Urgent));
-        }
-        let due = last.is_none_or(|last| now.since(last.sent_at) >= settings.model.renew_ms);
-        due.then_some((wanted, Priority::Normal))
-    }
-
-    fn send_limit(&mut self, evse: EvseIndex, limit: Current, priority: Priority, (now, out): (Now, &mut Vec<Output>)) {
-        let Evse { station, number, .. } = self.setup.topology.evse(evse);
-        let settings = self.setup.topology.station(station);
-        let minimum = settings.min;
-        let station_time = self.station_time(station, now);
-        assert!(limit == Current::ZERO || limit >= minimum, "an offer between zero and the minimum must not leave");
-        let control = &mut self.evses[evse.0];
-        let lease = LeasedLimit {
-            evse: number,
-            limit,
-            fallback: settings.fallback,
-            now: station_time,
-            lasts_ms: control.tether.lasts_ms(limit),
-            stack_level: settings.model.stack_level,
-            phases: settings.wiring.phases().len(),
-        };
-        if control.tether.offered().is_none_or(|last| limit > last.limit) {
-            control.raised_at = Some(now.mono);
-        }
-        match (limit >= minimum, control.served_since) {
-            (true, None) => control.served_since = Some(now.mono),
-            (false, Some(_)) => {
-                control.served_since = None;
-                control.takes = None;
-                // Its turn is over: it waits behind those who wait already.
-                control.wants_since = control.wants_since.map(|_| now.mono);
-            }
-            (true, Some(_)) | (false, None) => {}
-        }
-        control.tether.sent(limit, now.mono);
-        self.call(station, StationCall::SetLimit(lease), (priority, Purpose::Limit(evse)), now, out);
-    }
-
-    pub(super) fn limit_answered(&mut self, evse: EvseIndex, reply: StationReply, now: Now, out: &mut Vec<Output>) {
-        let Evse { station, number, .. } = self.setup.topology.evse(evse);
-        let charger = self.station_id(station).clone();
-        let subject = format!("{charger}/{number}");
-        self.dirty = true;
-        let refusal = match reply {
-            StationReply::Accepted { .. } => {
-                self.evses[evse.0].tether.accepted(now.mono);
-                self.remember_fallback(evse, now, out);
-                if self.evses[evse.0].tether.refused_limit().is_none() {
-                    self.clear(AlarmKind::LimitRefused, &subject, now, out);
-                }
-                return;
-            }
-            StationReply::Timeout | StationReply::Disconnected => return self.evses[evse.0].tether.unanswered(),
-            StationReply::Refused { status, .. } => {
-                self.evses[evse.0].tether.refused(now.mono);
-                status
-            }
-            StationReply::Error { code, description } => {
-                self.evses[evse.0].tether.failed(now.mono);
-                format!("{code} {description}")
-            }
-        };
-        self.raise(
-            (AlarmKind::LimitRefused, &subject, Severity::Error),
-            format!("{charger} connector {number} refuses its limit: {}.", refusal.trim()),
-            "It counts at what it last accepted, or at its maximum. Check that smart charging is enabled in the station, and choose its `model` in site.toml.",
-            (now, out),
-        );
-    }
-
-    /// Notes to which fallback a station falls, if it has a lease and that is new.
-    fn remember_fallback(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
-        let Evse { station, number, .. } = self.setup.topology.evse(index);
-        let settings = self.setup.topology.station(station);
-        let (charger, fallback) = (settings.id.clone(), settings.fallback);
-        let known = self.ledger.station(&charger).and_then(|facts| facts.tamed.get(&number)).copied();
-        if settings.model.lease != LeaseForm::None && known != Some(fallback) {
-            self.record(RecordBody::ChargerTamed { charger, evse: number, fallback }, now, out);
-        }
-    }
-
-    /// Judges a fresh sample of the current: does the car leave something unused, does the station keep its limit?
-    pub(super) fn judge_sample(
-        &mut self,
-        evse: EvseIndex,
-        current: PerPhase<Current>,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) {
-        let reachable = self.reachable(evse);
-        let control = &mut self.evses[evse.0];
-        let drawn = current.max();
-        let settled = !control.tether.is_settling(now.mono);
-        let Some(offered) = control.tether.offered().filter(|_| settled) else { return };
-        if drawn + USES_ALL >= offered.limit {
-            // It uses all it has: hand back at once.
-            control.takes = None;
-            control.unused_since = None;
-        } else if drawn + UNUSED < offered.limit {
-            let since = *control.unused_since.get_or_insert(now.mono);
-            if now.mono.since(since) >= UNUSED_MS {
-                control.takes = Some(drawn + UNUSED);
-            }
-        }
-        let may = control.tether.committed(reachable, now.mono);
-        let above = drawn > may + ABOVE;
-        control.above_samples = if above { control.above_samples.saturating_add(1) } else { 0 };
-        let samples = control.above_samples;
-        let Evse { station, number, .. } = self.setup.topology.evse(evse);
-        let charger = self.station_id(station).clone();
-        let subject = format!("{charger}/{number}");
-        match samples {
-            0 => self.clear(AlarmKind::StationAboveLimit, &subject, now, out),
-            2 => self.raise(
-                (AlarmKind::StationAboveLimit, &subject, Severity::Error),
-                format!("{charger} connector {number} draws {drawn} where it may draw {may}."),
-                "It is budgeted at what it draws and told its limit again. Check the station's own settings and its phase rotation.",
-                (now, out),
-            ),
-            _ => {}
-        }
-    }
-
-    /// Hands what may be in force at the stations to the next run.
-    fn remember_offers(&self, now: Now, out: &mut Vec<Output>) {
-        let mut remembered = Vec::new();
-        for (control, evse) in self.evses.iter().zip(self.setup.topology.evses()) {
-            for sent in control.tether.candidates() {
-                let left_ms = i64::try_from(sent.steps_at.since(now.mono)).unwrap_or(i64::MAX);
-                remembered.push(Remembered {
-                    station: self.station_id(evse.station).to_string(),
-                    evse: evse.number,
-                    limit: sent.limit,
-                    steps_at: now.utc.plus_ms(left_ms),
-                    trusted: now.utc_trusted,
-                });
-            }
-        }
-        if let Ok(bytes) = serde_json::to_vec(&remembered) {
-            out.push(Output::Remember(bytes));
-        }
-    }
-
-    /// Takes over what the last run remembered. The clock may have been set since: a lease lasts no longer than it can, and
-    /// one of which the end is not certain counts as the worse of both its values.
-    pub(super) fn restore_offers(&mut self, bytes: &[u8], now: Now) {
-        let Ok(remembered) = serde_json::from_slice::<Vec<Remembered>>(bytes) else { return };
-        for (control, evse) in self.evses.iter_mut().zip(self.setup.topology.evses()) {
-            let station = self.setup.topology.station(evse.station);
-            let longest = station.model.lease_ms + STEP_UP_DELAY_MS;
-            let limits = remembered
-                .iter()
-                .filter(|entry| entry.station == station.id.as_str() && entry.evse == evse.number)
-                .map(|entry| {
-                    let left_ms = u64::try_from(entry.steps_at.since(now.utc)).unwrap_or(0).min(longest);
-                    let certain = now.utc_trusted
-                        && entry.trusted
-                        && entry.steps_at.since(now.utc) <= i64::try_from(longest).unwrap_or(i64::MAX);
-                    let (limit, left_ms) =
-                        if certain { (entry.limit, left_ms) } else { (entry.limit.max(station.fallback), longest) };
-                    SentLimit { limit, sent_at: now.mono, steps_at: now.mono.plus_ms(left_ms) }
-                })
-                .collect();
-            control.tether.restore(limits);
-        }
-    }
-
     /// The offer of the last plan for an EVSE; `None` before the first plan.
     pub(super) fn offer(&self, evse: EvseIndex) -> Option<&Offer> {
         self.plan.offers.get(evse.0)
-    }
-
-    /// Ends outside limits whose time is over.
-    pub(super) fn expire_limits(&mut self, now: Now, out: &mut Vec<Output>) {
-        let over: Vec<_> = self
-            .ledger
-            .limits()
-            .iter()
-            .filter(|(_, outside)| outside.until.is_some_and(|until| now.utc_trusted && now.utc >= until))
-            .map(|(circuit, _)| circuit.clone())
-            .collect();
-        for circuit in over {
-            log(out, LogLevel::Info, format!("the outside limit on circuit {circuit} has ended"));
-            self.record(RecordBody::LimitChanged { circuit, limit: None, until: None }, now, out);
-            self.dirty = true;
-        }
     }
 
     /// What is left on each phase of a circuit by the last plan: limit − background − committed.

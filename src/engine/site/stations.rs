@@ -1,5 +1,6 @@
 //! The stations' connections: sessions, what stations ask, what they answer.
 
+use super::billing::takes_energy;
 use super::io::{LogLevel, Output};
 use super::{Purpose, Site, log};
 use crate::engine::model::alarm::{AlarmKind, Severity};
@@ -211,6 +212,8 @@ impl Site {
         answer: StationAnswer,
         (now, out): (Now, &mut Vec<Output>),
     ) {
+        #[cfg(feature = "sabotage")]
+        let needs = if self.breaks(super::sabotage::Sabotage::AnswerBeforeDurable) { self.durable } else { needs };
         if needs <= self.durable {
             return self.answer(station, token, &answer, (now, out));
         }
@@ -241,8 +244,11 @@ impl Site {
                 self.tell_time(station, now);
                 StationAnswer::Heartbeat { now: now.utc }
             }
-            StationRequest::Status { evse, connector, status, error, .. } => {
+            StationRequest::Status { evse, connector, status, error, at } => {
                 self.status_reported(station, (evse, connector), (status, error), (now, out));
+                if let Some(charging) = takes_energy(status) {
+                    self.note_activity(station, (evse, charging), at.unwrap_or(now.utc), (now, out));
+                }
                 StationAnswer::Taken
             }
             StationRequest::Authorize { token } => {
@@ -279,6 +285,7 @@ impl Site {
         for evse in self.setup.topology.evses_of(station) {
             self.evses[evse.0].tether.booted(now.mono);
         }
+        self.booted_after_cut(station, now, out);
         self.tell_time(station, now);
         self.stations[station.0].configured = false;
         self.configure(station, now, out);
@@ -433,8 +440,10 @@ impl Site {
         (now, out): (Now, &mut Vec<Output>),
     ) {
         let Some((_, purpose)) = self.calls.remove(&key) else { return };
+        // A station that knows no triggered samples may leave the request unanswered; that alone does not make it silent.
         let silent = matches!(reply, StationReply::Timeout);
-        if self.stations[station.0].unresponsive != silent {
+        let optional = silent && matches!(purpose, Purpose::Sample(_));
+        if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
             self.dirty = true;
             if silent {
@@ -455,6 +464,8 @@ impl Site {
                 }
             }
             Purpose::Trigger => {}
+            Purpose::Sample(evse) => self.sample_asked(evse, &reply),
+            Purpose::Enforce(evse) => self.enforced(evse, &reply, out),
             Purpose::Request(request) => {
                 out.push(Output::Reply { request, outcome: super::commands::outcome(reply) });
             }
