@@ -452,7 +452,7 @@ fn flows(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_given_beyond_any_limit_in_any_mix((topology, state) in any_rich_site()) {
