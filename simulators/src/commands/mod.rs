@@ -4,6 +4,7 @@ mod cloud;
 mod demo;
 mod device;
 mod duration;
+mod soak;
 mod station;
 mod world;
 
@@ -41,6 +42,8 @@ enum Command {
     Cloud(cloud::Arguments),
     /// A site in virtual time with faults, watched by an oracle; fails if an invariant was violated
     World(world::Arguments),
+    /// Many sites by dice in virtual time, side by side; fails if an invariant was violated at any
+    Soak(soak::Arguments),
     /// Runs a program that is killed when its parent dies
     #[command(hide = true)]
     Leash {
@@ -64,6 +67,7 @@ impl Cli {
             }
             Command::Cloud(arguments) => on_runtime(arguments.run()),
             Command::World(arguments) => arguments.run(),
+            Command::Soak(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),
         }
     }

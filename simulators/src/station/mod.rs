@@ -155,6 +155,21 @@ impl Station {
         &mut self.options.quirks
     }
 
+    /// It behaves differently from now on. A clock that was wrong is right when the controller next tells the time.
+    pub fn behave(&mut self, quirks: Quirks) {
+        if quirks.clock_offset_ms != self.options.quirks.clock_offset_ms {
+            self.clock_offset_ms = quirks.clock_offset_ms;
+        }
+        self.options.quirks = quirks;
+        self.offers_are_old = true;
+    }
+
+    /// It forgets all its profiles, and says nothing.
+    pub fn forget_profiles(&mut self) {
+        self.profiles = Profiles::default();
+        self.offers_are_old = true;
+    }
+
     /// The WebSocket is open.
     pub fn connected(&mut self, now: Now) -> Vec<String> {
         self.link.opened();
@@ -388,6 +403,7 @@ impl Station {
                 Some(limit) if !self.options.quirks.ignores_limit => limit.min(self.options.max),
                 Some(_) | None => self.options.max,
             };
+            let allowed = self.options.level_below(allowed);
             let bay = &mut self.bays[index];
             let possible = bay.running.is_some() && allowed >= LEAST_OFFER;
             bay.offered = if possible { allowed } else { Current::ZERO };
