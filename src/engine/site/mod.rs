@@ -10,6 +10,7 @@ mod control;
 pub mod io;
 pub mod ledger;
 mod readings;
+mod sending;
 mod stations;
 mod status;
 pub mod tether;
