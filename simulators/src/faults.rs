@@ -213,7 +213,7 @@ impl FaultFile {
             "half-open" => Fault::HalfOpen(station),
             "link-slow" => Fault::LinkSlow(station, amount),
             "link-stall" => Fault::LinkStall(station),
-            "partition" => Fault::Partition(station, self.count),
+            "partition" => Fault::Partition(station, self.count.max(1)),
             "station-reboot" => Fault::StationReboot(station),
             "profiles-lost" => Fault::ProfilesLost(station),
             "ignores-limit" => odd(Oddity::IgnoresLimit),
@@ -264,7 +264,8 @@ impl FaultFile {
             at_s: planned.at_ms / 1000,
             for_s: planned.for_ms / 1000,
             station,
-            count: if count > 1 { count } else { 0 },
+            // One station is the usual, and need not be written.
+            count: if matches!(planned.fault, Fault::Partition(..)) { count } else { 0 },
             meter: if let Fault::Meter(meter, _) = planned.fault { meter } else { 0 },
             circuit: if let Fault::LimitStorm(circuit) = planned.fault { circuit } else { 0 },
             amount_ms,

@@ -2,17 +2,17 @@
 
 use siteward::engine::units::Current;
 use siteward_sim::world::soak::{SoakOptions, soak};
-use siteward_sim::world::{WorldOptions, run_world};
+use siteward_sim::world::{WorldOptions, run_world, scenario};
 
-fn run(options: WorldOptions) {
-    let report = run_world(&options).unwrap_or_else(|error| panic!("{error}"));
+fn run(options: &WorldOptions) {
+    let report = run_world(options).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(report.violated, 0, "{report}");
     assert!(report.transactions > 0 && report.energy_wh > 0, "nothing happened: {report}");
 }
 
 #[test]
 fn a_calm_day_at_a_small_site() {
-    run(WorldOptions { duration_ms: 3 * 3_600_000, ..WorldOptions::default() });
+    run(&WorldOptions { duration_ms: 3 * 3_600_000, ..WorldOptions::default() });
 }
 
 #[test]
@@ -28,13 +28,13 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn twelve_seeds_with_a_fault_every_six_minutes() {
     for seed in 1..=12 {
-        run(WorldOptions { seed, duration_ms: 2 * 3_600_000, faults_per_day: 240, ..WorldOptions::default() });
+        run(&WorldOptions { seed, duration_ms: 2 * 3_600_000, faults_per_day: 240, ..WorldOptions::default() });
     }
 }
 
 #[test]
 fn a_day_of_a_larger_site() {
-    run(WorldOptions::long(7, 1, 20));
+    run(&WorldOptions::long(7, 1, 20));
 }
 
 /// Sites of all sizes and shapes with limits that bind, five hours of each, with every kind of fault. The same site again:
@@ -53,7 +53,7 @@ fn invented_sites_hold_their_limits_and_come_close_to_them() {
 #[test]
 fn the_oracle_sees_stations_that_ignore_their_limits() {
     let options = WorldOptions { duration_ms: 3 * 3_600_000, ..WorldOptions::default() };
-    let quirks = (0..options.stations).map(|station| (station, "ignores-limit".to_owned(), 0)).collect();
+    let quirks = (0..options.stations).map(|station| (station, scenario::SECRET.to_owned(), 0)).collect();
     let options =
         WorldOptions { quirks, grid_limit: Current::from_a(60), building_peak: Current::from_a(30), ..options };
     let report = run_world(&options).unwrap();

@@ -40,7 +40,7 @@ impl Arguments {
             jobs: usize::from(self.jobs),
             minutes: self.minutes,
         };
-        let report = soak(options, |line| say(line))?;
+        let report = soak(options, say)?;
         say(&report.to_string());
         if report.sites < options.sites {
             say(&format!("only {} of {} sites were run in {} min", report.sites, options.sites, self.minutes));

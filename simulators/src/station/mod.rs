@@ -118,6 +118,7 @@ pub struct Station {
     dice: Dice,
     close_wanted: bool,
     reset_when_idle: bool,
+    lowered_at: Option<Mono>,
 }
 
 impl Station {
@@ -139,6 +140,7 @@ impl Station {
             dice,
             close_wanted: false,
             reset_when_idle: false,
+            lowered_at: None,
             options,
         }
     }
@@ -281,6 +283,12 @@ impl Station {
     #[must_use]
     pub fn offered(&self, evse: u32) -> Current {
         self.index_of(evse).map_or(Current::ZERO, |index| self.bays[index].offered)
+    }
+
+    /// When it last accepted a limit that offers a car less than before.
+    #[must_use]
+    pub const fn lowered_at(&self) -> Option<Mono> {
+        self.lowered_at
     }
 
     /// What the profiles allow an EVSE now per phase, whether or not a transaction runs; `None`: no profile says anything.

@@ -13,6 +13,8 @@ use siteward::engine::units::{Current, PerPhase, Phase, Voltage};
 
 use crate::faults::FaultFile;
 
+use super::sabotage::Sabotage;
+
 /// A whole site, its visitors, and what goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +32,12 @@ pub struct Blueprint {
     /// How long cars stay, in minutes: from, to.
     #[serde(default = "usual_stay")]
     pub stay_minutes: [u64; 2],
+    /// On how many phases cars charge: each as likely.
+    #[serde(default = "usual_phases")]
+    pub car_phases: Vec<usize>,
+    /// A rule that is broken on purpose, to see whether that is seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sabotage: Option<Sabotage>,
     /// Whether meters are read word by word through the engine's own poll machine and device map. It costs time.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_registers: bool,
@@ -47,6 +55,13 @@ pub struct Blueprint {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fault: Vec<FaultFile>,
 }
+
+fn usual_phases() -> Vec<usize> {
+    USUAL_PHASES.to_vec()
+}
+
+/// Half of all cars have three phases.
+pub const USUAL_PHASES: [usize; 6] = [1, 1, 2, 3, 3, 3];
 
 const fn usual_stay() -> [u64; 2] {
     [5, 150]

@@ -5,8 +5,10 @@ use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::topology::StationIndex;
 use siteward::engine::site::Site;
 use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication};
+use siteward::engine::site::ledger::Ledger;
 use siteward::engine::time::{Mono, Now, Utc};
 
+use super::sabotage::Sabotage;
 use super::{Event, Running, World};
 
 /// A controller without a clock counts from the beginning of 1970.
@@ -20,7 +22,10 @@ const READ_MS: u64 = 5;
 impl World {
     /// Starts the controller on what the journal holds.
     pub(super) fn start_controller(&mut self) -> Result<(), String> {
-        let restored = self.journal.restore()?;
+        let mut restored = self.journal.restore()?;
+        if self.site.sabotage == Some(Sabotage::ForgetsAtRestart) {
+            restored.ledger = Ledger::default();
+        }
         self.boots = restored.boot;
         self.oracle.restart_equals_no_restart(self.journal.never_restarted(), &restored.ledger);
         let now = self.site_now(self.now_ms);
@@ -126,7 +131,11 @@ impl World {
         {
             self.last_transaction_record.insert(station, record.sequence.0);
         }
+        let sequence = record.sequence;
         self.journal.append(record);
+        if self.site.sabotage == Some(Sabotage::DurableTooEarly) {
+            self.later(0, Event::FlushedInName { sequence });
+        }
         self.start_flush(self.journal.flush_ms());
     }
 
@@ -192,6 +201,13 @@ impl World {
             return;
         }
         let link = self.broker_link;
+        let lost = publication.sequence.is_some_and(|sequence| sequence.0.is_multiple_of(100));
+        if let Some(sequence) =
+            publication.sequence.filter(|_| lost && self.site.sabotage == Some(Sabotage::EventsAreLost))
+        {
+            self.later(BROKER_MS, Event::Acknowledged { link, sequence });
+            return;
+        }
         let (sequence, payload) = (publication.sequence, publication.payload);
         self.later(BROKER_MS, Event::Published { link, sequence, payload });
     }

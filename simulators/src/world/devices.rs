@@ -12,6 +12,7 @@ use crate::meter::{Answer, Meter};
 use crate::pv::Pv;
 
 use super::World;
+use super::sabotage::Sabotage;
 
 /// The engine's poll machine with the device map of the meter that the world has.
 pub(super) fn meter_poll() -> Result<Poll, String> {
@@ -32,6 +33,11 @@ impl World {
             let result = match self.polls.get_mut(index) {
                 None => meter.reading(),
                 Some(poll) => read_registers(poll, meter),
+            };
+            let result = match (result, &mut self.last_readings[index]) {
+                (Err(_), Some(last)) if self.site.sabotage == Some(Sabotage::MeterLossUnseen) => Ok(last.clone()),
+                (Ok(reading), last) if self.site.sabotage.is_some() => Ok(last.insert(reading).clone()),
+                (result, _) => result,
             };
             self.tell_site(Input::Meter { meter: MeterIndex(index), asked_at, result });
         }

@@ -11,6 +11,7 @@ use crate::rng::Dice;
 use crate::station::{Quirks, Station, StationOptions};
 
 use super::blueprint::{Blueprint, StationPlan, identity, token};
+use super::sabotage::{Tampered, tamper};
 use super::{Event, World, scenario};
 
 /// The usual latency of a link.
@@ -137,14 +138,13 @@ impl Post {
         })
     }
 
-    fn new_car(&mut self) -> Car {
+    fn new_car(&mut self, phases: &[usize]) -> Car {
         let dice = &mut self.dice;
-        let phases = [1, 1, 2, 3, 3, 3];
         let max = [16, 16, 16, 20, 32];
         Car::new(CarOptions {
             battery_wh: i64::try_from(dice.between(20_000, 90_000)).unwrap_or(60_000),
             arrives_percent: i64::try_from(dice.between(10, 95)).unwrap_or(50),
-            phases: dice.pick(&phases).copied().unwrap_or(3),
+            phases: dice.pick(phases).copied().unwrap_or(3),
             max: Current::from_a(dice.pick(&max).copied().unwrap_or(16)),
             reaction_ms: dice.between(200, 4_500),
             ..CarOptions::default()
@@ -172,6 +172,9 @@ impl Post {
 
     /// Whether it does not do what it is told, or does not say so: nothing is expected of it but what its hardware allows.
     pub(super) fn is_odd(&self) -> bool {
+        if self.plan.odd.as_deref() == Some(scenario::SECRET) {
+            return false;
+        }
         let quirks = &self.quirks;
         let for_ever = quirks.ignores_limit
             || quirks.refuses_zero
@@ -242,6 +245,16 @@ impl World {
     /// A frame leaves the controller for a station.
     pub(super) fn send_to_station(&mut self, station: usize, connection: ConnectionId, text: String) {
         self.counts.frames += 1;
+        let text = match self.site.sabotage {
+            None => text,
+            Some(sabotage) => {
+                let offered_a = self.posts[station].station.offered(1).as_a();
+                match tamper(sabotage, station, offered_a, text) {
+                    Tampered::Frame(text) => text,
+                    Tampered::Answered(text) => return self.carry_to_site(station, text),
+                }
+            }
+        };
         self.trace.write(text.as_bytes());
         let post = &mut self.posts[station];
         if post.connection != Some(connection) {
@@ -382,7 +395,7 @@ impl World {
                     post.cars -= 1;
                 }
             } else if may_come && post.dice.chance(per_day * 1_000_000 / 1_440) {
-                let car = post.new_car();
+                let car = post.new_car(&self.site.car_phases);
                 post.places[place] =
                     Place { leaves_at: now_ms + post.dice.between(least, most) * 60_000, hungry_since: None };
                 let taken = post.station.plug_in(evse, car, Some(&token(post.plan.number, evse)));

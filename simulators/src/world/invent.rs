@@ -5,7 +5,7 @@ use siteward::engine::plan::TURN_MS;
 use crate::faults::{self, FaultFile, Targets};
 use crate::rng::Dice;
 
-use super::blueprint::{Blueprint, CircuitPlan, LoadPlan, MeterPlan, PvPlan, StationPlan};
+use super::blueprint::{Blueprint, CircuitPlan, LoadPlan, MeterPlan, PvPlan, StationPlan, USUAL_PHASES};
 
 /// How long nothing goes wrong at the end at least, in minutes.
 const QUIET_MINUTES: u64 = 40;
@@ -62,6 +62,8 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         quiet_minutes: QUIET_MINUTES,
         cars_per_day: dice.between(15, 60),
         stay_minutes: [10, long],
+        car_phases: USUAL_PHASES.to_vec(),
+        sabotage: None,
         by_registers: false,
         circuit,
         meter,

@@ -213,14 +213,14 @@ impl World {
             .iter()
             .enumerate()
             .map(|(index, flow)| {
-                let limit = u64::try_from(self.limit_in_force(index).ma()).unwrap_or(1).max(1);
                 let plan = &self.site.circuit[index];
-                // Where nobody measures, what is assumed cannot be used.
-                let assumed = plan.meter.is_none().then(|| Current::from_a(plan.unmeasured_a.unwrap_or(0)));
-                Phase::ALL.map(|phase| {
-                    let total = assumed.map_or(flow.total.of(phase), |assumed| assumed + flow.charging.of(phase));
-                    u64::try_from(total.ma()).unwrap_or(0) * 1_000_000 / limit
-                })
+                let limit = self.limit_in_force(index);
+                // Where nobody measures, what is assumed for other loads cannot be used.
+                let assumed = Current::from_a(plan.unmeasured_a.unwrap_or(0));
+                let (used, free) =
+                    if plan.meter.is_some() { (flow.total, limit) } else { (flow.charging, limit - assumed) };
+                let free = u64::try_from(free.ma()).unwrap_or(0).max(1);
+                Phase::ALL.map(|phase| u64::try_from(used.of(phase).ma()).unwrap_or(0) * 1_000_000 / free)
             })
             .collect();
         let mut used = self.utilisation;

@@ -13,6 +13,7 @@ pub mod invent;
 mod judge;
 mod options;
 mod report;
+pub mod sabotage;
 pub mod scenario;
 pub mod shrink;
 pub mod soak;
@@ -22,10 +23,11 @@ use std::collections::BTreeMap;
 
 use siteward::engine::modbus::poll::Poll;
 use siteward::engine::model::ids::Sequence;
+use siteward::engine::model::reading::MeterReading;
 use siteward::engine::model::record::Record;
 use siteward::engine::model::setup::Setup;
 use siteward::engine::site::Site;
-use siteward::engine::site::io::{Input, Output};
+use siteward::engine::site::io::{Input, JournalInput, Output};
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::{Current, PerPhase, Power, Voltage};
 
@@ -85,6 +87,8 @@ enum Event {
     Storm { circuit: usize, until_ms: u64 },
     /// Somebody tells the controller the time.
     ClockKnown,
+    /// The controller is told that a record is durable, and that is a lie.
+    FlushedInName { sequence: Sequence },
 }
 
 /// What the controller is while it runs.
@@ -125,6 +129,8 @@ struct World {
     posts: Vec<Post>,
     meters: Vec<Meter>,
     meter_troubles: Vec<MeterTrouble>,
+    /// What each meter said last, where somebody is to be deceived with it.
+    last_readings: Vec<Option<MeterReading>>,
     /// Read the meters' registers, where that is wanted.
     polls: Vec<Poll>,
     /// What draws in each circuit itself.
@@ -218,6 +224,7 @@ impl World {
             posts: (0..site.station.len()).map(|index| Post::new(&site, index)).collect::<Result<_, _>>()?,
             meters: site.meter.iter().map(meter).collect(),
             meter_troubles: vec![MeterTrouble::default(); site.meter.len()],
+            last_readings: vec![None; site.meter.len()],
             polls: (0..polls).map(|_| devices::meter_poll()).collect::<Result<_, _>>()?,
             loads: site
                 .circuit
@@ -320,6 +327,9 @@ impl World {
                 }
             }
             Event::Storm { circuit, until_ms } => self.storm(circuit, until_ms),
+            Event::FlushedInName { sequence } => {
+                self.tell_site(Input::Journal(JournalInput::Durable { through: sequence }));
+            }
             Event::ClockKnown => self.without_clock = false,
         }
     }

@@ -5,7 +5,7 @@ use siteward::engine::units::Current;
 use crate::faults::{self, FaultFile, Targets};
 use crate::rng::Dice;
 
-use super::blueprint::{Blueprint, CircuitPlan, LoadPlan, MeterPlan, PvPlan, StationPlan};
+use super::blueprint::{Blueprint, CircuitPlan, LoadPlan, MeterPlan, PvPlan, StationPlan, USUAL_PHASES};
 
 /// How long nothing goes wrong at the end, in minutes.
 const QUIET_MINUTES: u64 = 40;
@@ -114,6 +114,8 @@ impl WorldOptions {
             quiet_minutes: QUIET_MINUTES.min(minutes),
             cars_per_day: self.cars_per_day,
             stay_minutes: [5, 150],
+            car_phases: USUAL_PHASES.to_vec(),
+            sabotage: None,
             by_registers: self.meter_by_registers,
             circuit: vec![grid, garage("garage-a"), garage("garage-b")],
             meter: vec![MeterPlan { poll_ms: self.meter_poll_ms, refresh_ms: 0, stale_after_ms: 5_000 }],

@@ -67,7 +67,7 @@ impl WorldReport {
     #[must_use]
     pub const fn utilisation_permille(&self) -> Option<u64> {
         let (sum, samples) = self.utilisation;
-        if samples == 0 { None } else { Some(sum / samples / 1000) }
+        (sum / 1000).checked_div(samples)
     }
 }
 
