@@ -8,7 +8,8 @@ use chrono_tz::Tz;
 use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
-use crate::engine::model::setup::{Acknowledge, CloudSetup, Setup};
+use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
+use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub unknown_token: UnknownToken,
     /// The entries of `authorization.tokens_file`.
     pub tokens: Vec<TokenEntry>,
+    /// `[[tariffs]]`.
+    pub tariffs: Vec<Tariff>,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
     pub devices: Vec<DeviceConfig>,
     /// `[[circuits]]`, `[[meters]]`, `[[inverters]]` and `[[chargers]]`: what is wired to what.
@@ -51,6 +54,7 @@ impl Config {
                 .cloud
                 .as_ref()
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
+            billing: BillingSetup { tariffs: self.tariffs.clone(), zone: self.site.timezone },
             unsafe_fallback: self.failsafe().summary(),
             seed,
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, CloudSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, LeaseForm, Meter, MeterIndex, Station, StationModel, Topology,
@@ -306,6 +306,7 @@ impl Blueprint {
             tokens: self.tokens(),
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+            billing: BillingSetup::default(),
             unsafe_fallback: None,
             seed: self.seed,
         })

@@ -10,5 +10,6 @@ pub mod reading;
 pub mod record;
 pub mod setup;
 pub mod status;
+pub mod tariff;
 pub mod token;
 pub mod topology;

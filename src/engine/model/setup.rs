@@ -1,5 +1,8 @@
 //! Everything the engine is told before it starts: the lowered configuration.
 
+use chrono_tz::Tz;
+
+use super::tariff::Tariff;
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
 
@@ -22,6 +25,21 @@ pub struct CloudSetup {
     pub acknowledge: Acknowledge,
 }
 
+/// What charging costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BillingSetup {
+    /// The tariffs; none: nothing is priced.
+    pub tariffs: Vec<Tariff>,
+    /// The zone of their local times.
+    pub zone: Tz,
+}
+
+impl Default for BillingSetup {
+    fn default() -> Self {
+        Self { tariffs: Vec::new(), zone: Tz::UTC }
+    }
+}
+
 /// The lowered configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -35,6 +53,8 @@ pub struct Setup {
     pub tokens: Vec<TokenEntry>,
     /// What happens to other tokens.
     pub unknown_token: UnknownToken,
+    /// What charging costs.
+    pub billing: BillingSetup,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
     /// The site was started although the sum of its fallbacks does not fit: which circuit, in words.
