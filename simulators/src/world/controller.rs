@@ -269,6 +269,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
     match body {
         RecordBody::TransactionStarted { facts, .. }
         | RecordBody::TransactionUpdated { facts, .. }
+        | RecordBody::TransactionPriced { facts, .. }
         | RecordBody::TransactionEnded { facts, .. } => Some(facts.charger.as_str()),
         RecordBody::ChargerConnected { .. }
         | RecordBody::ChargerBooted { .. }
