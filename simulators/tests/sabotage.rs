@@ -1,43 +1,58 @@
-//! Who watches the watchman: each promise is broken on purpose once, and must be seen within a minute of real time.
+//! Who watches the watchmen: with a rule broken on purpose the oracle sees it, and under the guard nothing comes of it. Run with
+//! `cargo nextest run -p siteward-sim --features sabotage --test sabotage`.
 
-use siteward_sim::faults::FaultFile;
-use siteward_sim::world::blueprint::Blueprint;
-use siteward_sim::world::sabotage::Sabotage;
-use siteward_sim::world::{WorldOptions, judge_site, shrink};
+use siteward::engine::site::sabotage::Sabotage;
+use siteward::engine::units::Current;
+use siteward_sim::world::{WorldOptions, WorldReport, run_world};
 
-/// Eight stations, a tight connection, a meter that falls silent while the load rises, and a controller that goes away.
-fn site(sabotage: Option<Sabotage>) -> Blueprint {
-    let fault = |kind: &str, at_s, for_s| FaultFile { kind: kind.to_owned(), at_s, for_s, ..FaultFile::default() };
-    let mut faults = vec![fault("controller-crash", 4_000, 600)];
-    faults.extend((0..8).map(|round| fault("meter-silent", 6_000 + round * 900, 600)));
-    let options =
-        WorldOptions { seed: 3, duration_ms: 4 * 3_600_000, cars_per_day: 200, faults, ..WorldOptions::default() };
-    let mut site = options.blueprint();
-    site.stay_minutes = [100, 200];
-    site.sabotage = sabotage;
-    site
+const OVERLOAD: &str = "no_circuit_above_its_limit_longer_than_its_grace";
+const DISAGREES: &str = "the_guard_agrees";
+
+fn run(sabotage: Sabotage, guard: bool, seed: u64) -> WorldReport {
+    let options = WorldOptions {
+        seed,
+        duration_ms: 2 * 3_600_000,
+        faults_per_day: 480,
+        cars_per_day: 200,
+        grid_limit: Current::from_a(100),
+        guard,
+        sabotage: Some(sabotage),
+        ..WorldOptions::default()
+    };
+    run_world(&options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-#[test]
-fn nothing_is_seen_where_no_rule_is_broken() {
-    let report = judge_site(&site(None)).expect("it runs");
-    assert_eq!(report.violated, 0, "{report}");
+fn count(report: &WorldReport, invariant: &str) -> usize {
+    report.violations.iter().filter(|violation| violation.invariant == invariant).count()
 }
 
-#[test]
-fn each_broken_rule_is_seen() {
-    for sabotage in Sabotage::ALL {
-        let report = judge_site(&site(Some(sabotage))).expect("it runs");
-        let seen: Vec<&str> = report.violations.iter().map(|violation| violation.invariant).collect();
-        assert!(seen.contains(&sabotage.breaks()), "{sabotage:?} was not seen: {report}");
+/// Without the guard the oracle sees the broken rule in one of the seeds; with it no circuit is overloaded in any of them.
+fn is_held_by_the_guard(sabotage: Sabotage) {
+    let seeds = 1..=6;
+    let overloads: usize = seeds.clone().map(|seed| count(&run(sabotage, false, seed), OVERLOAD)).sum();
+    println!("{sabotage:?} without the guard: {overloads} overloads");
+    let mut disagreements = 0;
+    for seed in seeds {
+        let report = run(sabotage, true, seed);
+        assert_eq!(count(&report, OVERLOAD), 0, "{report}");
+        disagreements += count(&report, DISAGREES);
     }
+    println!("{sabotage:?} under the guard: no overload, {disagreements} disagreements");
+    assert!(disagreements > 0, "the guard has nothing to say");
+    assert!(overloads > 0, "the oracle has nothing to say");
 }
 
 #[test]
-fn a_failing_site_is_made_small_and_still_fails() {
-    let large = site(Some(Sabotage::BelowTheMinimum));
-    let small = shrink::shrink(&large).expect("it runs").expect("it fails");
-    assert!(small.site.station.len() <= 2 && small.site.fault.is_empty(), "{:?}", small.site);
-    assert!(small.site.minutes < large.minutes / 2, "{:?}", small.site);
-    assert_eq!(small.report.violations[0].invariant, Sabotage::BelowTheMinimum.breaks());
+fn raises_before_the_cuts_are_confirmed_are_held() {
+    is_held_by_the_guard(Sabotage::RaiseBeforeCutsConfirmed);
+}
+
+#[test]
+fn silent_stations_that_are_forgotten_are_held() {
+    is_held_by_the_guard(Sabotage::ForgetSilentStations);
+}
+
+#[test]
+fn a_missing_meter_taken_for_zero_is_held() {
+    is_held_by_the_guard(Sabotage::MeterMissingIsZero);
 }

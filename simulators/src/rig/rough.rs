@@ -28,8 +28,6 @@ const LOADS_A: [i32; 3] = [40, 30, 20];
 const WELCOME_MS: u64 = 10_000;
 /// From a decision to the current that has gone: a tick, the way, the station (0.2 s), the car (5 s), its ramp (32 A at 8 A/s).
 const ACT_MS: u64 = 200 + 100 + 200 + 5_000 + 4_000;
-/// So long the controller goes on with the last reading of a silent meter, after it has become stale.
-const HOLD_MS: u64 = 30_000;
 /// Above a limit by less is at it.
 const TOLERANCE: Current = Current::from_ma(1_000);
 
@@ -248,8 +246,8 @@ impl Judge {
             }
         }
         lock(&rig.meter).set_current(total, now);
-        let meter_well = self.meter_until.is_none_or(|until| now.since(until) > STALE_MS + HOLD_MS);
-        let sees_ms = if meter_well { METER_MS } else { STALE_MS + HOLD_MS };
+        let meter_well = self.meter_until.is_none_or(|until| now.since(until) > STALE_MS + METER_MS);
+        let sees_ms = if meter_well { METER_MS } else { STALE_MS + METER_MS };
         let grace_ms = 2 * (sees_ms + ACT_MS);
         for phase in Phase::ALL {
             let excess = total.of(phase) - self.limit;

@@ -3,17 +3,18 @@
 use serde::{Deserialize, Serialize};
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, LeaseForm, Meter, MeterIndex, Station, StationModel, Topology,
     Wiring,
 };
+use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::{Current, PerPhase, Phase, Voltage};
 
 use crate::faults::FaultFile;
 
-use super::sabotage::Sabotage;
+use super::tamper::Tampering;
 
 /// A whole site, its visitors, and what goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,12 @@ pub struct Blueprint {
     pub car_phases: Vec<usize>,
     /// A rule that is broken on purpose, to see whether that is seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tampering: Option<Tampering>,
+    /// Whether the site runs under its guard.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub guard: bool,
+    /// The rule of the engine that is broken on purpose; only in a build with the feature `sabotage`.
+    #[serde(skip)]
     pub sabotage: Option<Sabotage>,
     /// Whether meters are read word by word through the engine's own poll machine and device map. It costs time.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -295,6 +302,7 @@ impl Blueprint {
             role: InverterRole::Pv,
             circuit: CircuitIndex(plan.circuit),
             stale_after_ms: 30_000,
+            max: None,
         });
         let devices = (meters.collect(), inverters.collect());
         let topology = Topology::new(SiteId::new("world"), Voltage::from_mv(230_000), circuits, stations, devices)
@@ -307,6 +315,7 @@ impl Blueprint {
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             billing: BillingSetup::default(),
+            charging: ChargingSetup::default(),
             unsafe_fallback: None,
             seed: self.seed,
         })

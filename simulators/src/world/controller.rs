@@ -1,14 +1,15 @@
 //! The controller's side of the world: the site, its journal, its broker.
 
+use siteward::engine::controller::Controller;
+use siteward::engine::model::alarm::AlarmKind;
 use siteward::engine::model::ids::Sequence;
 use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::topology::StationIndex;
-use siteward::engine::site::Site;
 use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication};
 use siteward::engine::site::ledger::Ledger;
 use siteward::engine::time::{Mono, Now, Utc};
 
-use super::sabotage::Sabotage;
+use super::tamper::Tampering;
 use super::{Event, Running, World};
 
 /// A controller without a clock counts from the beginning of 1970.
@@ -23,14 +24,20 @@ impl World {
     /// Starts the controller on what the journal holds.
     pub(super) fn start_controller(&mut self) -> Result<(), String> {
         let mut restored = self.journal.restore()?;
-        if self.site.sabotage == Some(Sabotage::ForgetsAtRestart) {
+        if self.site.tampering == Some(Tampering::ForgetsAtRestart) {
             restored.ledger = Ledger::default();
         }
         self.boots = restored.boot;
         self.oracle.restart_equals_no_restart(self.journal.never_restarted(), &restored.ledger);
         let now = self.site_now(self.now_ms);
-        let site = Site::new(self.setup.clone(), restored, now);
-        self.controller = Some(Running { site, started_ms: self.now_ms });
+        let controller = Controller::new(self.setup.clone(), restored, self.site.guard, now);
+        #[cfg(feature = "sabotage")]
+        let controller = {
+            let mut controller = controller;
+            self.site.sabotage.into_iter().for_each(|rule| controller.sabotage(rule));
+            controller
+        };
+        self.controller = Some(Running { controller, started_ms: self.now_ms });
         self.oracle.note(|| "the controller starts".to_owned());
         if self.broker_up {
             self.broker_link += 1;
@@ -44,7 +51,7 @@ impl World {
     pub(super) fn crash(&mut self) {
         if let Some(running) = self.controller.take().filter(|_| !self.journal.has_pending()) {
             // Nothing was under way: what is on disk is all that there was.
-            self.oracle.restart_equals_no_restart(self.journal.never_restarted(), running.site.ledger());
+            self.oracle.restart_equals_no_restart(self.journal.never_restarted(), running.controller.site().ledger());
         }
         self.paused_until = None;
         self.inbox.clear();
@@ -78,7 +85,7 @@ impl World {
         let now = self.site_now(started_ms);
         let mut outputs = std::mem::take(&mut self.outputs);
         if let Some(running) = &mut self.controller {
-            running.site.handle(input, now, &mut outputs);
+            running.controller.handle(input, now, &mut outputs);
         }
         for output in outputs.drain(..) {
             self.carry_out(output);
@@ -126,6 +133,11 @@ impl World {
     fn append(&mut self, record: Record) {
         // The debug form has every field, and is the same for the same record.
         self.trace.write(format!("{record:?}").as_bytes());
+        if let RecordBody::AlarmRaised(alarm) = &record.body
+            && alarm.key.kind == AlarmKind::GuardDisagrees
+        {
+            self.oracle.the_guard_agrees(&alarm.message);
+        }
         if let Some(charger) = charger_of(&record.body)
             && let Some(station) = self.posts.iter().position(|post| post.station.options().identity == charger)
         {
@@ -133,7 +145,7 @@ impl World {
         }
         let sequence = record.sequence;
         self.journal.append(record);
-        if self.site.sabotage == Some(Sabotage::DurableTooEarly) {
+        if self.site.tampering == Some(Tampering::DurableTooEarly) {
             self.later(0, Event::FlushedInName { sequence });
         }
         self.start_flush(self.journal.flush_ms());
@@ -203,7 +215,7 @@ impl World {
         let link = self.broker_link;
         let lost = publication.sequence.is_some_and(|sequence| sequence.0.is_multiple_of(100));
         if let Some(sequence) =
-            publication.sequence.filter(|_| lost && self.site.sabotage == Some(Sabotage::EventsAreLost))
+            publication.sequence.filter(|_| lost && self.site.tampering == Some(Tampering::EventsAreLost))
         {
             self.later(BROKER_MS, Event::Acknowledged { link, sequence });
             return;

@@ -12,7 +12,7 @@ use crate::meter::{Answer, Meter};
 use crate::pv::Pv;
 
 use super::World;
-use super::sabotage::Sabotage;
+use super::tamper::Tampering;
 
 /// The engine's poll machine with the device map of the meter that the world has.
 pub(super) fn meter_poll() -> Result<Poll, String> {
@@ -35,8 +35,8 @@ impl World {
                 Some(poll) => read_registers(poll, meter),
             };
             let result = match (result, &mut self.last_readings[index]) {
-                (Err(_), Some(last)) if self.site.sabotage == Some(Sabotage::MeterLossUnseen) => Ok(last.clone()),
-                (Ok(reading), last) if self.site.sabotage.is_some() => Ok(last.insert(reading).clone()),
+                (Err(_), Some(last)) if self.site.tampering == Some(Tampering::MeterLossUnseen) => Ok(last.clone()),
+                (Ok(reading), last) if self.site.tampering.is_some() => Ok(last.insert(reading).clone()),
                 (result, _) => result,
             };
             self.tell_site(Input::Meter { meter: MeterIndex(index), asked_at, result });

@@ -11,7 +11,7 @@ use crate::rng::Dice;
 use crate::station::{Quirks, Station, StationOptions};
 
 use super::blueprint::{Blueprint, StationPlan, identity, token};
-use super::sabotage::{Tampered, tamper};
+use super::tamper::{Tampered, tamper};
 use super::{Event, World, scenario};
 
 /// The usual latency of a link.
@@ -245,11 +245,11 @@ impl World {
     /// A frame leaves the controller for a station.
     pub(super) fn send_to_station(&mut self, station: usize, connection: ConnectionId, text: String) {
         self.counts.frames += 1;
-        let text = match self.site.sabotage {
+        let text = match self.site.tampering {
             None => text,
-            Some(sabotage) => {
+            Some(tampering) => {
                 let offered_a = self.posts[station].station.offered(1).as_a();
-                match tamper(sabotage, station, offered_a, text) {
+                match tamper(tampering, station, offered_a, text) {
                     Tampered::Frame(text) => text,
                     Tampered::Answered(text) => return self.carry_to_site(station, text),
                 }

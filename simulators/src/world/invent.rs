@@ -63,6 +63,8 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         cars_per_day: dice.between(15, 60),
         stay_minutes: [10, long],
         car_phases: USUAL_PHASES.to_vec(),
+        tampering: None,
+        guard: true,
         sabotage: None,
         by_registers: false,
         circuit,

@@ -22,8 +22,6 @@ const RAMP_MA_PER_S: u64 = 8_000;
 const WELCOME_MS: u64 = 10_000;
 /// The controller gives a station so long for an answer, and tells it nothing else meanwhile.
 pub(super) const CALL_MS: u64 = 30_000;
-/// So long the controller goes on with the last reading of a silent meter, after it has become stale.
-const HOLD_MS: u64 = 30_000;
 /// Samples of the utilisation are taken so far apart.
 const SAMPLE_MS: u64 = 10_000;
 /// A car that could take more than its offer by this is not content.
@@ -190,7 +188,7 @@ impl World {
         let since = |until: Option<u64>| until.map_or(u64::MAX, |until| self.now_ms - until);
         let sight = |ms: u64| ms + CAR_MS;
         let slow_ms = trouble.slow.filter(|(until, ms)| self.now_ms - until < 3 * ms).map_or(0, |(_, ms)| ms);
-        let silent_ms = plan.stale_after_ms + HOLD_MS;
+        let silent_ms = plan.stale_after_ms + plan.poll_ms;
         let silent_ms = if since(trouble.silent_until) < sight(silent_ms) { silent_ms } else { 0 };
         let lying = since(trouble.lying_until) < 2 * sight(fresh_ms) + self.slowest_ms(index);
         (fresh_ms.max(plan.poll_ms + slow_ms).max(silent_ms), !lying)

@@ -13,20 +13,20 @@ pub mod invent;
 mod judge;
 mod options;
 mod report;
-pub mod sabotage;
 pub mod scenario;
 pub mod shrink;
 pub mod soak;
 mod store;
+pub mod tamper;
 
 use std::collections::BTreeMap;
 
+use siteward::engine::controller::Controller;
 use siteward::engine::modbus::poll::Poll;
 use siteward::engine::model::ids::Sequence;
 use siteward::engine::model::reading::MeterReading;
 use siteward::engine::model::record::Record;
 use siteward::engine::model::setup::Setup;
-use siteward::engine::site::Site;
 use siteward::engine::site::io::{Input, JournalInput, Output};
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::{Current, PerPhase, Power, Voltage};
@@ -94,7 +94,7 @@ enum Event {
 /// What the controller is while it runs.
 #[derive(Debug)]
 struct Running {
-    site: Site,
+    controller: Controller,
     started_ms: u64,
 }
 

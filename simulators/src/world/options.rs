@@ -1,5 +1,6 @@
 //! The usual small site: a grid connection with a meter, a building and a roof, two garages below it.
 
+use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::Current;
 
 use crate::faults::{self, FaultFile, Targets};
@@ -41,6 +42,10 @@ pub struct WorldOptions {
     pub cars_per_day: u64,
     /// Whether the grid meter is read by its registers, through the engine's own poll machine and device map. It costs time.
     pub meter_by_registers: bool,
+    /// Whether the site runs under its guard.
+    pub guard: bool,
+    /// The rule of the engine that is broken on purpose; only in a build with the feature `sabotage`.
+    pub sabotage: Option<Sabotage>,
     /// What is odd about which station, and how many ms of it.
     pub quirks: Vec<(usize, String, i64)>,
 }
@@ -63,6 +68,8 @@ impl Default for WorldOptions {
             building_peak: Current::from_a(40),
             cars_per_day: 40,
             meter_by_registers: false,
+            guard: true,
+            sabotage: None,
             quirks: Vec::new(),
         }
     }
@@ -115,7 +122,9 @@ impl WorldOptions {
             cars_per_day: self.cars_per_day,
             stay_minutes: [5, 150],
             car_phases: USUAL_PHASES.to_vec(),
-            sabotage: None,
+            tampering: None,
+            guard: self.guard,
+            sabotage: self.sabotage,
             by_registers: self.meter_by_registers,
             circuit: vec![grid, garage("garage-a"), garage("garage-b")],
             meter: vec![MeterPlan { poll_ms: self.meter_poll_ms, refresh_ms: 0, stale_after_ms: 5_000 }],

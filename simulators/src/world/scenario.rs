@@ -49,7 +49,7 @@ fn check(site: &Blueprint) -> Result<(), String> {
     site.setup().map(|_| ())
 }
 
-/// Ignores its limits, and the oracle is not told: it must be seen.
+/// Ignores its limits and does not even stop, and the oracle is not told: it must be seen.
 pub const SECRET: &str = "ignores-limit-in-secret";
 
 /// What is odd about a station, by its name in a file.
@@ -59,7 +59,8 @@ pub const SECRET: &str = "ignores-limit-in-secret";
 pub fn quirks(name: &str, amount_ms: i64) -> Result<Quirks, String> {
     let none = Quirks::default();
     Ok(match name {
-        "ignores-limit" | SECRET => Quirks { ignores_limit: true, ..none },
+        "ignores-limit" => Quirks { ignores_limit: true, ..none },
+        SECRET => Quirks { ignores_limit: true, ignores_stop: true, ..none },
         "refuses-zero" => Quirks { refuses_zero: true, ..none },
         "refuses-profiles" => Quirks { refuses_profiles: true, ..none },
         "slow" => Quirks { extra_reaction_ms: amount_ms.unsigned_abs(), ..none },

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// A rule that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Sabotage {
+pub enum Tampering {
     /// Every limit above the minimum leaves a quarter too high.
     LimitsTooHigh,
     /// What would lower a limit is not sent, and counts as accepted.
@@ -27,7 +27,7 @@ pub enum Sabotage {
     OneIsForgotten,
 }
 
-impl Sabotage {
+impl Tampering {
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::LimitsTooHigh,
@@ -68,7 +68,7 @@ pub(super) enum Tampered {
 }
 
 /// Tampers with a frame to a station that is offered `offered` A now.
-pub(super) fn tamper(sabotage: Sabotage, station: usize, offered_a: f64, text: String) -> Tampered {
+pub(super) fn tamper(tampering: Tampering, station: usize, offered_a: f64, text: String) -> Tampered {
     if !text.contains("\"SetChargingProfile\"") {
         return Tampered::Frame(text);
     }
@@ -76,18 +76,18 @@ pub(super) fn tamper(sabotage: Sabotage, station: usize, offered_a: f64, text: S
     let id = frame[1].clone();
     let Some(periods) = periods(&mut frame) else { return Tampered::Frame(text) };
     let limit = periods.first().and_then(|first| first["limit"].as_f64()).unwrap_or(0.0);
-    match sabotage {
-        Sabotage::LimitsTooHigh => scale(periods, 1.25),
-        Sabotage::CutsAreForgotten if limit < offered_a => {
+    match tampering {
+        Tampering::LimitsTooHigh => scale(periods, 1.25),
+        Tampering::CutsAreForgotten if limit < offered_a => {
             return Tampered::Answered(json!([3, id, {"status": "Accepted"}]).to_string());
         }
-        Sabotage::LeasesWithoutEnd => {
+        Tampering::LeasesWithoutEnd => {
             periods
                 .retain(|period| period["startPeriod"].as_i64() == Some(0) || period["limit"].as_f64() == Some(limit));
             periods.truncate(1);
         }
-        Sabotage::BelowTheMinimum if (6.0..7.0).contains(&limit) => scale(periods, 0.8),
-        Sabotage::OneIsForgotten if station == 0 => scale(periods, 0.0),
+        Tampering::BelowTheMinimum if (6.0..7.0).contains(&limit) => scale(periods, 0.8),
+        Tampering::OneIsForgotten if station == 0 => scale(periods, 0.0),
         _ => return Tampered::Frame(text),
     }
     Tampered::Frame(frame.to_string())
@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn limits_are_changed_and_cuts_are_answered() {
-        let Tampered::Frame(high) = tamper(Sabotage::LimitsTooHigh, 0, 0.0, frame(16.0)) else { panic!("answered") };
+        let Tampered::Frame(high) = tamper(Tampering::LimitsTooHigh, 0, 0.0, frame(16.0)) else { panic!("answered") };
         assert!(high.contains("\"limit\":20.0"), "{high}");
-        let cut = tamper(Sabotage::CutsAreForgotten, 0, 20.0, frame(16.0));
+        let cut = tamper(Tampering::CutsAreForgotten, 0, 20.0, frame(16.0));
         assert_eq!(cut, Tampered::Answered(r#"[3,"7",{"status":"Accepted"}]"#.to_owned()));
-        let Tampered::Frame(endless) = tamper(Sabotage::LeasesWithoutEnd, 0, 0.0, frame(16.0)) else {
+        let Tampered::Frame(endless) = tamper(Tampering::LeasesWithoutEnd, 0, 0.0, frame(16.0)) else {
             panic!("answered")
         };
         assert!(!endless.contains("\"startPeriod\":60"), "{endless}");
