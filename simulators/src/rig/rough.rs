@@ -155,39 +155,17 @@ pub async fn run(options: &RoughOptions, siteward: Option<PathBuf>) -> Result<(R
     let mut report =
         RoughReport { stations: options.stations, seconds: options.duration.as_secs(), ..RoughReport::default() };
     let mut changes = vec![start; options.stations];
-    let mut start_at: Option<Mono> = None;
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let (mut kill_at, mut meter_at) =
-        (start.plus_ms(millis(options.kill_every)), start.plus_ms(millis(options.meter_every)));
-    let mut meter_back: Option<Mono> = None;
+    let mut timetable = Timetable::new(options, start);
     let mut step = tokio::time::interval(STEP);
     while rig.clock.mono().since(start) < millis(options.duration) {
         step.tick().await;
-        let now = rig.clock.mono();
-        if now >= kill_at {
-            kill_at = now.plus_ms(millis(options.kill_every));
-            rig.kill_controller();
-            report.kills += 1;
-            start_at = Some(now.plus_ms(RESTART_MS));
-        }
-        if start_at.take_if(|at| now >= *at).is_some() {
-            rig.start_controller()?;
-        }
-        if now >= meter_at {
-            meter_at = now.plus_ms(millis(options.meter_every));
-            rig.set_meter(false);
-            report.losses += 1;
-            meter_back = Some(now.plus_ms(millis(options.meter_away)));
-        }
-        if meter_back.is_some() {
-            judge.meter_until = Some(now);
-        }
-        if meter_back.take_if(|at| now >= *at).is_some() {
-            rig.set_meter(true);
+        timetable.act(&mut rig, options, &mut report)?;
+        if timetable.meter_back.is_some() {
+            judge.meter_until = Some(rig.clock.mono());
         }
         traffic(&rig, &mut dice, &mut changes);
         // Forty times as fast as in a real house, so that ten minutes see many steps.
-        let load = loads.current(now.since(start) * 40);
+        let load = loads.current(rig.clock.mono().since(start) * 40);
         judge.look(&rig, load, &mut report);
     }
     for station in &rig.stations {
@@ -197,6 +175,52 @@ pub async fn run(options: &RoughOptions, siteward: Option<PathBuf>) -> Result<(R
     }
     report.errors = rig.errors();
     Ok((report, rig))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When the controller is killed and started again, and the meter goes and comes back.
+struct Timetable {
+    kill_at: Mono,
+    start_at: Option<Mono>,
+    meter_at: Mono,
+    meter_back: Option<Mono>,
+}
+
+impl Timetable {
+    fn new(options: &RoughOptions, start: Mono) -> Self {
+        Self {
+            kill_at: start.plus_ms(millis(options.kill_every)),
+            start_at: None,
+            meter_at: start.plus_ms(millis(options.meter_every)),
+            meter_back: None,
+        }
+    }
+
+    fn act(&mut self, rig: &mut Rig, options: &RoughOptions, report: &mut RoughReport) -> Result<(), String> {
+        let now = rig.clock.mono();
+        if now >= self.kill_at {
+            self.kill_at = now.plus_ms(millis(options.kill_every));
+            rig.kill_controller();
+            report.kills += 1;
+            self.start_at = Some(now.plus_ms(RESTART_MS));
+        }
+        if self.start_at.take_if(|at| now >= *at).is_some() {
+            rig.start_controller()?;
+        }
+        if now >= self.meter_at {
+            self.meter_at = now.plus_ms(millis(options.meter_every));
+            rig.set_meter(false);
+            report.losses += 1;
+            self.meter_back = Some(now.plus_ms(millis(options.meter_away)));
+        }
+        if self.meter_back.take_if(|at| now >= *at).is_some() {
+            rig.set_meter(true);
+        }
+        Ok(())
+    }
 }
 
 /// Cars come and go.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, LeaseForm, Meter, MeterIndex, Station, StationModel, Topology,
@@ -44,7 +44,7 @@ pub struct Blueprint {
     pub guard: bool,
     /// The rule of the engine that is broken on purpose; only in a build with the feature `sabotage`.
     #[serde(skip)]
-    pub sabotage: Option<Sabotage>,
+    pub broken_rule: Option<Sabotage>,
     /// Whether meters are read word by word through the engine's own poll machine and device map. It costs time.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_registers: bool,
@@ -314,6 +314,7 @@ impl Blueprint {
             tokens: self.tokens(),
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+            outside: OutsideSetup::default(),
             billing: BillingSetup::default(),
             charging: ChargingSetup::default(),
             unsafe_fallback: None,

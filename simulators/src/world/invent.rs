@@ -65,7 +65,7 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         car_phases: USUAL_PHASES.to_vec(),
         tampering: None,
         guard: true,
-        sabotage: None,
+        broken_rule: None,
         by_registers: false,
         circuit,
         meter,

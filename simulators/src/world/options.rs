@@ -45,7 +45,7 @@ pub struct WorldOptions {
     /// Whether the site runs under its guard.
     pub guard: bool,
     /// The rule of the engine that is broken on purpose; only in a build with the feature `sabotage`.
-    pub sabotage: Option<Sabotage>,
+    pub broken_rule: Option<Sabotage>,
     /// What is odd about which station, and how many ms of it.
     pub quirks: Vec<(usize, String, i64)>,
 }
@@ -69,7 +69,7 @@ impl Default for WorldOptions {
             cars_per_day: 40,
             meter_by_registers: false,
             guard: true,
-            sabotage: None,
+            broken_rule: None,
             quirks: Vec::new(),
         }
     }
@@ -124,7 +124,7 @@ impl WorldOptions {
             car_phases: USUAL_PHASES.to_vec(),
             tampering: None,
             guard: self.guard,
-            sabotage: self.sabotage,
+            broken_rule: self.broken_rule,
             by_registers: self.meter_by_registers,
             circuit: vec![grid, garage("garage-a"), garage("garage-b")],
             meter: vec![MeterPlan { poll_ms: self.meter_poll_ms, refresh_ms: 0, stale_after_ms: 5_000 }],

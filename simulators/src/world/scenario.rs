@@ -60,7 +60,7 @@ pub fn quirks(name: &str, amount_ms: i64) -> Result<Quirks, String> {
     let none = Quirks::default();
     Ok(match name {
         "ignores-limit" => Quirks { ignores_limit: true, ..none },
-        SECRET => Quirks { ignores_limit: true, ignores_stop: true, ..none },
+        "ignores-everything" | SECRET => Quirks { ignores_limit: true, ignores_stop: true, ..none },
         "refuses-zero" => Quirks { refuses_zero: true, ..none },
         "refuses-profiles" => Quirks { refuses_profiles: true, ..none },
         "slow" => Quirks { extra_reaction_ms: amount_ms.unsigned_abs(), ..none },
