@@ -147,7 +147,8 @@ fn put_last(
         terms.map(|term| over[term.at()].clamp(0, i64::from(term.coefficient) * min_of(place))).sum()
     };
     let key = |place: &Place, relief: i64| (place.since, relief, place.exactly, place.drawn);
-    let mut next: BinaryHeap<_> = group.iter().enumerate().map(|(at, place)| (key(place, relief(place, over)), at)).collect();
+    let mut next: BinaryHeap<_> =
+        group.iter().enumerate().map(|(at, place)| (key(place, relief(place, over)), at)).collect();
     for place in group.iter_mut() {
         place.scarce = 0;
     }

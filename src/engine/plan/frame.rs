@@ -149,8 +149,12 @@ impl<'a> Frame<'a> {
 
     /// For each class its terms in the rows that are `tight`. Rows of the unbalance are always: what others draw counts for them.
     pub(super) fn tight_terms(&self, tight: impl Fn(usize) -> bool) -> Tight {
-        let is_tight: Vec<bool> =
-            self.rows.iter().enumerate().map(|(at, row)| tight(at) || matches!(row.what, What::Unbalance { .. })).collect();
+        let is_tight: Vec<bool> = self
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(at, row)| tight(at) || matches!(row.what, What::Unbalance { .. }))
+            .collect();
         let mut terms = Vec::with_capacity(self.terms.len());
         let mut ends = Vec::with_capacity(self.classes.len() + 1);
         ends.push(0);
