@@ -29,10 +29,9 @@ impl<'a> Wishes<'a> {
         let mut wishes = Self { of: Vec::with_capacity(state.evses.len()), blind: blind_circuits(topology, state) };
         for (index, evse) in state.evses.iter().enumerate() {
             let wish = if !evse.reachable {
-                // Nothing is sent to it. It keeps what it has on each phase, which is not the same on all where it is above its limit:
-                // the least of them, so that none counts as raised.
-                let kept = evse.phases.iter().map(|phase| evse.committed.of(phase)).min().unwrap_or_default();
-                offers[index] = Offer { limit: kept, target: kept, binding: Binding::Unreachable };
+                // Where phases differ, the lowest: it must not read as a raise of any.
+                let committed = evse.phases.iter().map(|phase| evse.committed.of(phase)).min().unwrap_or_default();
+                offers[index] = Offer { limit: committed, target: committed, binding: Binding::Unreachable };
                 None
             } else if evse.demand <= Current::ZERO {
                 None
