@@ -81,6 +81,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::TransactionStop { .. } => "transaction.stop",
         Command::LimitSet { .. } => "limit.set",
         Command::LimitClear { .. } => "limit.clear",
+        Command::Commission { .. } => "commission",
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }

@@ -9,6 +9,7 @@ use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::record::Stamp;
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
+use crate::engine::model::topology::LeaseForm;
 use crate::engine::time::Mono;
 
 const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
@@ -61,7 +62,7 @@ fn charger_bodies() -> Vec<RecordBody> {
         RecordBody::ChargerDisconnected { charger: charger.clone(), reason: "the station closed".to_owned() },
         status(ConnectorStatus::SuspendedEv, None),
         status(ConnectorStatus::Faulted, Some("GroundFailure")),
-        RecordBody::ChargerTamed { charger, evse: 1, fallback: Current::from_a(6) },
+        RecordBody::ChargerTamed { charger, evse: 1, fallback: Current::from_a(6), form: LeaseForm::TxDefaultProfile },
     ]
 }
 

@@ -64,6 +64,7 @@ impl Site {
             Command::TransactionStop { transaction } => self.remote_stop(transaction),
             Command::LimitSet { circuit, limit, until } => Done::Now(self.set_limit(circuit, limit, until, (now, out))),
             Command::LimitClear { circuit } => Done::Now(self.clear_limit(circuit, now, out)),
+            Command::Commission { charger } => Done::Now(self.commission(&charger, now, out)),
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }
@@ -326,7 +327,7 @@ pub(super) fn outcome(reply: StationReply) -> CommandOutcome {
             let error = format!("the station answered with the error {code}: {description}");
             CommandOutcome::Failed { error, data: None }
         }
-        StationReply::Timeout => CommandOutcome::TimedOut,
+        StationReply::Timeout | StationReply::Overtaken => CommandOutcome::TimedOut,
         StationReply::Disconnected => CommandOutcome::NotConnected,
     }
 }

@@ -11,6 +11,7 @@ use super::readings::Measured;
 use super::tether::Tether;
 use super::{Site, log};
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
+use crate::engine::model::ids::TransactionId;
 use crate::engine::model::record::RecordBody;
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
 use crate::engine::plan::{self, CircuitState, EvseState, LimitSource, Offer};
@@ -41,6 +42,8 @@ pub(super) struct EvseControl {
     pub(super) phases: CarPhases,
     /// Whether the station keeps its limit.
     pub(super) conduct: Conduct,
+    /// The transaction that its limits are for, where they are for one.
+    pub(super) limited_transaction: Option<TransactionId>,
 }
 
 impl EvseControl {
@@ -63,12 +66,14 @@ impl EvseControl {
             appetite: Appetite::default(),
             phases: CarPhases::default(),
             conduct: Conduct::default(),
+            limited_transaction: None,
         }
     }
 }
 
 impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.follow_transactions(now.mono);
         self.note_wishes(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();

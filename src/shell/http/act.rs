@@ -31,6 +31,14 @@ pub(super) async fn ocpp(
     outcome(&api, Command::OcppCall { charger: StationId::new(&id), action, payload }).await
 }
 
+/// Begins a commissioning test.
+pub(super) async fn commission(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    if !api.asker.status().chargers.iter().any(|charger| charger.id == id) {
+        return Err(no_charger(&id));
+    }
+    outcome(&api, Command::Commission { charger: StationId::new(&id) }).await
+}
+
 /// `{"limit_a": 40, "until": "2026-03-01T12:00:00Z"}`
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
