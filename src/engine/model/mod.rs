@@ -7,6 +7,7 @@ pub mod command;
 pub mod commission;
 pub mod exchange;
 pub mod ids;
+pub mod limit;
 pub mod reading;
 pub mod record;
 pub mod setup;

@@ -116,18 +116,23 @@ impl Site {
     }
 
     /// What an EVSE is to be given by the plan, as its station can take it.
-    fn wanted(&self, evse: EvseIndex) -> Current {
+    fn wanted(&self, evse: EvseIndex, now: Mono) -> Current {
         let control = &self.evses[evse.0];
         let settings = self.setup.topology.station(self.setup.topology.evse(evse).station);
         let planned = self.plan.offers[evse.0].limit.min(self.commission_cap(evse));
         let limit = at_a_level(planned, settings);
+        let may = control.tether.committed(true, now);
+        let no_raise = |limit: Current| if limit.min(may) < settings.min { Current::ZERO } else { limit.min(may) };
         match limit {
             // What refuses everything is tried with the least that every station knows.
-            _ if control.tether.refused_at().is_some() => settings.min,
-            // What does not keep its limit is told the same again, or to stop where nobody wants to charge.
+            _ if control.tether.refused_at().is_some() => no_raise(settings.min),
+            // What does not keep its limit is told the same again, or to stop where nobody wants to charge. Its samples may also come from a
+            // queue, and its lease may be over since: the same would be a raise then.
             _ if control.conduct.is_above() => match self.plan_state.evses[evse.0].demand {
                 Current::ZERO => Current::ZERO,
-                _ => control.tether.offered().map_or(settings.min, |last| last.limit.min(self.commission_cap(evse))),
+                _ => no_raise(
+                    control.tether.offered().map_or(settings.min, |last| last.limit.min(self.commission_cap(evse))),
+                ),
             },
             Current::ZERO if control.tether.refuses_pause() => settings.min,
             limit => limit,
@@ -145,7 +150,7 @@ impl Site {
             return None;
         }
         if let Some(pending) = tether.pending() {
-            return self.to_replace(evse, pending, full).filter(|_| self.reachable(evse));
+            return self.to_replace(evse, pending, full, now).filter(|_| self.reachable(evse));
         }
         if tether.needs_base() {
             return self.may_write(evse, Reason::First, now).then_some((settings.fallback, Priority::Urgent));
@@ -157,7 +162,7 @@ impl Site {
         if !self.reachable(evse) {
             return self.probe(evse, last, now);
         }
-        let wanted = self.wanted(evse);
+        let wanted = self.wanted(evse, now);
         let Some(last) = last.filter(|_| !tether.needs_limit()) else {
             return self.may_write(evse, Reason::First, now).then_some((wanted, Priority::Urgent));
         };
@@ -211,11 +216,11 @@ impl Site {
     }
 
     /// What is to be sent although an answer is awaited: in place of what has not left yet, whatever is newer; behind what hangs, a cut.
-    fn to_replace(&self, evse: EvseIndex, pending: Pending, full: bool) -> Option<(Current, Priority)> {
+    fn to_replace(&self, evse: EvseIndex, pending: Pending, full: bool, now: Mono) -> Option<(Current, Priority)> {
         if pending.told == Told::Base {
             return None;
         }
-        let (wanted, sent) = (self.wanted(evse), pending.sent.limit);
+        let (wanted, sent) = (self.wanted(evse, now), pending.sent.limit);
         let cut = wanted < sent && (full || sent - wanted >= CUT_STEP || wanted == Current::ZERO);
         if cut && self.evses[evse.0].tether.pending_count() < MOST_PENDING {
             return Some((wanted, Priority::Urgent));
