@@ -2,6 +2,7 @@
 
 pub mod check;
 mod client;
+mod commission;
 mod events;
 mod explain;
 mod man;
@@ -39,6 +40,8 @@ enum Task {
     Explain(ExplainArgs),
     /// Send one OCPP request to a charger and print its answer.
     Ocpp(OcppArgs),
+    /// Test a charger: lower it, read back, measure, be silent until it falls back by itself, and write a signed report.
+    Commission(CommissionArgs),
     /// Print the event journal.
     Events(EventsArgs),
     /// Write the manual pages into a directory.
@@ -112,6 +115,21 @@ struct OcppArgs {
 }
 
 #[derive(Debug, Args)]
+struct CommissionArgs {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// The charger's OCPP identity.
+    #[arg(value_parser = NonEmptyStringValueParser::new(), required_unless_present = "verify")]
+    charger: Option<String>,
+    /// Do not ask first.
+    #[arg(long)]
+    yes: bool,
+    /// Check the signature of a report instead, and print it. Needs no running controller.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["charger", "yes"])]
+    verify: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct EventsArgs {
     #[command(flatten)]
     daemon: Daemon,
@@ -180,6 +198,7 @@ fn dispatch(task: Task, out: &mut dyn Write) -> Result<u8, Failure> {
         Task::Status(args) => status::status(&Client::find(&args.daemon)?, &args, out),
         Task::Explain(args) => explain::explain(&Client::find(&args.daemon)?, &args, out),
         Task::Ocpp(args) => ocpp::ocpp(&Client::find(&args.daemon)?, &args, out),
+        Task::Commission(args) => return commission::commission(&args, out),
         Task::Events(args) => events::events(&Client::find(&args.daemon)?, &args, out),
         Task::Man { directory } => man::pages(&directory),
         Task::Completions { shell } => man::completions(shell, out),

@@ -3,7 +3,11 @@
 use std::fmt;
 
 use crate::engine::model::topology::{CircuitIndex, InverterRole, LeaseForm, MINIMUM_OFFER, Station, Topology};
+use crate::engine::site::writes::stretched;
 use crate::engine::units::{Current, PerPhase, Phase, Power, Voltage};
+
+/// From here on a lease is worth a word: a building changes its load in that time.
+const LONG_LEASE_MS: u64 = 15 * 60_000;
 
 /// How many chargers a remedy names before it only counts the rest.
 const MOST_NAMES: usize = 8;
@@ -13,6 +17,8 @@ const MOST_NAMES: usize = 8;
 pub struct FailsafeReport {
     /// All circuits in the order of the topology.
     pub circuits: Vec<CircuitSum>,
+    /// The longest that a charger may hold its last limit before it falls back, in ms, and the chargers that do for long.
+    pub slow: Vec<(String, u64)>,
 }
 
 /// The sums of one circuit, each per phase.
@@ -152,7 +158,14 @@ pub fn failsafe(topology: &Topology) -> FailsafeReport {
     for sum in circuits.iter_mut().filter(|sum| !sum.fits()) {
         sum.remedy = Some(remedy(topology, sum));
     }
-    FailsafeReport { circuits }
+    let slow = topology.stations().iter().filter_map(|station| {
+        let model = &station.model;
+        let terms = (model.renew_ms, model.lease_ms);
+        let (_, lease_ms) = stretched(model.writes_per_day, station.evse_count, terms);
+        (model.lease.is_stated() && lease_ms > LONG_LEASE_MS).then(|| (station.id.to_string(), lease_ms))
+    });
+    let slow = slow.collect();
+    FailsafeReport { circuits, slow }
 }
 
 /// What a silent station may draw, all its EVSEs together: on every phase that they may use, where the wiring is not known.
@@ -163,8 +176,9 @@ fn contribution(station: &Station) -> PerPhase<Current> {
 /// What one EVSE of a silent station may draw from a phase.
 const fn each(station: &Station) -> Current {
     match station.model.lease {
-        LeaseForm::TxDefaultProfile => station.fallback,
-        LeaseForm::None => station.max,
+        LeaseForm::TxDefaultProfile | LeaseForm::TwoLevels | LeaseForm::TxProfile => station.fallback,
+        // What the probe will find is not known here.
+        LeaseForm::Auto | LeaseForm::None => station.max,
     }
 }
 
@@ -237,7 +251,7 @@ fn remedy(topology: &Topology, sum: &CircuitSum) -> String {
         .filter(|station| topology.path_to_grid(station.circuit).any(|above| above == sum.circuit))
         .collect();
     let (leased, unleased): (Vec<&Station>, Vec<&Station>) =
-        below.into_iter().partition(|station| station.model.lease != LeaseForm::None);
+        below.into_iter().partition(|station| station.model.lease.is_stated());
     let (lowered, left) = lower_to_zero(&leased, sum.excess());
     let mut parts = Vec::new();
     if !lowered.is_empty() {
@@ -246,7 +260,7 @@ fn remedy(topology: &Topology, sum: &CircuitSum) -> String {
     if left.max() > Current::ZERO {
         let (blocking, _) = lower_to_zero(&unleased, left);
         parts.push(format!(
-            "move {} to another circuit or lower max_a there (their model has no lease: they count at max_a)",
+            "move {} to another circuit or lower max_a there (their model states no lease: they count at max_a)",
             names(&blocking)
         ));
     }
@@ -334,6 +348,13 @@ impl fmt::Display for FailsafeReport {
                 "Circuit {}: no unmeasured_load_a is stated, so only chargers and the circuits below it count.",
                 sum.id
             )?;
+        }
+        for (charger, lease_ms) in self.slow.iter().take(MOST_NAMES) {
+            let minutes = lease_ms.div_ceil(60_000);
+            writeln!(f, "Charger {charger}: holds its last limit for up to {minutes} minutes before it falls back.")?;
+        }
+        if self.slow.len() > MOST_NAMES {
+            writeln!(f, "And {} more chargers hold theirs for long.", self.slow.len() - MOST_NAMES)?;
         }
         if self.is_safe() {
             return writeln!(f, "fail-safe: every circuit and phase stays within its limit.");
@@ -450,6 +471,32 @@ mod tests {
         assert!(
             summary.starts_with("NOT fail-safe: circuit grid L3 may carry 12.0 A with a limit of 10.0 A"),
             "{summary}"
+        );
+    }
+
+    #[test]
+    fn each_form_counts_as_what_it_is_known_to_do() {
+        let of = |lease| {
+            let mut one = station("x", 0, 6);
+            one.model.lease = lease;
+            report(vec![circuit("grid", None, 32, Some(0))], vec![one]).circuits[0].chargers.max()
+        };
+        for lease in LeaseForm::TRIED {
+            assert_eq!(of(lease), Current::from_a(6), "{lease:?}");
+        }
+        // Nobody knows here what a probe will find.
+        assert_eq!(of(LeaseForm::Auto), Current::from_a(32));
+        assert_eq!(of(LeaseForm::None), Current::from_a(32));
+    }
+
+    #[test]
+    fn a_lease_of_hours_is_named() {
+        let mut frugal = station("easee", 0, 6);
+        frugal.model.writes_per_day = Some(25);
+        let text = report(vec![circuit("grid", None, 32, Some(0))], vec![frugal]).to_string();
+        assert!(
+            text.contains("Charger easee: holds its last limit for up to 232 minutes before it falls back."),
+            "{text}"
         );
     }
 

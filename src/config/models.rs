@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::files::{Places, is_plain_name};
 use super::problem::{Document, Problem, Severity};
 use super::reader::{At, Section, nearest};
-use crate::engine::model::topology::{LeaseForm, StationModel};
+use crate::engine::model::topology::{LeaseForm, LimitUnit, StationModel};
 use crate::engine::units::Current;
 
 /// The models that are built in, by name.
@@ -109,12 +109,61 @@ fn parse(path: &Path, text: &str, name: &str) -> (Option<Known>, Vec<Problem>) {
     }
     let section = Section::root(&document, table.get_ref());
     let default = StationModel { name: name.to_owned(), ..StationModel::default() };
-    let lease =
-        section.choice("lease", &[("tx-default-profile", LeaseForm::TxDefaultProfile), ("none", LeaseForm::None)]);
+    let lease = read_lease(&section, &document);
     let seconds =
         |key, range| section.integer(key, range).map(|found| found.value.unsigned_abs().saturating_mul(1_000));
     let lease_ms = seconds("lease_s", 30..=86_400).unwrap_or(default.lease_ms);
     let renew_ms = seconds("renew_s", 5..=43_200).unwrap_or(default.renew_ms);
+    check_renewal(&section, &document, renew_ms, lease_ms);
+    let stack_level = section.integer("stack_level", 0..=100).and_then(|found| u32::try_from(found.value).ok());
+    let reaction_ms = section.integer("reaction_ms", 0..=60_000).map(|found| found.value.unsigned_abs());
+    let step = section.thousandths("step_a", 1..=16_000).map(|found| Current::from_ma(found.value));
+    let meter_interval_ms = seconds("meter_interval_s", 1..=900);
+    let levels = section.rising_thousandths("levels_a", 1..=1_000_000);
+    let units = [("A", LimitUnit::Amperes), ("W", LimitUnit::Watts)];
+    let limit_unit = section.choice("limit_unit", &units).map(|found| found.value);
+    let writes = section.integer("writes_per_day", 4..=100_000).and_then(|found| u32::try_from(found.value).ok());
+    let station_max_profile = section.boolean("station_max_profile").is_some_and(|found| found.value);
+    let warning = section.text("warning").map(|found| found.value);
+    section.finish();
+    let model = StationModel {
+        lease: lease.unwrap_or(default.lease),
+        lease_ms,
+        renew_ms,
+        stack_level: stack_level.unwrap_or(default.stack_level),
+        reaction_ms: reaction_ms.unwrap_or(default.reaction_ms),
+        step: step.unwrap_or(default.step),
+        meter_interval_ms: meter_interval_ms.unwrap_or(default.meter_interval_ms),
+        levels: levels.map_or_else(Vec::new, |found| found.value.into_iter().map(Current::from_ma).collect()),
+        limit_unit: limit_unit.unwrap_or(default.limit_unit),
+        writes_per_day: writes,
+        station_max_profile,
+        name: default.name,
+    };
+    (Some(Known { model, warning }), document.into_problems())
+}
+
+/// The form of the lease. The one that only OCPP 2.1 knows is known by name, to say what to do.
+fn read_lease(section: &Section<'_>, document: &Document<'_>) -> Option<LeaseForm> {
+    let words = [
+        ("tx-default-profile", Some(LeaseForm::TxDefaultProfile)),
+        ("two-levels", Some(LeaseForm::TwoLevels)),
+        ("tx-profile", Some(LeaseForm::TxProfile)),
+        ("max-offline-duration", None),
+        ("auto", Some(LeaseForm::Auto)),
+        ("none", Some(LeaseForm::None)),
+    ];
+    let found = section.choice("lease", &words)?;
+    if found.value.is_none() {
+        let message = "`lease` is \"max-offline-duration\", which only OCPP 2.1 has, and stations are spoken to in OCPP 1.6 or 2.0.1 here: \
+            the field would not be sent. Such a station takes \"tx-default-profile\" as well";
+        document.error(found.at, message.to_owned());
+    }
+    found.value
+}
+
+/// A lease outlives a lost renewal.
+fn check_renewal(section: &Section<'_>, document: &Document<'_>, renew_ms: u64, lease_ms: u64) {
     if renew_ms.saturating_mul(2) > lease_ms {
         // Otherwise one lost message is enough to let a charging car fall back.
         let message = format!(
@@ -124,26 +173,6 @@ fn parse(path: &Path, text: &str, name: &str) -> (Option<Known>, Vec<Problem>) {
         );
         document.error(section.integer("renew_s", 5..=43_200).map_or(0, |found| found.at), message);
     }
-    let stack_level = section.integer("stack_level", 0..=100).and_then(|found| u32::try_from(found.value).ok());
-    let reaction_ms = section.integer("reaction_ms", 0..=60_000).map(|found| found.value.unsigned_abs());
-    let step = section.thousandths("step_a", 1..=16_000).map(|found| Current::from_ma(found.value));
-    let meter_interval_ms = seconds("meter_interval_s", 1..=900);
-    let warning = section.text("warning").map(|found| found.value);
-    section.finish();
-    let model = StationModel {
-        lease: lease.map_or(default.lease, |found| found.value),
-        lease_ms,
-        renew_ms,
-        stack_level: stack_level.unwrap_or(default.stack_level),
-        reaction_ms: reaction_ms.unwrap_or(default.reaction_ms),
-        step: step.unwrap_or(default.step),
-        meter_interval_ms: meter_interval_ms.unwrap_or(default.meter_interval_ms),
-        levels: Vec::new(),
-        limit_unit: default.limit_unit,
-        writes_per_day: None,
-        name: default.name,
-    };
-    (Some(Known { model, warning }), document.into_problems())
 }
 
 #[cfg(test)]
@@ -178,5 +207,36 @@ mod tests {
             problems[0].to_string(),
             "m.toml:2:11: `renew_s` is 45 and `lease_s` is 60: a lease must last at least twice as long as its renewal takes"
         );
+    }
+
+    #[test]
+    fn a_model_says_what_a_station_can_do() {
+        let text = "lease = \"two-levels\"\nlevels_a = [6, 8, 10.5]\nlimit_unit = \"W\"\nwrites_per_day = 25\nstation_max_profile = true\n";
+        let (known, problems) = parse(Path::new("m.toml"), text, "m");
+        assert_eq!(problems, []);
+        let model = known.unwrap().model;
+        assert_eq!((model.lease, model.limit_unit), (LeaseForm::TwoLevels, LimitUnit::Watts));
+        assert_eq!(model.levels, [6_000, 8_000, 10_500].map(Current::from_ma));
+        assert_eq!((model.writes_per_day, model.station_max_profile), (Some(25), true));
+    }
+
+    #[test]
+    fn what_a_model_cannot_mean_is_said_with_what_would_be_right() {
+        for (text, expected) in [
+            (
+                "levels_a = [8, 6]",
+                "m.toml:1:12: `levels_a` must be an array of numbers that rise, such as [6, 8, 10, 13, 16]",
+            ),
+            ("levels_a = 6", "m.toml:1:12: `levels_a`"),
+            ("limit_unit = \"kW\"", "m.toml:1:14: `limit_unit` is \"kW\", and must be"),
+            ("writes_per_day = 2", "m.toml:1:18: `writes_per_day` is 2, and must be a whole number from 4 to 100000"),
+            (
+                "lease = \"max-offline-duration\"",
+                "m.toml:1:9: `lease` is \"max-offline-duration\", which only OCPP 2.1 has",
+            ),
+        ] {
+            let (_, problems) = parse(Path::new("m.toml"), text, "m");
+            assert!(problems[0].to_string().starts_with(expected), "{text}: {}", problems[0]);
+        }
     }
 }

@@ -204,6 +204,26 @@ impl<'a> Section<'a> {
         Some(At { at, value: values })
     }
 
+    /// An array of numbers that rise, as thousandths.
+    pub(super) fn rising_thousandths(&self, key: &'static str, range: RangeInclusive<i32>) -> Option<At<Vec<i32>>> {
+        let value = self.value(key)?;
+        let at = value.span().start;
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "an array of numbers that rise, such as [6, 8, 10, 13, 16]");
+            return None;
+        };
+        let values: Vec<Option<At<i32>>> =
+            array.iter().map(|item| self.read_thousandths(key, item, range.clone())).collect();
+        let values: Option<Vec<i32>> = values.into_iter().map(|item| item.map(|item| item.value)).collect();
+        let values = values?;
+        if values.is_empty() || values.windows(2).any(|pair| pair[0] >= pair[1]) {
+            let message = format!("`{key}` must be an array of numbers that rise, such as [6, 8, 10, 13, 16]");
+            self.document.error(at, message);
+            return None;
+        }
+        Some(At { at, value: values })
+    }
+
     /// Exactly `count` numbers with at most three decimals, as thousandths.
     pub(super) fn thousandths_list(
         &self,

@@ -168,6 +168,7 @@ impl Controller {
             | Output::Acknowledged { .. }
             | Output::Publish(_)
             | Output::Reply { .. }
+            | Output::Commissioned(_)
             | Output::Log { .. }) => out.push(other),
         }
     }

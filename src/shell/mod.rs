@@ -8,6 +8,7 @@ pub mod logging;
 pub mod memory;
 pub mod mqtt;
 pub mod panic;
+pub mod reports;
 pub mod run;
 pub mod site;
 pub mod station;

@@ -30,7 +30,7 @@ use crate::shell::http::{Api, Events};
 use crate::shell::site::{Asker, INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Listening, Registry};
 use crate::shell::systemd::Notifier;
-use crate::shell::{bus, http, logging, memory, panic, station};
+use crate::shell::{bus, http, logging, memory, panic, reports, station};
 use start::{bus_plans, cannot_listen, changed, random_seed};
 
 /// From the signal to the end of the process. systemd's own limit (`TimeoutStopSec`) is well beyond.
@@ -232,7 +232,9 @@ impl Daemon {
         let controller = Controller::new(config.setup(VERSION, random_seed()), restored, true, clock.now());
         let (memory, remembered) = watch::channel(Vec::new());
         cloud.spawn(memory::run(memory::place(&config.store.path), remembered));
-        let reach = Reach { store, registry: registry.clone(), publications, memory, notifier };
+        let (reports, to_sign) = mpsc::channel(reports::WAITING);
+        cloud.spawn(reports::run(config.store.path.clone(), to_sign));
+        let reach = Reach { store, registry: registry.clone(), publications, memory, reports, notifier };
         let (task, asker) = Owner::new(controller, clock, reach);
         let mut owner = JoinSet::new();
         owner.spawn(task.run(inbox, owner_stops));
@@ -241,7 +243,7 @@ impl Daemon {
         for plan in plans {
             edge.spawn(bus::run(plan, clock, inbox_in.clone(), edge_stops.clone()));
         }
-        let api = Api { asker: asker.clone(), clock, events, messages };
+        let api = Api { asker: asker.clone(), clock, events, messages, store: config.store.path.clone() };
         edge.spawn(http::run(sockets.api, api, edge_stops.clone()));
         let listening = Listening {
             path: config.ocpp.path.clone(),

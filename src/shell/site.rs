@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::engine::controller::Controller;
 use crate::engine::model::command::{Command, CommandOutcome};
+use crate::engine::model::commission::CommissionReport;
 use crate::engine::model::ids::{RequestId, Sequence, StationId};
 use crate::engine::model::record::Record;
 use crate::engine::model::status::{Explanation, SiteStatus};
@@ -69,6 +70,8 @@ pub struct Reach {
     pub publications: Option<mpsc::Sender<Publication>>,
     /// Where the limits in force are kept for the next run.
     pub memory: watch::Sender<Vec<u8>>,
+    /// Where reports of commissioning tests are signed and written.
+    pub reports: mpsc::Sender<Box<CommissionReport>>,
     /// The service manager.
     pub notifier: Notifier,
 }
@@ -80,6 +83,7 @@ pub struct Stopping;
 
 enum Question {
     Explain { charger: StationId, answer: oneshot::Sender<Option<Explanation>> },
+    Commissioned { charger: StationId, answer: oneshot::Sender<Option<CommissionReport>> },
     LimitLog { answer: oneshot::Sender<String> },
     Command { command: Command, answer: oneshot::Sender<CommandOutcome> },
 }
@@ -120,6 +124,16 @@ impl Asker {
     pub async fn explain(&self, charger: StationId) -> Result<Option<Explanation>, Stopping> {
         let (answer, answered) = oneshot::channel();
         self.questions.send(Question::Explain { charger, answer }).await.map_err(|_| Stopping)?;
+        answered.await.map_err(|_| Stopping)
+    }
+
+    /// How the commissioning test of a station goes, or went; `None` if there was none since the start.
+    ///
+    /// # Errors
+    /// If the owner has ended.
+    pub async fn commissioned(&self, charger: StationId) -> Result<Option<CommissionReport>, Stopping> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question::Commissioned { charger, answer }).await.map_err(|_| Stopping)?;
         answered.await.map_err(|_| Stopping)
     }
 
@@ -254,6 +268,9 @@ impl Owner {
                 // Whoever asked may have gone.
                 let _ = answer.send(station.map(|station| site.explain(station, self.clock.now())));
             }
+            Question::Commissioned { charger, answer } => {
+                let _ = answer.send(self.controller.site().commission_report(&charger));
+            }
             Question::LimitLog { answer } => {
                 let _ = answer.send(self.controller.site().limit_log());
             }
@@ -302,6 +319,14 @@ impl Owner {
             Output::Reply { request, outcome } => {
                 if let Some(answer) = self.pending.remove(&request) {
                     let _ = answer.send(outcome);
+                }
+            }
+            Output::Commissioned(report) => {
+                // One test at a time takes minutes: the queue is never full unless the disk hangs, and then the status still has it.
+                if self.reach.reports.try_send(report).is_err() {
+                    tracing::warn!(
+                        "a commissioning report could not be written; it stays readable over the API until the restart"
+                    );
                 }
             }
             Output::Log { level, message } => log(level, &message),
@@ -396,6 +421,7 @@ mod tests {
             registry: Registry::default(),
             publications,
             memory: watch::Sender::new(Vec::new()),
+            reports: mpsc::channel(1).0,
             notifier: Notifier::silent(),
         };
         let clock = Clock::start();

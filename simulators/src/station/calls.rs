@@ -39,7 +39,9 @@ impl Station {
             Profile::parse(self.options.version, evse, value, voltage_mv).map_err(|error| (formation, error))?;
         let status = if self.accepts(&profile) { "Accepted" } else { "Rejected" };
         if status == "Accepted" {
-            self.profiles.install(profile);
+            self.profile_writes += 1;
+            let endless = self.options.quirks.never_falls_back;
+            self.profiles.install(if endless { profile.without_an_end() } else { profile });
             self.offers_are_old = true;
             let allowed = self.limit_at(evse, self.clock(now)).limit;
             if allowed.is_some_and(|allowed| self.offered(evse) > allowed) {
@@ -54,7 +56,11 @@ impl Station {
         if quirks.refuses_profiles || (quirks.refuses_zero && profile.has_zero()) {
             return false;
         }
-        if profile.evse > self.options.evses || profile.stack_level > 8 || profile.period_count() > 24 {
+        let (level, periods) = (quirks.highest_level.unwrap_or(8), quirks.most_periods.unwrap_or(24));
+        if profile.evse > self.options.evses || profile.stack_level > level || profile.period_count() > periods {
+            return false;
+        }
+        if quirks.watts_only && !profile.is_in_watts() {
             return false;
         }
         match profile.purpose {
@@ -107,7 +113,7 @@ impl Station {
         else {
             return Err(("PropertyConstraintViolation", format!("{evse_name} and duration are needed")));
         };
-        if evse > self.options.evses {
+        if evse > self.options.evses || self.options.quirks.keeps_its_schedule_secret {
             return Ok(json!({"status": "Rejected"}));
         }
         let clock = self.clock(now);
@@ -118,13 +124,16 @@ impl Station {
             found.limit = Some(found.limit.map_or(max, |limit: Current| limit.min(max)));
             found
         };
-        let periods = periods_json(limited, clock, duration, phases);
+        let in_watts = payload.get("chargingRateUnit").and_then(Value::as_str) == Some("W");
+        let mw_per_a = i64::from(self.options.voltage.mv()) * i64::try_from(phases).unwrap_or(3);
+        let periods = periods_json(limited, clock, duration, (phases, in_watts.then_some(mw_per_a)));
+        let unit = if in_watts { "W" } else { "A" };
         let start = clock.to_string();
         Ok(match self.options.version {
             OcppVersion::V16 => json!({"status": "Accepted", "connectorId": evse, "scheduleStart": start,
-                "chargingSchedule": {"duration": duration, "startSchedule": start, "chargingRateUnit": "A", "chargingSchedulePeriod": periods}}),
+                "chargingSchedule": {"duration": duration, "startSchedule": start, "chargingRateUnit": unit, "chargingSchedulePeriod": periods}}),
             OcppVersion::V201 => json!({"status": "Accepted", "schedule": {"evseId": evse, "duration": duration,
-                "scheduleStart": start, "chargingRateUnit": "A", "chargingSchedulePeriod": periods}}),
+                "scheduleStart": start, "chargingRateUnit": unit, "chargingSchedulePeriod": periods}}),
         })
     }
 

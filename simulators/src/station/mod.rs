@@ -53,11 +53,14 @@ struct Bay {
     offered: Current,
     told: Option<ConnectorStatus>,
     metered_at: Mono,
+    /// The profiles as its transaction found them.
+    profiles_at_start: Profiles,
 }
 
 impl Bay {
-    const fn new(number: u32) -> Self {
+    fn new(number: u32) -> Self {
         Self {
+            profiles_at_start: Profiles::default(),
             number,
             car: None,
             token: None,
@@ -118,6 +121,7 @@ pub struct Station {
     dice: Dice,
     close_wanted: bool,
     reset_when_idle: bool,
+    profile_writes: u64,
     lowered_at: Option<Mono>,
 }
 
@@ -140,6 +144,7 @@ impl Station {
             dice,
             close_wanted: false,
             reset_when_idle: false,
+            profile_writes: 0,
             lowered_at: None,
             options,
         }
@@ -189,6 +194,10 @@ impl Station {
     pub fn disconnected(&mut self, now: Now) {
         self.advance(now);
         self.link.closed();
+        if self.options.quirks.drops_when_offline {
+            self.profiles.remove(|profile| profile.purpose == profiles::Purpose::Tx);
+            self.offers_are_old = true;
+        }
     }
 
     /// Whether it is connected, as far as it knows.
@@ -328,6 +337,12 @@ impl Station {
         bay.running.as_ref().and_then(|running| self.transactions.get(running.index))
     }
 
+    /// How many charging profiles it has accepted: each is a write to the flash of a station that keeps them there.
+    #[must_use]
+    pub const fn profile_writes(&self) -> u64 {
+        self.profile_writes
+    }
+
     /// How many transaction messages wait to be sent or answered.
     #[must_use]
     pub fn queued(&self) -> usize {
@@ -365,7 +380,11 @@ impl Station {
             transaction: truth.and_then(|truth| truth.id.as_deref()),
             started: truth.map(|truth| truth.started),
         };
-        let own = self.profiles.limit(asked, at);
+        let late = self.options.quirks.default_comes_late && truth.is_some();
+        let own = match bay.filter(|_| late) {
+            Some(bay) => self.profiles.with_defaults_of(&bay.profiles_at_start).limit(asked, at),
+            None => self.profiles.limit(asked, at),
+        };
         let all = self.profiles.station_limit(at);
         let active = self.bays.iter().filter(|bay| bay.running.is_some()).count().max(1);
         // The limit of the station is for all EVSEs together: each gets the same share.
@@ -451,6 +470,7 @@ impl Station {
             stop_answered: false,
             given_up: false,
         };
+        bay.profiles_at_start = self.profiles.clone();
         bay.running = Some(Running { index: self.transactions.len(), next_seq: 0, state: ChargingState::EvConnected });
         bay.metered_at = now.mono;
         bay.authorized = false;

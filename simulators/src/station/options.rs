@@ -95,4 +95,18 @@ pub struct Quirks {
     pub never_answers: bool,
     /// At each reconnect sends its last 20 transaction messages again although they were answered.
     pub resend_storm: bool,
+    /// A `TxDefaultProfile` does not reach a transaction that runs already: only a `TxProfile` does.
+    pub default_comes_late: bool,
+    /// The highest stack level that it takes; `None`: 8.
+    pub highest_level: Option<i64>,
+    /// Takes limits in W only.
+    pub watts_only: bool,
+    /// The most periods that a schedule may have; `None`: 24.
+    pub most_periods: Option<usize>,
+    /// Drops the profiles of transactions as soon as it is offline.
+    pub drops_when_offline: bool,
+    /// Keeps to the first period of a schedule for ever, and to profiles that have ended.
+    pub never_falls_back: bool,
+    /// Says nothing of its schedules (`GetCompositeSchedule`).
+    pub keeps_its_schedule_secret: bool,
 }

@@ -53,6 +53,7 @@ pub struct Profile {
     starts: Option<Utc>,
     duration_ms: Option<i64>,
     periods: Vec<Period>,
+    in_watts: bool,
 }
 
 /// A limit at one moment, and until when it stays so by the profiles alone.
@@ -98,6 +99,14 @@ impl Profiles {
             old.id != profile.id && !(same_place && old.evse == profile.evse)
         });
         self.installed.push(profile);
+    }
+
+    /// These, with the `TxDefaultProfile`s of an earlier time in place of the present ones.
+    #[must_use]
+    pub fn with_defaults_of(&self, earlier: &Self) -> Self {
+        let is_default = |profile: &&Profile| profile.purpose == Purpose::TxDefault;
+        let others = self.installed.iter().filter(|profile| !is_default(profile));
+        Self { installed: earlier.installed.iter().filter(is_default).chain(others).cloned().collect() }
     }
 
     /// All installed profiles.
@@ -195,6 +204,21 @@ impl Profile {
         self.periods.iter().any(|period| period.limit == Current::ZERO)
     }
 
+    /// Whether its limits were written in W.
+    #[must_use]
+    pub const fn is_in_watts(&self) -> bool {
+        self.in_watts
+    }
+
+    /// As kept by a station that obeys the first limit for ever.
+    #[must_use]
+    pub fn without_an_end(mut self) -> Self {
+        self.periods.truncate(1);
+        self.valid_to = None;
+        self.duration_ms = None;
+        self
+    }
+
     /// How many periods its schedule has.
     #[must_use]
     pub fn period_count(&self) -> usize {
@@ -242,6 +266,7 @@ impl Profile {
             starts: time(schedule, "startSchedule")?,
             duration_ms: schedule.get("duration").and_then(Value::as_i64).map(|seconds| seconds * 1000),
             periods: parse_periods(schedule, voltage_mv)?,
+            in_watts: schedule.get("chargingRateUnit").and_then(Value::as_str) == Some("W"),
         })
     }
 }
@@ -279,7 +304,7 @@ pub(crate) fn periods_json(
     mut limit_at: impl FnMut(Utc) -> LimitAt,
     from: Utc,
     duration_s: i64,
-    phases: usize,
+    (phases, unit_mw): (usize, Option<i64>),
 ) -> Value {
     let end = from.plus_ms(duration_s * 1000);
     let mut list = Vec::new();
@@ -288,7 +313,9 @@ pub(crate) fn periods_json(
     for _ in 0..100 {
         let found = limit_at(at);
         let limit = found.limit.unwrap_or(Current::ZERO);
-        list.push(json!({"startPeriod": at.since(from) / 1000, "limit": limit.as_a(), "numberPhases": phases}));
+        // In W where that was asked for: so many mW for an ampere.
+        let value = unit_mw.map_or_else(|| json!(limit.as_a()), |mw| json!(i64::from(limit.ma()) * mw / 1_000_000));
+        list.push(json!({"startPeriod": at.since(from) / 1000, "limit": value, "numberPhases": phases}));
         match found.until.filter(|until| *until < end && *until > at) {
             Some(until) => at = until,
             None => break,

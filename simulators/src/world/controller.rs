@@ -117,7 +117,7 @@ impl World {
             Output::Acknowledged { through } => self.journal.acknowledge(through),
             Output::Publish(publication) => self.publish(publication),
             Output::Remember(memory) => self.journal.remember(memory),
-            Output::Reply { .. } => {}
+            Output::Reply { .. } | Output::Commissioned(_) => {}
             Output::Log { level, message } => self.log(level, &message),
         }
     }
@@ -288,6 +288,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::ChargerDisconnected { .. }
         | RecordBody::ChargerStatus { .. }
         | RecordBody::ChargerTamed { .. }
+        | RecordBody::LeaseChosen { .. }
         | RecordBody::AlarmRaised(_)
         | RecordBody::AlarmCleared(_)
         | RecordBody::OutsideLimit(_)

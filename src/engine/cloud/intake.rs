@@ -82,6 +82,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::TransactionStop { .. } => "transaction.stop",
         Command::LimitSet(_) => "limit.set",
         Command::LimitClear { .. } => "limit.clear",
+        Command::Commission { .. } => "commission",
         Command::Dim { .. } => "site.dim",
         Command::DelayClear { .. } => "delay.clear",
         Command::EventsAcknowledge { .. } => "events.acknowledge",

@@ -174,7 +174,9 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::ChargerStatus { status: ConnectorStatus::Faulted, .. }
         | RecordBody::ChargerStatus { error: Some(_), .. } => "siteward.charger.fault",
         // There is no type of its own for it: what is known of the charger's state has changed.
-        RecordBody::ChargerStatus { error: None, .. } | RecordBody::ChargerTamed { .. } => "siteward.charger.status",
+        RecordBody::ChargerStatus { error: None, .. }
+        | RecordBody::ChargerTamed { .. }
+        | RecordBody::LeaseChosen { .. } => "siteward.charger.status",
         RecordBody::AlarmRaised(_) => "siteward.alarm.raised",
         RecordBody::AlarmCleared(_) => "siteward.alarm.cleared",
         RecordBody::OutsideLimit(_) | RecordBody::OutsideLimitEnded { .. } | RecordBody::LimitChanged { .. } => {
@@ -197,7 +199,8 @@ fn subject(body: &RecordBody) -> Option<&str> {
         | RecordBody::ChargerBooted { charger, .. }
         | RecordBody::ChargerDisconnected { charger, .. }
         | RecordBody::ChargerStatus { charger, .. }
-        | RecordBody::ChargerTamed { charger, .. } => Some(charger.as_str()),
+        | RecordBody::ChargerTamed { charger, .. }
+        | RecordBody::LeaseChosen { charger, .. } => Some(charger.as_str()),
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => {
             // CloudEvents: a subject that is there is not empty.
             Some(alarm.key.subject.as_str()).filter(|subject| !subject.is_empty())
@@ -243,8 +246,11 @@ fn data(body: &RecordBody) -> Value {
         RecordBody::ChargerStatus { charger, evse, connector, status, error } => json!({
             "charger": charger, "evse": evse, "connector": connector, "status": status, "error": error,
         }),
-        RecordBody::ChargerTamed { charger, evse, fallback } => json!({
-            "charger": charger, "evse": evse, "fail_safe": true, "fallback_a": fallback.as_a(),
+        RecordBody::ChargerTamed { charger, evse, fallback, form } => json!({
+            "charger": charger, "evse": evse, "fail_safe": true, "fallback_a": fallback.as_a(), "lease": form.name(),
+        }),
+        RecordBody::LeaseChosen { charger, form, proven } => json!({
+            "charger": charger, "evse": null, "fail_safe": proven, "lease": form.name(),
         }),
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => alarm_data(alarm),
         RecordBody::OutsideLimit(standing) => limits::standing(standing),

@@ -12,6 +12,7 @@ use crate::engine::model::limit::{
 };
 use crate::engine::model::record::Stamp;
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
+use crate::engine::model::topology::LeaseForm;
 use crate::engine::time::Mono;
 use crate::engine::units::Power;
 
@@ -65,7 +66,7 @@ fn charger_bodies() -> Vec<RecordBody> {
         RecordBody::ChargerDisconnected { charger: charger.clone(), reason: "the station closed".to_owned() },
         status(ConnectorStatus::SuspendedEv, None),
         status(ConnectorStatus::Faulted, Some("GroundFailure")),
-        RecordBody::ChargerTamed { charger, evse: 1, fallback: Current::from_a(6) },
+        RecordBody::ChargerTamed { charger, evse: 1, fallback: Current::from_a(6), form: LeaseForm::TxDefaultProfile },
     ]
 }
 

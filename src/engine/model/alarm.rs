@@ -46,6 +46,12 @@ pub enum AlarmKind {
     ClockUntrusted,
     /// A connector reports an error.
     ConnectorFault,
+    /// A station says itself that it will not fall to its fallback.
+    LeaseNotProven,
+    /// A station's clock is wrong and is not set by what it is told.
+    StationClockWrong,
+    /// A station was sent as many charging profiles as its memory stands in a day.
+    WriteBudgetExhausted,
     /// The guard has kept back or lowered what was to be sent to a station, or finds that a circuit is not lowered.
     GuardDisagrees,
 }

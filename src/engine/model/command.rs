@@ -55,6 +55,11 @@ pub enum Command {
         /// Which station.
         charger: StationId,
     },
+    /// Begins a commissioning test (`siteward commission`). It goes on by itself.
+    Commission {
+        /// Which station.
+        charger: StationId,
+    },
     /// `events.acknowledge`: the cloud has everything up to this record.
     EventsAcknowledge {
         /// The last record it has.

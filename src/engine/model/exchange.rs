@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{IdToken, TransactionId};
 use super::reading::StationReading;
+use super::topology::LimitUnit;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
 
@@ -261,23 +262,54 @@ pub enum StationAnswer {
     Taken,
 }
 
-/// A limit with the way it decays: what [`StationCall::SetLimit`] installs.
+/// Which profile a limit is written into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProfilePart {
+    /// A `TxDefaultProfile` that steps to the fallback by itself.
+    Decaying,
+    /// A `TxDefaultProfile` with the fallback for good. [`LeasedLimit::limit`] is not in it.
+    Base,
+    /// A `TxDefaultProfile` one level above the base, that ends with the lease (`validTo`).
+    Expiring,
+    /// A `TxProfile` of a running transaction that steps to the fallback by itself.
+    OfTransaction(TransactionId),
+    /// A `ChargePointMaxProfile` (`ChargingStationMaxProfile`) on the station as a whole, for good.
+    StationMax,
+}
+
+/// The unit that a limit is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrittenIn {
+    /// Amperes per phase.
+    Amperes,
+    /// Watts on all phases together: so many mW for each ampere per phase, at least 1.
+    Watts {
+        /// mW per A.
+        mw_per_a: i64,
+    },
+}
+
+/// A limit with the way it decays: what [`StationCall::SetLimit`] installs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeasedLimit {
-    /// The EVSE's number.
+    /// The EVSE's number; 0 is the station as a whole.
     pub evse: u32,
     /// What it may draw now, per phase. 0 is a pause.
     pub limit: Current,
     /// What it may draw once the lease has run out, per phase.
     pub fallback: Current,
-    /// The time now; the schedule starts before it, so that no clock difference leaves a gap.
+    /// The time now by the station's clock; the schedule starts before it, so that no clock difference leaves a gap.
     pub now: Utc,
     /// The ms from now until the schedule steps to the fallback.
     pub lasts_ms: u64,
-    /// The stack level of the profile.
+    /// The stack level of the model; the profile that expires stands one above it.
     pub stack_level: u32,
     /// How many phases the limit is for.
     pub phases: u32,
+    /// Which profile it is written into.
+    pub part: ProfilePart,
+    /// The unit that it is written in.
+    pub unit: WrittenIn,
 }
 
 /// What the site asks of a station (a CALL to the station).
@@ -336,6 +368,8 @@ pub enum StationCall {
         evse: u32,
         /// How far ahead, in s.
         duration_s: u32,
+        /// The unit wanted.
+        unit: LimitUnit,
     },
     /// Any action with its payload as JSON text, for people and scripts (`siteward ocpp`, `ocpp.call`).
     Raw {
@@ -370,6 +404,8 @@ pub enum StationReply {
     },
     /// It was not answered in time.
     Timeout,
+    /// It had no answer yet when a cut of current could wait no longer. It may be carried out all the same, even after the cut.
+    Overtaken,
     /// The connection closed first, or there was none.
     Disconnected,
 }

@@ -4,6 +4,7 @@
 
 pub mod alarm;
 pub mod command;
+pub mod commission;
 pub mod exchange;
 pub mod ids;
 pub mod limit;

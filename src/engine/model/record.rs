@@ -7,6 +7,7 @@ use super::exchange::{BootInfo, ConnectorStatus, OcppVersion};
 use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitEnd, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use super::tariff::{Cost, Tariff};
+use super::topology::LeaseForm;
 use crate::engine::time::{Mono, Utc};
 use crate::engine::units::{Current, Energy};
 
@@ -52,6 +53,11 @@ pub struct TransactionFacts {
     pub started: Utc,
     /// The energy register at the start.
     pub meter_start: Option<Energy>,
+}
+
+/// The only form there was before records named it.
+const fn first_form() -> LeaseForm {
+    LeaseForm::TxDefaultProfile
 }
 
 /// What a record tells.
@@ -152,6 +158,18 @@ pub enum RecordBody {
         evse: u32,
         /// The fallback it was given.
         fallback: Current,
+        /// How it is made to fall back.
+        #[serde(default = "first_form")]
+        form: LeaseForm,
+    },
+    /// A form of lease was found for a station by asking the station, or turned out not to work.
+    LeaseChosen {
+        /// Which station.
+        charger: StationId,
+        /// The form in use from now on.
+        form: LeaseForm,
+        /// The station itself has said that it will fall to its fallback.
+        proven: bool,
     },
     /// A condition began.
     AlarmRaised(Alarm),

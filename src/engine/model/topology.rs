@@ -1,5 +1,7 @@
 //! What is wired to what: circuits, stations, meters, inverters. Checked once, then trusted.
 
+use serde::{Deserialize, Serialize};
+
 use super::ids::{CircuitId, InverterId, MeterId, SiteId, StationId};
 use crate::engine::units::{Current, PerPhase, Phase, PhaseSet, Power, Voltage};
 
@@ -233,6 +235,8 @@ pub struct StationModel {
     pub limit_unit: LimitUnit,
     /// How many charging profiles it may be sent a day (it keeps them in flash); `None`: no budget.
     pub writes_per_day: Option<u32>,
+    /// The station as a whole is told its rating once (`ChargePointMaxProfile`).
+    pub station_max_profile: bool,
     /// How often the station is asked to send meter values.
     pub meter_interval_ms: u64,
 }
@@ -250,18 +254,59 @@ impl Default for StationModel {
             levels: Vec::new(),
             limit_unit: LimitUnit::Amperes,
             writes_per_day: None,
+            station_max_profile: false,
             meter_interval_ms: 10_000,
         }
     }
 }
 
 /// How a station's limit is made to decay when nobody renews it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LeaseForm {
     /// One `TxDefaultProfile` per EVSE, kind Absolute, that starts in the past and steps to the fallback by itself.
     TxDefaultProfile,
+    /// A `TxDefaultProfile` with the fallback for good, and one level above it another that ends (`validTo`).
+    TwoLevels,
+    /// A `TxProfile` that steps to the fallback by itself, and a `TxDefaultProfile` with the fallback between transactions.
+    TxProfile,
+    /// The first of the forms above that the station itself says will fall to the fallback (`GetCompositeSchedule`). Until one has
+    /// been found, it counts at its maximum whenever it is silent.
+    Auto,
     /// None works: the station counts at its maximum whenever it is silent.
     None,
+}
+
+impl LeaseForm {
+    /// The forms that [`LeaseForm::Auto`] tries, in order.
+    pub const TRIED: [Self; 3] = [Self::TxDefaultProfile, Self::TwoLevels, Self::TxProfile];
+
+    /// Its name in files and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TxDefaultProfile => "tx-default-profile",
+            Self::TwoLevels => "two-levels",
+            Self::TxProfile => "tx-profile",
+            Self::Auto => "auto",
+            Self::None => "none",
+        }
+    }
+
+    /// Whether a profile with the fallback for good lies below the limits, and has to be there first.
+    #[must_use]
+    pub const fn has_base(self) -> bool {
+        matches!(self, Self::TwoLevels | Self::TxProfile)
+    }
+
+    /// Whether a station with it is known to fall back by itself before anybody has looked.
+    #[must_use]
+    pub const fn is_stated(self) -> bool {
+        match self {
+            Self::TxDefaultProfile | Self::TwoLevels | Self::TxProfile => true,
+            Self::Auto | Self::None => false,
+        }
+    }
 }
 
 /// A charging station. Currents are per phase and per EVSE.

@@ -14,6 +14,13 @@ use crate::engine::time::{Mono, Now};
 /// How long a station may take for an answer, in ms. Usual for OCPP-J, and shorter than any lease.
 pub const CALL_TIMEOUT_MS: u64 = 30_000;
 
+/// How long the open CALL may still take when a cut of current waits behind it, in ms.
+///
+/// One CALL is open at a time (OCPP-J 1.6 §4.1.1, 2.0.1 part 4 §4.1.2: until it was answered or has timed out). How long the time-out
+/// is, is left to the sender; here it ends early for a CALL that no safety depends on. The station reads its messages in order, so that it
+/// comes to the cut as soon as it has come to itself; the answer that it still owes is known by its id.
+pub const CUT_WAIT_MS: u64 = 5_000;
+
 /// How many CALLs of the station may wait for their answers. The standard allows one (OCPP-J 1.6 §4.1.1); answers to transaction messages wait
 /// for the disk, and a station that empties its offline queue without waiting must not lose what it sent. Beyond that it gets an error and
 /// sends again later.
@@ -61,7 +68,8 @@ pub enum SessionEvent {
         /// What it says.
         request: StationRequest,
     },
-    /// A CALL to the station is done with. Each key given to [`Session::call`] comes back exactly once, here or from [`Session::end`].
+    /// A CALL to the station is done with. Each key given to [`Session::call`] comes back exactly once, here or from [`Session::end`],
+    /// unless [`Session::withdraw`] took it back.
     Reply {
         /// Which CALL.
         key: CallKey,
@@ -109,7 +117,10 @@ struct ActiveCall {
     key: CallKey,
     id: String,
     verdict: Verdict,
+    priority: Priority,
     deadline: Mono,
+    /// A cut waits: it ends as overtaken.
+    hurried: bool,
 }
 
 /// The OCPP-J session of one WebSocket connection.
@@ -236,13 +247,40 @@ impl Session {
             return;
         }
         queue.push_back((key, outgoing));
+        self.hurry(priority, now);
         self.send_next(now, out);
+    }
+
+    /// Takes a CALL back that has not left yet: then it is done with, without a reply. `false`: it has left, or is not known.
+    pub fn withdraw(&mut self, key: CallKey) -> bool {
+        let before = self.waiting();
+        for queue in self.queues.values_mut() {
+            queue.retain(|(queued, _)| *queued != key);
+        }
+        self.waiting() < before
+    }
+
+    /// Whether a CALL has not left yet.
+    #[must_use]
+    pub fn is_queued(&self, key: CallKey) -> bool {
+        self.queues.values().flatten().any(|(queued, _)| *queued == key)
+    }
+
+    /// A cut does not wait long behind something else.
+    fn hurry(&mut self, priority: Priority, now: Mono) {
+        let behind = self.active.as_mut().filter(|active| active.priority != Priority::Urgent);
+        if let Some(active) = behind.filter(|_| priority == Priority::Urgent) {
+            let earlier = now.plus_ms(CUT_WAIT_MS);
+            active.hurried |= earlier < active.deadline;
+            active.deadline = active.deadline.min(earlier);
+        }
     }
 
     /// Ends the CALL to the station that has run out of time, and sends the next one.
     pub fn tick(&mut self, now: Mono, out: &mut SessionOutput) {
         if let Some(active) = self.active.take_if(|active| active.deadline <= now) {
-            out.reply(active.key, StationReply::Timeout);
+            let reply = if active.hurried { StationReply::Overtaken } else { StationReply::Timeout };
+            out.reply(active.key, reply);
             if self.late_ids.len() == MAX_LATE_IDS {
                 self.late_ids.pop_front();
             }
@@ -331,12 +369,14 @@ impl Session {
         if self.active.is_some() || self.closing {
             return;
         }
-        let Some((key, outgoing)) = self.queues.values_mut().find_map(VecDeque::pop_front) else { return };
+        let next = self.queues.iter_mut().find_map(|(priority, queue)| Some((*priority, queue.pop_front()?)));
+        let Some((priority, (key, outgoing))) = next else { return };
         self.calls_made += 1;
         // Two numbers in hexadecimal: at most 33 of the 36 characters allowed.
         let id = format!("{:x}-{:x}", self.seed, self.calls_made);
         out.frames.push(frame::write_call(&id, &outgoing.action, &outgoing.payload));
-        self.active = Some(ActiveCall { key, id, verdict: outgoing.verdict, deadline: now.plus_ms(CALL_TIMEOUT_MS) });
+        let deadline = now.plus_ms(CALL_TIMEOUT_MS);
+        self.active = Some(ActiveCall { key, id, verdict: outgoing.verdict, priority, deadline, hurried: false });
     }
 
     fn count_fault(&mut self, message: &str, out: &mut SessionOutput) {
@@ -437,6 +477,45 @@ mod tests {
         assert_eq!((late.frames.len(), faults(&late), late.events.len()), (0, 1, 1));
         let out = receive(&mut session, r#"[3, "ab-2", {"status": "Accepted"} ]"#);
         assert_eq!(out.events, [reply(2, accepted(r#"{"status": "Accepted"}"#))]);
+    }
+
+    #[test]
+    fn a_cut_waits_five_seconds_behind_a_hanging_call_and_the_late_answer_is_known() {
+        let mut session = session(OcppVersion::V16);
+        call(&mut session, 1, Priority::Normal);
+        let mut out = SessionOutput::default();
+        let cut = StationCall::Raw { action: "Cut".to_owned(), payload: "{}".to_owned() };
+        session.call(CallKey(2), cut, Priority::Urgent, Mono::from_ms(2_000), &mut out);
+        assert_eq!(tick(&mut session, 2_000 + CUT_WAIT_MS - 1), SessionOutput::default());
+        let out = tick(&mut session, 2_000 + CUT_WAIT_MS);
+        assert_eq!(out.events, [reply(1, StationReply::Overtaken)]);
+        assert_eq!(out.frames, [r#"[2,"ab-2","Cut",{}]"#]);
+        let late = receive(&mut session, r#"[3,"ab-1",{}]"#);
+        assert!(
+            matches!(late.events.as_slice(), [SessionEvent::Fault { message }] if message.contains("after its time-out"))
+        );
+        assert_eq!(receive(&mut session, r#"[3,"ab-2",{}]"#).events, [reply(2, accepted("{}"))]);
+    }
+
+    #[test]
+    fn a_cut_behind_a_cut_waits_for_its_answer() {
+        let mut session = session(OcppVersion::V16);
+        call(&mut session, 1, Priority::Urgent);
+        call(&mut session, 2, Priority::Urgent);
+        assert_eq!(tick(&mut session, 1_000 + CALL_TIMEOUT_MS - 1), SessionOutput::default());
+        assert_eq!(tick(&mut session, 1_000 + CALL_TIMEOUT_MS).events, [reply(1, StationReply::Timeout)]);
+    }
+
+    #[test]
+    fn a_call_that_has_not_left_can_be_taken_back() {
+        let mut session = session(OcppVersion::V16);
+        call(&mut session, 1, Priority::Normal);
+        call(&mut session, 2, Priority::Normal);
+        call(&mut session, 3, Priority::Normal);
+        assert!(!session.withdraw(CallKey(1)), "it has left");
+        assert!(session.is_queued(CallKey(2)) && session.withdraw(CallKey(2)) && !session.withdraw(CallKey(2)));
+        let out = receive(&mut session, r#"[3,"ab-1",{}]"#);
+        assert_eq!((out.frames.as_slice(), session.waiting()), ([r#"[2,"ab-2","A3",{}]"#.to_owned()].as_slice(), 1));
     }
 
     #[test]

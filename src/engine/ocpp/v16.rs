@@ -11,11 +11,12 @@ use super::frame::ErrorCode;
 use super::lenient::{Fields, Notes, Refusal, connector_status, notify};
 use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
-use super::profile::{Lease, limit_text};
+use super::profile::{Lease, Purpose, limit_text};
 use crate::engine::model::exchange::{
     AuthorizationStatus, BootInfo, LeasedLimit, StationAnswer, StationCall, StationRequest,
 };
 use crate::engine::model::ids::{IdToken, TransactionId};
+use crate::engine::model::topology::LimitUnit;
 use crate::engine::time::Utc;
 use crate::engine::units::Energy;
 
@@ -245,9 +246,7 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             ("RemoteStartTransaction", json(&request)?, Verdict::Status)
         }
         StationCall::Stop { transaction } => {
-            let transaction_id = transaction.as_str().parse().map_err(|_| {
-                property(format!("{transaction} is no transaction of OCPP 1.6: their ids are whole numbers"))
-            })?;
+            let transaction_id = number_of(&transaction)?;
             let request = wire::remote_stop_transaction::RemoteStopTransactionRequest { transaction_id };
             ("RemoteStopTransaction", json(&request)?, Verdict::Status)
         }
@@ -278,11 +277,11 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
         StationCall::GetBaseReport { .. } => {
             return Err(Refusal::new(ErrorCode::NotSupported, "OCPP 1.6 has no GetBaseReport; use GetConfiguration"));
         }
-        StationCall::GetCompositeSchedule { evse, duration_s } => {
+        StationCall::GetCompositeSchedule { evse, duration_s, unit } => {
             let request = wire::get_composite_schedule::GetCompositeScheduleRequest {
                 connector_id: i32::try_from(evse).unwrap_or(i32::MAX),
                 duration: i32::try_from(duration_s).unwrap_or(i32::MAX),
-                charging_rate_unit: Some(types::ChargingRateUnitType::A),
+                charging_rate_unit: Some(rate_unit(unit == LimitUnit::Watts)),
             };
             ("GetCompositeSchedule", json(&request)?, Verdict::Status)
         }
@@ -302,9 +301,13 @@ struct SetChargingProfileReq {
 #[serde(rename_all = "camelCase")]
 struct ChargingProfile {
     charging_profile_id: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_id: Option<i32>,
     stack_level: i32,
     charging_profile_purpose: types::ChargingProfilePurposeType,
     charging_profile_kind: types::ChargingProfileKindType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_to: Option<Utc>,
     charging_schedule: ChargingSchedule,
 }
 
@@ -327,31 +330,50 @@ struct SchedulePeriod {
 fn set_limit(leased: &LeasedLimit) -> Result<String, Refusal> {
     let lease = Lease::new(leased);
     let mut periods = Vec::with_capacity(lease.periods.len());
-    for period in lease.periods {
-        let limit = Number::from_str(&limit_text(period.limit))
+    for period in &lease.periods {
+        let limit = Number::from_str(&limit_text(period.tenths))
             .map_err(|error| Refusal::new(ErrorCode::InternalError, error.to_string()))?;
         periods.push(SchedulePeriod { start_period: period.start_s, limit, number_phases: lease.phases });
     }
+    let (purpose, transaction_id) = match &lease.purpose {
+        Purpose::StationMax => (types::ChargingProfilePurposeType::ChargePointMaxProfile, None),
+        Purpose::TxDefault => (types::ChargingProfilePurposeType::TxDefaultProfile, None),
+        Purpose::Tx(transaction) => (types::ChargingProfilePurposeType::TxProfile, Some(number_of(transaction)?)),
+    };
     json(&SetChargingProfileReq {
         connector_id: lease.evse,
         cs_charging_profiles: ChargingProfile {
             charging_profile_id: lease.profile_id,
+            transaction_id,
             stack_level: lease.stack_level,
-            charging_profile_purpose: types::ChargingProfilePurposeType::TxDefaultProfile,
+            charging_profile_purpose: purpose,
             charging_profile_kind: types::ChargingProfileKindType::Absolute,
+            valid_to: lease.valid_to,
             charging_schedule: ChargingSchedule {
                 start_schedule: lease.start,
-                charging_rate_unit: types::ChargingRateUnitType::A,
+                charging_rate_unit: rate_unit(lease.watts),
                 charging_schedule_period: periods,
             },
         },
     })
 }
 
+fn rate_unit(watts: bool) -> types::ChargingRateUnitType {
+    if watts { types::ChargingRateUnitType::W } else { types::ChargingRateUnitType::A }
+}
+
+fn number_of(transaction: &TransactionId) -> Result<i32, Refusal> {
+    transaction
+        .as_str()
+        .parse()
+        .map_err(|_| property(format!("{transaction} is no transaction of OCPP 1.6: their ids are whole numbers")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::model::exchange::ConnectorStatus;
+    use crate::engine::model::exchange::{ProfilePart, WrittenIn};
     use crate::engine::model::reading::StationReading;
     use crate::engine::time::Utc;
     use crate::engine::units::{Current, PerPhase, Power};
@@ -533,6 +555,8 @@ mod tests {
             lasts_ms: 90_500,
             stack_level: 0,
             phases: 3,
+            part: ProfilePart::Decaying,
+            unit: WrittenIn::Amperes,
         };
         let text = |text: &str| text.to_owned();
         let cases = [
@@ -575,7 +599,7 @@ mod tests {
             ),
             (StationCall::Reset { hard: false }, "Reset", r#"{"type":"Soft"}"#),
             (
-                StationCall::GetCompositeSchedule { evse: 1, duration_s: 300 },
+                StationCall::GetCompositeSchedule { evse: 1, duration_s: 300, unit: LimitUnit::Amperes },
                 "GetCompositeSchedule",
                 r#"{"connectorId":1,"duration":300,"chargingRateUnit":"A"}"#,
             ),
@@ -601,6 +625,8 @@ mod tests {
             lasts_ms: 60_000,
             stack_level: 3,
             phases: 1,
+            part: ProfilePart::Decaying,
+            unit: WrittenIn::Amperes,
         };
         let payload = call(StationCall::SetLimit(limit)).unwrap().payload;
         let read: wire::set_charging_profile::SetChargingProfileRequest = serde_json::from_str(&payload).unwrap();

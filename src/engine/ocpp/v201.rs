@@ -11,12 +11,13 @@ use super::frame::ErrorCode;
 use super::lenient::{Fields, Notes, Refusal, connector_status, notify};
 use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
-use super::profile::{Lease, LeasePeriod, limit_text};
+use super::profile::{Lease, LeasePeriod, Purpose, limit_text};
 use crate::engine::model::exchange::{
     AuthorizationStatus, BootInfo, ChargingState, LeasedLimit, StationAnswer, StationCall, StationRequest,
     TransactionEvent, TransactionPhase,
 };
 use crate::engine::model::ids::{IdToken, TransactionId};
+use crate::engine::model::topology::LimitUnit;
 use crate::engine::time::Utc;
 
 /// The longest idToken and transactionId (`identifierString[36]`).
@@ -308,10 +309,10 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             let request = wire::get_base_report::GetBaseReportRequest { request_id, report_base };
             ("GetBaseReport", json(&request)?, Verdict::Status)
         }
-        StationCall::GetCompositeSchedule { evse, duration_s } => {
+        StationCall::GetCompositeSchedule { evse, duration_s, unit } => {
             let request = wire::get_composite_schedule::GetCompositeScheduleRequest {
                 duration: i32::try_from(duration_s).unwrap_or(i32::MAX),
-                charging_rate_unit: Some(kind::charging_rate_unit_enum_type::ChargingRateUnitEnumType::A),
+                charging_rate_unit: Some(rate_unit(unit == LimitUnit::Watts)),
                 evse_id: i32::try_from(evse).unwrap_or(i32::MAX),
             };
             ("GetCompositeSchedule", json(&request)?, Verdict::Status)
@@ -323,40 +324,53 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
 
 fn set_limit(leased: &LeasedLimit) -> Result<String, Refusal> {
     let lease = Lease::new(leased);
-    let start = DateTime::from_timestamp_millis(lease.start.unix_ms())
-        .ok_or_else(|| property(format!("{} is outside of the calendar", lease.start)))?;
+    let start = date_time(lease.start)?;
     let periods: Result<Vec<_>, Refusal> = lease.periods.iter().map(|period| self::period(period, &lease)).collect();
     let schedule = data::charging_schedule_type::ChargingScheduleType {
         id: lease.profile_id,
         start_schedule: Some(start),
         duration: None,
-        charging_rate_unit: kind::charging_rate_unit_enum_type::ChargingRateUnitEnumType::A,
+        charging_rate_unit: rate_unit(lease.watts),
         min_charging_rate: None,
         charging_schedule_period: periods?,
         sales_tariff: None,
+    };
+    use kind::charging_profile_purpose_enum_type::ChargingProfilePurposeEnumType as PurposeType;
+    let (purpose, transaction_id) = match &lease.purpose {
+        Purpose::StationMax => (PurposeType::ChargingStationMaxProfile, None),
+        Purpose::TxDefault => (PurposeType::TxDefaultProfile, None),
+        Purpose::Tx(id) => (PurposeType::TxProfile, Some(bounded("transactionId", id.as_str(), MAX_IDENTIFIER_CHARS)?)),
     };
     json(&wire::set_charging_profile::SetChargingProfileRequest {
         evse_id: lease.evse,
         charging_profile: data::charging_profile_type::ChargingProfileType {
             id: lease.profile_id,
             stack_level: lease.stack_level,
-            charging_profile_purpose:
-                kind::charging_profile_purpose_enum_type::ChargingProfilePurposeEnumType::TxDefaultProfile,
+            charging_profile_purpose: purpose,
             charging_profile_kind: kind::charging_profile_kind_enum_type::ChargingProfileKindEnumType::Absolute,
             recurrency_kind: None,
             valid_from: None,
-            valid_to: None,
-            transaction_id: None,
+            valid_to: lease.valid_to.map(date_time).transpose()?,
+            transaction_id,
             charging_schedule: vec![schedule],
         },
     })
+}
+
+fn date_time(at: Utc) -> Result<DateTime<chrono::Utc>, Refusal> {
+    DateTime::from_timestamp_millis(at.unix_ms()).ok_or_else(|| property(format!("{at} is outside of the calendar")))
+}
+
+fn rate_unit(watts: bool) -> kind::charging_rate_unit_enum_type::ChargingRateUnitEnumType {
+    use kind::charging_rate_unit_enum_type::ChargingRateUnitEnumType as Unit;
+    if watts { Unit::W } else { Unit::A }
 }
 
 fn period(
     period: &LeasePeriod,
     lease: &Lease,
 ) -> Result<data::charging_schedule_period_type::ChargingSchedulePeriodType, Refusal> {
-    let limit = limit_text(period.limit)
+    let limit = limit_text(period.tenths)
         .parse()
         .map_err(|_| Refusal::new(ErrorCode::InternalError, "the limit is not a decimal number"))?;
     Ok(data::charging_schedule_period_type::ChargingSchedulePeriodType {
@@ -431,6 +445,7 @@ fn trigger(message: &str, evse: Option<u32>) -> Result<String, Refusal> {
 mod tests {
     use super::*;
     use crate::engine::model::exchange::ConnectorStatus;
+    use crate::engine::model::exchange::{ProfilePart, WrittenIn};
     use crate::engine::model::reading::StationReading;
     use crate::engine::units::{Current, Energy, Phase};
 
@@ -636,6 +651,8 @@ mod tests {
             lasts_ms: 90_500,
             stack_level: 0,
             phases: 3,
+            part: ProfilePart::Decaying,
+            unit: WrittenIn::Amperes,
         };
         let text = |text: &str| text.to_owned();
         let cases = [
@@ -685,7 +702,7 @@ mod tests {
             ),
             (StationCall::Reset { hard: true }, "Reset", r#"{"type":"Immediate"}"#),
             (
-                StationCall::GetCompositeSchedule { evse: 1, duration_s: 300 },
+                StationCall::GetCompositeSchedule { evse: 1, duration_s: 300, unit: LimitUnit::Amperes },
                 "GetCompositeSchedule",
                 r#"{"duration":300,"chargingRateUnit":"A","evseId":1}"#,
             ),

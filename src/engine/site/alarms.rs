@@ -65,7 +65,10 @@ impl Site {
                 topology.meters().iter().any(|meter| meter.id.as_str() == subject)
             }
             AlarmKind::InverterLost => topology.inverters().iter().any(|inverter| inverter.id.as_str() == subject),
-            AlarmKind::StationLost => topology.find_station(&StationId::new(subject)).is_some(),
+            AlarmKind::StationLost
+            | AlarmKind::LeaseNotProven
+            | AlarmKind::StationClockWrong
+            | AlarmKind::WriteBudgetExhausted => topology.find_station(&StationId::new(subject)).is_some(),
             AlarmKind::StationAboveLimit | AlarmKind::LimitRefused | AlarmKind::ConnectorFault => {
                 subject.rsplit_once('/').is_some_and(|(station, evse)| {
                     let station = topology.find_station(&StationId::new(station));

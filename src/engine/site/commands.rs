@@ -61,6 +61,7 @@ impl Site {
             }
             Command::TransactionStart { charger, connector, token } => self.remote_start(&charger, connector, token),
             Command::TransactionStop { transaction } => self.remote_stop(transaction),
+            Command::Commission { charger } => Done::Now(self.commission(&charger, now, out)),
             Command::LimitSet(order) => Done::Now(self.set_limit(order, now, out)),
             Command::LimitClear { target, origin } => Done::Now(self.clear_limit(&target, &origin, now, out)),
             Command::Dim { active, until, input } => Done::Now(self.dim(active, until, input, (now, out))),
@@ -289,7 +290,7 @@ pub(super) fn outcome(reply: StationReply) -> CommandOutcome {
             let error = format!("the station answered with the error {code}: {description}");
             CommandOutcome::Failed { error, data: None }
         }
-        StationReply::Timeout => CommandOutcome::TimedOut,
+        StationReply::Timeout | StationReply::Overtaken => CommandOutcome::TimedOut,
         StationReply::Disconnected => CommandOutcome::NotConnected,
     }
 }

@@ -178,7 +178,7 @@ impl Site {
             StationReply::Accepted { .. } => return,
             StationReply::Refused { status, .. } => status.clone(),
             StationReply::Error { code, description } => format!("{code} {description}"),
-            StationReply::Timeout | StationReply::Disconnected => "nothing".to_owned(),
+            StationReply::Timeout | StationReply::Overtaken | StationReply::Disconnected => "nothing".to_owned(),
         };
         let name = self.evse_name(index);
         log(

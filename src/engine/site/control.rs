@@ -11,6 +11,7 @@ use super::phases::CarPhases;
 use super::readings::Measured;
 use super::tether::Tether;
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
+use crate::engine::model::ids::TransactionId;
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
 use crate::engine::plan::{self, CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
@@ -40,6 +41,8 @@ pub(super) struct EvseControl {
     pub(super) phases: CarPhases,
     /// Whether the station keeps its limit.
     pub(super) conduct: Conduct,
+    /// The transaction that its limits are for, where they are for one.
+    pub(super) limited_transaction: Option<TransactionId>,
 }
 
 impl EvseControl {
@@ -62,12 +65,14 @@ impl EvseControl {
             appetite: Appetite::default(),
             phases: CarPhases::default(),
             conduct: Conduct::default(),
+            limited_transaction: None,
         }
     }
 }
 
 impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.follow_transactions(now.mono);
         self.note_wishes(now.mono);
         self.note_waits(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();

@@ -1,6 +1,7 @@
 //! What goes into the site's state machine and what comes out of it.
 
 use crate::engine::model::command::{Command, CommandOutcome};
+use crate::engine::model::commission::CommissionReport;
 use crate::engine::model::exchange::OcppVersion;
 use crate::engine::model::ids::{ConnectionId, RequestId, Sequence};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
@@ -193,6 +194,8 @@ pub enum Output {
         /// How it ended.
         outcome: CommandOutcome,
     },
+    /// A commissioning test is over: sign its report and keep it.
+    Commissioned(Box<CommissionReport>),
     /// Something a person reading the log should know. Edges, not levels.
     Log {
         /// How important it is.

@@ -13,6 +13,7 @@ use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, Transac
 use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, Stamp, TransactionFacts};
 use crate::engine::model::tariff::Tariff;
+use crate::engine::model::topology::LeaseForm;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
 
@@ -61,6 +62,12 @@ pub struct StationFacts {
     pub version: Option<OcppVersion>,
     /// The EVSEs that have accepted a decaying limit, with the fallback they were given.
     pub tamed: BTreeMap<u32, Current>,
+    /// In which form they were given it.
+    #[serde(default)]
+    pub lease_forms: BTreeMap<u32, LeaseForm>,
+    /// The form of lease that was found by asking the station, and whether the station has said that it works.
+    #[serde(default)]
+    pub chosen_lease: Option<(LeaseForm, bool)>,
     /// Its running transactions.
     pub open: Vec<OpenTransaction>,
     ended: VecDeque<EndedTransaction>,
@@ -252,8 +259,13 @@ impl Ledger {
             RecordBody::ChargerBooted { charger, info } => {
                 self.facts_mut(charger).info = Some(info.clone());
             }
-            RecordBody::ChargerTamed { charger, evse, fallback } => {
-                self.facts_mut(charger).tamed.insert(*evse, *fallback);
+            RecordBody::ChargerTamed { charger, evse, fallback, form } => {
+                let facts = self.facts_mut(charger);
+                facts.tamed.insert(*evse, *fallback);
+                facts.lease_forms.insert(*evse, *form);
+            }
+            RecordBody::LeaseChosen { charger, form, proven } => {
+                self.facts_mut(charger).chosen_lease = Some((*form, *proven));
             }
             RecordBody::AlarmRaised(alarm) => {
                 self.alarms.retain(|standing| standing.key != alarm.key);
@@ -405,6 +417,12 @@ impl StationFacts {
     #[must_use]
     pub fn transaction(&self, id: &TransactionId) -> Option<&OpenTransaction> {
         self.open.iter().find(|open| open.facts.transaction == *id)
+    }
+
+    /// In which form an EVSE was given its fallback.
+    #[must_use]
+    pub fn lease_form(&self, evse: u32) -> LeaseForm {
+        self.lease_forms.get(&evse).copied().unwrap_or(LeaseForm::TxDefaultProfile)
     }
 
     /// The running transaction at that EVSE.

@@ -7,7 +7,9 @@ mod alarms;
 mod appetite;
 pub mod background;
 mod billing;
+pub mod clock;
 mod commands;
+mod commission;
 mod conduct;
 mod control;
 mod gauge;
@@ -18,6 +20,7 @@ mod outside;
 mod outside_status;
 mod pace;
 mod phases;
+mod proof;
 mod proofs;
 mod readings;
 pub mod sabotage;
@@ -26,6 +29,7 @@ mod stations;
 mod status;
 pub mod tether;
 mod transactions;
+pub mod writes;
 
 use std::collections::BTreeMap;
 
@@ -41,6 +45,7 @@ use crate::engine::ocpp::CallKey;
 use crate::engine::plan::{Plan, PlanState};
 use crate::engine::time::{Mono, Now};
 use background::Background;
+use commission::Commissioning;
 use control::EvseControl;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
@@ -80,6 +85,12 @@ pub struct Restored {
 #[derive(Clone, Debug, PartialEq)]
 enum Purpose {
     Limit(EvseIndex),
+    /// What all EVSEs of a station together may draw.
+    Rating,
+    /// What does the station itself say of its lease?
+    Proof(EvseIndex),
+    /// The same, in a commissioning test.
+    Commission,
     Configure(String),
     Trigger,
     /// A sample of the current, asked for out of turn.
@@ -137,6 +148,7 @@ pub struct Site {
     store_error: Option<String>,
     start_notes: Option<StartNotes>,
     above_since: BTreeMap<CircuitIndex, Mono>,
+    commissioning: Option<Commissioning>,
     /// The last register seen of each running transaction: what a tariff border needs.
     last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
     #[cfg(feature = "sabotage")]
@@ -183,6 +195,7 @@ impl Site {
             store_error: None,
             start_notes: None,
             above_since: BTreeMap::new(),
+            commissioning: None,
             last_registers: BTreeMap::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
@@ -197,6 +210,7 @@ impl Site {
             ledger,
             setup,
         };
+        site.begin_leases(now);
         if let Some(remembered) = &restored.remembered {
             site.restore_offers(remembered, now);
         }
@@ -261,6 +275,8 @@ impl Site {
             self.tick_sessions(now, out);
             self.outside_tick(now, out);
             self.watch(now, out);
+            self.watch_leases(now, out);
+            self.commission_tick(now, out);
             self.ask_for_samples(now, out);
             self.cloud_tick(now, out);
         }

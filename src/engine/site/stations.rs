@@ -1,7 +1,10 @@
 //! The stations' connections: sessions, what stations ask, what they answer.
 
 use super::billing::takes_energy;
+use super::clock::StationClock;
 use super::io::{LogLevel, Output};
+use super::proof::Proof;
+use super::writes::Writes;
 use super::{Purpose, Site, log};
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::exchange::{
@@ -18,9 +21,6 @@ use crate::engine::time::{Mono, Now, Utc};
 /// A station that has not booted so long after it connected will not: it was up before we were.
 const BOOT_WAIT_MS: u64 = 5_000;
 
-/// Our clock was set if it differs by so much from the one that a station was told. Less is inside the margins of a lease.
-const CLOCK_STEP_MS: i64 = 5_000;
-
 /// A station as the site sees it.
 #[derive(Debug)]
 pub(super) struct StationState {
@@ -32,13 +32,26 @@ pub(super) struct StationState {
     configured: bool,
     /// What it said last of itself as a whole (EVSE 0).
     status: Option<ConnectorStatus>,
-    /// The time that it was told last, and when that was: what its clock says.
-    told: Option<(Mono, Utc)>,
+    /// What its clock says.
+    pub(super) clock: StationClock,
+    /// The charging profiles that it was sent.
+    pub(super) writes: Writes,
+    /// What is known of its lease.
+    pub(super) proof: Proof,
 }
 
 impl StationState {
-    pub(super) const fn new(now: Mono) -> Self {
-        Self { session: None, since: now, unresponsive: false, configured: false, status: None, told: None }
+    pub(super) fn new(now: Mono) -> Self {
+        Self {
+            session: None,
+            since: now,
+            unresponsive: false,
+            configured: false,
+            status: None,
+            clock: StationClock::default(),
+            writes: Writes::default(),
+            proof: Proof::default(),
+        }
     }
 }
 
@@ -66,6 +79,7 @@ impl Site {
         state.session = Some((connection, Session::new(version, seed)));
         state.since = now.mono;
         state.unresponsive = false;
+        state.clock.connected();
         let charger = self.station_id(station).clone();
         log(out, LogLevel::Info, format!("{charger} connected with {}", version.subprotocol()));
         self.record(RecordBody::ChargerConnected { charger, version }, now, out);
@@ -245,6 +259,9 @@ impl Site {
                 StationAnswer::Heartbeat { now: now.utc }
             }
             StationRequest::Status { evse, connector, status, error, at } => {
+                if let Some(at) = at {
+                    self.heard_time(station, at, now);
+                }
                 self.status_reported(station, (evse, connector), (status, error), (now, out));
                 if let Some(charging) = takes_energy(status) {
                     self.note_activity(station, (evse, charging), at.unwrap_or(now.utc), (now, out));
@@ -255,6 +272,9 @@ impl Site {
                 StationAnswer::Authorize { status: self.admit(station, &token, now, out) }
             }
             StationRequest::MeterValues { readings } => {
+                if let Some(at) = readings.iter().filter_map(|reading| reading.at).max() {
+                    self.heard_time(station, at, now);
+                }
                 self.meter_values(station, &readings, now, out);
                 StationAnswer::Taken
             }
@@ -271,6 +291,11 @@ impl Site {
             transaction @ (StationRequest::StartTransaction { .. }
             | StationRequest::StopTransaction { .. }
             | StationRequest::TransactionEvent(_)) => {
+                if let StationRequest::TransactionEvent(event) = &transaction
+                    && !event.offline
+                {
+                    self.heard_time(station, event.at, now);
+                }
                 return self.transaction_message(station, token, transaction, (now, out));
             }
         };
@@ -288,27 +313,36 @@ impl Site {
         self.booted_after_cut(station, now, out);
         self.tell_time(station, now);
         self.stations[station.0].configured = false;
+        self.stations[station.0].proof.booted(now.mono);
         self.configure(station, now, out);
         self.dirty = true;
         StationAnswer::Boot { accepted: true, now: now.utc, interval_s: self.setup.heartbeat_s }
     }
 
-    /// The time by the station's clock, in which its schedules run: ours as it was told last, also if ours was set since.
+    /// The time by the station's clock, in which its schedules run.
     pub(super) fn station_time(&self, station: StationIndex, now: Now) -> Utc {
-        let Some((at, told)) = self.stations[station.0].told else { return now.utc };
-        let theirs = told.plus_ms(i64::try_from(now.mono.since(at)).unwrap_or(i64::MAX));
-        if now.utc.since(theirs).saturating_abs() < CLOCK_STEP_MS { now.utc } else { theirs }
+        self.stations[station.0].clock.time(now)
     }
 
     /// The station is told the time. If that sets its clock, the schedules that it holds are out of place.
     fn tell_time(&mut self, station: StationIndex, now: Now) {
-        if self.station_time(station, now) != now.utc {
-            for evse in self.setup.topology.evses_of(station) {
-                self.evses[evse.0].tether.booted(now.mono);
-            }
-            self.dirty = true;
+        if self.stations[station.0].clock.tell(now) {
+            self.clock_moved(station, now);
         }
-        self.stations[station.0].told = Some((now.mono, now.utc));
+    }
+
+    /// The station wrote a time.
+    pub(super) fn heard_time(&mut self, station: StationIndex, at: Utc, now: Now) {
+        if self.stations[station.0].clock.heard(at, now) {
+            self.clock_moved(station, now);
+        }
+    }
+
+    fn clock_moved(&mut self, station: StationIndex, now: Now) {
+        for evse in self.setup.topology.evses_of(station) {
+            self.evses[evse.0].tether.booted(now.mono);
+        }
+        self.dirty = true;
     }
 
     /// Tells the station what to measure and how often: without currents it can only be controlled by what it was told.
@@ -338,6 +372,7 @@ impl Site {
             let purpose = Purpose::Configure((*key).to_owned());
             self.call(station, call, (Priority::Background, purpose), now, out);
         }
+        self.send_rating(station, now, out);
     }
 
     fn status_reported(
@@ -440,8 +475,16 @@ impl Site {
         (now, out): (Now, &mut Vec<Output>),
     ) {
         let Some((_, purpose)) = self.calls.remove(&key) else { return };
+        let silent = match reply {
+            StationReply::Timeout => true,
+            // It had little time: that says nothing of it.
+            StationReply::Overtaken => self.stations[station.0].unresponsive,
+            StationReply::Accepted { .. }
+            | StationReply::Refused { .. }
+            | StationReply::Error { .. }
+            | StationReply::Disconnected => false,
+        };
         // A station that knows no triggered samples may leave the request unanswered; that alone does not make it silent.
-        let silent = matches!(reply, StationReply::Timeout);
         let optional = silent && matches!(purpose, Purpose::Sample(_));
         if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
@@ -456,7 +499,15 @@ impl Site {
             }
         }
         match purpose {
-            Purpose::Limit(evse) => self.limit_answered(evse, reply, now, out),
+            Purpose::Limit(evse) => self.limit_answered(evse, (key, reply), now, out),
+            Purpose::Proof(evse) => self.schedule_told(evse, &reply, now, out),
+            Purpose::Commission => self.schedule_read(&reply, now),
+            Purpose::Rating => {
+                if let StationReply::Refused { status, .. } = reply {
+                    let charger = self.station_id(station);
+                    log(out, LogLevel::Info, format!("{charger} answers {status} to its rating; nothing rests on it"));
+                }
+            }
             Purpose::Configure(setting) => {
                 if let StationReply::Refused { status, .. } = reply {
                     let charger = self.station_id(station);

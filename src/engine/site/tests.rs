@@ -129,7 +129,10 @@ impl World {
                     Output::Remember(bytes) => self.remembered = Some(bytes),
                     Output::Reply { .. } => self.replies.push(output),
                     Output::Snapshot { through, .. } => self.snapshots.push(through),
-                    Output::Close { .. } | Output::ReadRecords { .. } | Output::Acknowledged { .. } => {}
+                    Output::Close { .. }
+                    | Output::ReadRecords { .. }
+                    | Output::Acknowledged { .. }
+                    | Output::Commissioned(_) => {}
                     Output::Log { message, .. } => self.logs.push(message),
                 }
             }

@@ -3,8 +3,18 @@
 //! A limit is a lease (design §4): it decays to the fallback by the station's own clock when nobody renews it. A limit at or above the fallback
 //! steps down after [`StationModel::lease_ms`]. A limit below it (a pause) steps **up**, and that must not happen before every other
 //! lease of the site has stepped down, so it lasts [`STEP_UP_DELAY_MS`] longer.
+//!
+//! The forms of a lease differ in what is in force when:
+//!
+//! | form | told | silent, lease over | booted, told nothing yet | no transaction |
+//! | --- | --- | --- | --- | --- |
+//! | `tx-default-profile` | the limit | fallback | maximum | the limit, for the next one |
+//! | `two-levels` | the limit | fallback (the base) | maximum, until the base is confirmed | the limit, for the next one |
+//! | `tx-profile` | the limit | fallback; also at once, since some drop it offline | maximum, until the base is confirmed | fallback (the base) |
+//! | `none`, or a lease that is not trusted | the limit | maximum, at once | maximum | the limit, for the next one |
 
 use crate::engine::model::topology::{LeaseForm, StationModel};
+use crate::engine::ocpp::CALL_TIMEOUT_MS;
 use crate::engine::time::Mono;
 use crate::engine::units::Current;
 
@@ -18,6 +28,15 @@ pub const STEP_MARGIN_MS: u64 = 20_000;
 /// How long a station that has just booted is still taken to hold its profile while it has not accepted a new one: no car draws before that.
 const BOOT_GRACE_MS: u64 = 5_000;
 
+/// So many refusals of a pause in a row mean that the station knows none: one may be a passing error.
+const PAUSE_REFUSALS: u8 = 2;
+
+/// A station that has refused pauses is asked again after so long: its firmware or its settings may have changed.
+const PAUSE_ASKED_AGAIN_MS: u64 = 86_400_000;
+
+/// So many refusals of the base in a row mean that the station takes none.
+const BASE_REFUSALS: u8 = 2;
+
 /// A limit as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentLimit {
@@ -29,20 +48,59 @@ pub struct SentLimit {
     pub steps_at: Mono,
 }
 
+/// What a message told the EVSE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A limit that decays.
+    Limit,
+    /// The fallback for good, below all limits.
+    Base,
+}
+
+/// A message of which the answer is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The caller's number for it.
+    pub call: u64,
+    /// What it says.
+    pub sent: SentLimit,
+    /// What kind of message.
+    pub told: Told,
+}
+
+/// A limit that may be in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Candidate {
+    sent: SentLimit,
+    /// It was overtaken by a later one and never answered: the station may still carry it out until then, after the later one.
+    straggles_until: Option<Mono>,
+}
+
 /// The limits of one EVSE, as far as they may be in force.
 #[derive(Clone, Debug)]
 pub struct Tether {
     max: Current,
     fallback: Current,
-    lease: LeaseForm,
+    form: LeaseForm,
+    /// The lease is stated by the model or proven, and nothing has contradicted it since.
+    trusted: bool,
+    /// It counts at its maximum, whatever it was told: it is being tested.
+    suspect: bool,
     lease_ms: u64,
+    /// How long a limit below the fallback lasts at least.
+    pause_ms: u64,
     reaction_ms: u64,
-    /// It has accepted a decaying limit at some time: it falls back by itself.
+    /// It has accepted a decaying limit (or the base below them) at some time: it falls back by itself.
     tamed: bool,
+    /// The base that it has accepted since its last boot.
+    base: Option<SentLimit>,
+    /// Nothing that was accepted lies above the base.
+    base_in_force: bool,
+    base_refusals: u8,
     /// Sent limits of which any may be in force: the last accepted one, and what was sent after it.
-    candidates: Vec<SentLimit>,
-    /// The limit whose answer is awaited.
-    pending: Option<SentLimit>,
+    candidates: Vec<Candidate>,
+    /// What waits for its answer, in the order in which it was sent.
+    pending: Vec<Pending>,
     /// After a cut the car may still draw the old current until then.
     settling: Option<(Current, Mono)>,
     /// Since when a booted station has not accepted a limit yet.
@@ -53,8 +111,8 @@ pub struct Tether {
     confirmed: bool,
     /// The limit that it refused last, until it accepts as much.
     refused_limit: Option<Current>,
-    /// It has refused a limit of 0 in this run (quirk: some stations know no pause by profile).
-    refuses_pause: bool,
+    /// How often in a row it has refused a limit of 0, and when last (quirk: some stations know no pause by profile).
+    pause_refusals: (u8, Mono),
 }
 
 impl Tether {
@@ -62,102 +120,258 @@ impl Tether {
     /// for the whole lease.
     #[must_use]
     pub fn new(max: Current, fallback: Current, model: &StationModel, tamed: bool, now: Mono) -> Self {
-        let steps_at = now.plus_ms(model.lease_ms + STEP_UP_DELAY_MS);
-        let unknown = SentLimit { limit: max, sent_at: now, steps_at };
-        Self {
+        let form = if model.lease == LeaseForm::Auto { LeaseForm::TRIED[0] } else { model.lease };
+        let mut tether = Self {
             max,
             fallback,
-            lease: model.lease,
+            form,
+            trusted: model.lease.is_stated(),
+            suspect: false,
             lease_ms: model.lease_ms,
+            pause_ms: model.lease_ms + STEP_UP_DELAY_MS,
             reaction_ms: model.reaction_ms,
             tamed,
-            candidates: if tamed { vec![unknown] } else { Vec::new() },
-            pending: None,
+            base: None,
+            base_in_force: tamed && form.has_base(),
+            base_refusals: 0,
+            candidates: Vec::new(),
+            pending: Vec::new(),
             settling: None,
             booted_at: None,
             refused_at: None,
             refused_limit: None,
             confirmed: false,
-            refuses_pause: false,
+            pause_refusals: (0, now),
+        };
+        if tamed {
+            tether.remember(tether.unknown(now));
+        }
+        tether
+    }
+
+    /// What it may have been told before anything was remembered.
+    fn unknown(&self, now: Mono) -> SentLimit {
+        SentLimit { limit: self.max, sent_at: now, steps_at: now.plus_ms(self.longest_ms()) }
+    }
+
+    /// The longest that any limit lasts, in ms.
+    #[must_use]
+    pub fn longest_ms(&self) -> u64 {
+        self.pause_ms.max(self.lease_ms + STEP_UP_DELAY_MS)
+    }
+
+    /// A limit below the fallback outlasts every other lease of the site: all of those end within `site_ms` of the last renewal.
+    pub fn outlast(&mut self, site_ms: u64, now: Mono) {
+        self.pause_ms = self.pause_ms.max(site_ms);
+        let unknown = self.unknown(now);
+        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.sent.limit == unknown.limit) {
+            candidate.sent = unknown;
         }
     }
 
     /// Takes over what an earlier run of the daemon had told the EVSE.
     pub fn restore(&mut self, limits: Vec<SentLimit>) {
         if self.tamed && !limits.is_empty() {
-            self.candidates = limits;
+            self.candidates = limits.into_iter().map(|sent| Candidate { sent, straggles_until: None }).collect();
         }
+    }
+
+    /// From now on another form of lease is used, and whether it is trusted. What the last form left in the station holds until its end,
+    /// and counts as the maximum.
+    pub fn choose(&mut self, form: LeaseForm, trusted: bool, now: Mono) {
+        if self.form != form {
+            self.form = form;
+            self.forget(now);
+        }
+        self.trusted = trusted;
+    }
+
+    /// What it was told was told in another form: it counts as the maximum until its end, and the EVSE is told everything anew.
+    pub fn forget(&mut self, now: Mono) {
+        let over = self.unknown(now).steps_at.plus_ms(STEP_MARGIN_MS);
+        self.settle(self.max, over, now);
+        self.tamed = false;
+        self.confirmed = false;
+        self.candidates.clear();
+        self.pending.clear();
+        self.base = None;
+        self.base_in_force = false;
+        self.base_refusals = 0;
+        self.refused_at = None;
+        self.refused_limit = None;
+    }
+
+    /// Whether an earlier run has tamed it in this form. If it has, whatever it was told may still be in force.
+    pub fn known_as(&mut self, tamed: bool, now: Mono) {
+        self.tamed = tamed;
+        self.settling = None;
+        self.base_in_force = tamed && self.form.has_base();
+        self.candidates.clear();
+        if tamed {
+            self.remember(self.unknown(now));
+        }
+    }
+
+    /// Whether the lease is trusted or not, by what the station was seen to say or to do.
+    pub const fn trust(&mut self, trusted: bool) {
+        self.trusted = trusted;
+    }
+
+    /// From now on it counts at its maximum, whatever it was told, or as usual again.
+    pub const fn suspect(&mut self, suspect: bool) {
+        self.suspect = suspect;
+    }
+
+    /// The form of its lease.
+    #[must_use]
+    pub const fn form(&self) -> LeaseForm {
+        self.form
+    }
+
+    /// Whether it is taken to fall back by itself.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let without_base = self.form.has_base() && self.base_refusals >= BASE_REFUSALS;
+        self.form != LeaseForm::None && self.trusted && !without_base
     }
 
     /// What may be in force, to be restored by the next run.
-    #[must_use]
-    pub fn candidates(&self) -> &[SentLimit] {
-        &self.candidates
+    pub fn candidates(&self) -> impl Iterator<Item = SentLimit> {
+        self.candidates.iter().map(|candidate| candidate.sent)
     }
 
-    /// How long a limit lasts from now on, in ms.
+    /// How long a limit lasts from now on, in ms, where nothing stretches its lease.
     #[must_use]
     pub fn lasts_ms(&self, limit: Current) -> u64 {
-        if limit < self.fallback { self.lease_ms + STEP_UP_DELAY_MS } else { self.lease_ms }
+        self.stretched_ms(limit, self.lease_ms)
     }
 
-    /// A limit is on its way.
-    pub fn sent(&mut self, limit: Current, now: Mono) {
-        let sent = SentLimit { limit, sent_at: now, steps_at: now.plus_ms(self.lasts_ms(limit)) };
-        if let Some(unanswered) = self.pending.replace(sent) {
-            self.remember(unanswered);
-        }
+    /// How long a limit lasts from now on with a lease of `lease_ms`, in ms.
+    #[must_use]
+    pub fn stretched_ms(&self, limit: Current, lease_ms: u64) -> u64 {
+        if limit < self.fallback { self.pause_ms.max(lease_ms + STEP_UP_DELAY_MS) } else { lease_ms }
+    }
+
+    /// A limit is on its way that lasts so long, under the caller's number.
+    pub fn sent(&mut self, call: u64, limit: Current, lasts_ms: u64, now: Mono) {
+        let sent = SentLimit { limit, sent_at: now, steps_at: now.plus_ms(lasts_ms) };
+        self.pending.push(Pending { call, sent, told: Told::Limit });
         self.remember(sent);
+    }
+
+    /// The base is on its way.
+    pub fn base_sent(&mut self, call: u64, now: Mono) {
+        let sent = SentLimit { limit: self.fallback, sent_at: now, steps_at: now };
+        self.pending.push(Pending { call, sent, told: Told::Base });
     }
 
     /// Bounded, so that a station that never answers costs nothing: the two oldest become one that is at least as bad as both.
     fn remember(&mut self, sent: SentLimit) {
-        if self.candidates.contains(&sent) {
+        if self.candidates.iter().any(|candidate| candidate.sent == sent) {
             return;
         }
-        self.candidates.push(sent);
+        self.candidates.push(Candidate { sent, straggles_until: None });
         if self.candidates.len() > 4 {
             let (first, second) = (self.candidates.remove(0), self.candidates[0]);
-            let limit = first.limit.max(second.limit);
-            let later = first.steps_at.max(second.steps_at);
-            let earlier = first.steps_at.min(second.steps_at);
+            let limit = first.sent.limit.max(second.sent.limit);
+            let later = first.sent.steps_at.max(second.sent.steps_at);
+            let earlier = first.sent.steps_at.min(second.sent.steps_at);
             let steps_at = if limit < self.fallback { earlier } else { later };
-            self.candidates[0] = SentLimit { limit, sent_at: first.sent_at, steps_at };
+            let sent = SentLimit { limit, sent_at: first.sent.sent_at, steps_at };
+            self.candidates[0] = Candidate { sent, straggles_until: first.straggles_until.max(second.straggles_until) };
         }
     }
 
-    /// The limit on its way was accepted.
-    pub fn accepted(&mut self, now: Mono) {
-        let Some(sent) = self.pending.take() else { return };
+    fn take_pending(&mut self, call: u64) -> Option<Pending> {
+        let index = self.pending.iter().position(|pending| pending.call == call)?;
+        Some(self.pending.remove(index))
+    }
+
+    /// What is on its way was accepted.
+    pub fn accepted(&mut self, call: u64, now: Mono) {
+        let Some(done) = self.take_pending(call) else { return };
         let before = self.in_force(now);
-        if sent.limit < before {
-            let until = now.plus_ms(self.reaction_ms);
-            let old = self.settling.filter(|(_, end)| *end > now).map_or(before, |(old, _)| old.max(before));
-            self.settling = Some((old, until));
+        match done.told {
+            Told::Base => self.base_accepted(done.sent, now),
+            Told::Limit => self.limit_accepted(done.sent),
         }
-        self.candidates = vec![sent];
         self.booted_at = None;
         self.refused_at = None;
-        self.refused_limit = self.refused_limit.filter(|refused| sent.limit < *refused);
-        self.confirmed = true;
-        self.tamed = self.lease != LeaseForm::None;
-    }
-
-    /// The limit on its way was refused: it is not in force.
-    pub fn refused(&mut self, now: Mono) {
-        if let Some(sent) = self.pending {
-            self.candidates.retain(|candidate| *candidate != sent);
+        let after = self.in_force(now);
+        if after < before {
+            self.settle(before, now.plus_ms(self.reaction_ms), now);
         }
-        self.failed(now);
     }
 
-    /// The limit on its way ended in an error: it is refused, and may be in force all the same.
-    pub fn failed(&mut self, now: Mono) {
-        if let Some(sent) = self.pending.take() {
-            self.refused_limit = Some(sent.limit);
-            self.refuses_pause |= sent.limit == Current::ZERO;
+    fn base_accepted(&mut self, sent: SentLimit, now: Mono) {
+        if !self.tamed && self.candidates.is_empty() {
+            // Nothing is known of what lies above the base.
+            self.remember(self.unknown(now));
+        }
+        self.base = Some(sent);
+        self.base_in_force = true;
+        self.base_refusals = 0;
+        self.tamed = true;
+    }
+
+    fn limit_accepted(&mut self, sent: SentLimit) {
+        let pending = &self.pending;
+        self.candidates.retain(|candidate| {
+            let straggles = candidate.straggles_until.is_some_and(|until| sent.sent_at < until);
+            candidate.sent == sent || straggles || pending.iter().any(|other| other.sent == candidate.sent)
+        });
+        if self.candidates.iter().all(|candidate| candidate.sent != sent) {
+            self.candidates.insert(0, Candidate { sent, straggles_until: None });
+        }
+        self.base_in_force = false;
+        self.refused_limit = self.refused_limit.filter(|refused| sent.limit < *refused);
+        if sent.limit == Current::ZERO {
+            self.pause_refusals.0 = 0;
+        }
+        self.confirmed = true;
+        self.tamed = self.form != LeaseForm::None && (!self.form.has_base() || self.base.is_some());
+    }
+
+    fn settle(&mut self, old: Current, until: Mono, now: Mono) {
+        let live = self.settling.filter(|(_, end)| *end > now);
+        self.settling = Some(live.map_or((old, until), |(other, end)| (old.max(other), until.max(end))));
+    }
+
+    /// What is on its way was refused: it is not in force. `status`: by a status, not by an error.
+    pub fn refused(&mut self, call: u64, now: Mono) {
+        if let Some(pending) = self.pending.iter().find(|pending| pending.call == call) {
+            let refused = pending.sent;
+            self.candidates.retain(|candidate| candidate.sent != refused);
+        }
+        self.count_refusal(call, now);
+        self.failed(call, now);
+    }
+
+    /// What is on its way ended in an error: it is refused, and may be in force all the same.
+    pub fn failed(&mut self, call: u64, now: Mono) {
+        if let Some(done) = self.take_pending(call)
+            && done.told == Told::Limit
+        {
+            self.refused_limit = Some(done.sent.limit);
         }
         self.refused_at = Some(now);
+    }
+
+    /// What is on its way ended in an error that says that the station knows no such thing (`NotSupported`, `NotImplemented`).
+    pub fn unsupported(&mut self, call: u64, now: Mono) {
+        self.count_refusal(call, now);
+        self.failed(call, now);
+    }
+
+    fn count_refusal(&mut self, call: u64, now: Mono) {
+        let Some(pending) = self.pending.iter().find(|pending| pending.call == call) else { return };
+        match pending.told {
+            Told::Base => self.base_refusals = self.base_refusals.saturating_add(1),
+            Told::Limit if pending.sent.limit == Current::ZERO => {
+                self.pause_refusals = (self.pause_refusals.0.saturating_add(1), now);
+            }
+            Told::Limit => {}
+        }
     }
 
     /// The limit that it refused last, if it has not accepted as much since.
@@ -168,31 +382,97 @@ impl Tether {
 
     /// The connection is lost. Without a lease nothing holds what it was told: it must accept it anew.
     pub fn disconnected(&mut self) {
-        self.confirmed &= self.lease != LeaseForm::None;
+        self.confirmed &= self.holds();
     }
 
-    /// Whether it has refused a pause: it can be given its minimum at least.
+    /// Whether it has refused a pause again and again: it can be given its minimum at least.
     #[must_use]
     pub const fn refuses_pause(&self) -> bool {
-        self.refuses_pause
+        self.pause_refusals.0 >= PAUSE_REFUSALS
     }
 
-    /// The limit on its way got no answer: it may or may not be in force.
-    pub fn unanswered(&mut self) {
-        self.pending = None;
+    /// A refused pause is not remembered for ever.
+    pub fn forget_refusals(&mut self, now: Mono) {
+        if now.since(self.pause_refusals.1) >= PAUSE_ASKED_AGAIN_MS {
+            self.pause_refusals = (0, now);
+        }
+    }
+
+    /// What is on its way got no answer: it may or may not be in force.
+    pub fn unanswered(&mut self, call: u64) {
+        self.take_pending(call);
+    }
+
+    /// What is on its way was overtaken by a cut: it may come into force even after the cut.
+    pub fn overtaken(&mut self, call: u64, now: Mono) {
+        let Some(done) = self.take_pending(call).filter(|done| done.told == Told::Limit) else { return };
+        self.candidates.retain(|candidate| candidate.sent != done.sent);
+        let straggles_until = Some(now.plus_ms(CALL_TIMEOUT_MS));
+        self.candidates.insert(0, Candidate { sent: done.sent, straggles_until });
+    }
+
+    /// What was on its way was taken back before it left.
+    pub fn withdrawn(&mut self, call: u64) {
+        if let Some(done) = self.take_pending(call) {
+            self.candidates.retain(|candidate| candidate.sent != done.sent);
+        }
+    }
+
+    /// Something overtaken has had its time: only a limit sent from now on says for sure what is in force.
+    #[must_use]
+    pub fn has_straggled(&self, now: Mono) -> bool {
+        self.candidates.iter().any(|candidate| candidate.straggles_until.is_some_and(|until| until <= now))
     }
 
     /// The station has booted, or its clock was set: what it keeps over that is not certain before it accepts a limit again.
     pub fn booted(&mut self, now: Mono) {
         self.booted_at = Some(now);
+        self.base = None;
+        self.base_refusals = 0;
         self.refused_at = None;
         self.refused_limit = None;
+        self.pause_refusals = (0, now);
     }
 
-    /// The limit whose answer is awaited.
+    /// Another transaction runs, or none: a profile of the last one is gone with it (OCPP 1.6 §3.13.1, 2.0.1 K01.FR.39).
+    pub fn transaction_changed(&mut self) {
+        if self.form == LeaseForm::TxProfile {
+            self.candidates.clear();
+            self.pending.retain(|pending| pending.told == Told::Base);
+            self.base_in_force = true;
+        }
+    }
+
+    /// Whether the base has to be confirmed before any limit may be sent: a limit that ends with nothing below it would leave the
+    /// station without any.
     #[must_use]
-    pub const fn pending(&self) -> Option<SentLimit> {
-        self.pending
+    pub fn needs_base(&self) -> bool {
+        let given_up = self.form == LeaseForm::TxProfile && self.base_refusals >= BASE_REFUSALS;
+        self.form.has_base() && self.base.is_none() && !given_up
+    }
+
+    /// Whether it has refused the base again and again.
+    #[must_use]
+    pub const fn refuses_base(&self) -> bool {
+        self.base_refusals >= BASE_REFUSALS
+    }
+
+    /// What waits for its answer and was sent last.
+    #[must_use]
+    pub fn pending(&self) -> Option<Pending> {
+        self.pending.last().copied()
+    }
+
+    /// What waits for its answer under the caller's number.
+    #[must_use]
+    pub fn pending_by(&self, call: u64) -> Option<Pending> {
+        self.pending.iter().find(|pending| pending.call == call).copied()
+    }
+
+    /// How many messages wait for their answers.
+    #[must_use]
+    pub const fn pending_count(&self) -> usize {
+        self.pending.len()
     }
 
     /// When it last refused a limit, if it has accepted none since.
@@ -204,10 +484,8 @@ impl Tether {
     /// The limit last sent that may be in force: what the EVSE is **offered**.
     #[must_use]
     pub fn offered(&self) -> Option<SentLimit> {
-        self.candidates
-            .last()
-            .copied()
-            .filter(|_| self.tamed || self.pending.is_some() || self.lease == LeaseForm::None)
+        let sent = self.candidates.last().map(|candidate| candidate.sent).or(self.base);
+        sent.filter(|_| self.tamed || !self.pending.is_empty() || !self.holds())
     }
 
     /// Whether a new limit must be sent although nothing changes: it has just booted, or it was told nothing in this run.
@@ -218,31 +496,36 @@ impl Tether {
 
     /// What the station's own schedule may allow now, by everything that was sent.
     fn in_force(&self, now: Mono) -> Current {
-        let known = match self.lease {
-            LeaseForm::TxDefaultProfile => self.tamed,
-            LeaseForm::None => self.confirmed,
-        };
-        if !known {
-            return self.max;
-        }
+        let known = if self.holds() { self.tamed } else { self.confirmed };
         let boot_uncertain = self.booted_at.is_some_and(|since| now.since(since) > BOOT_GRACE_MS);
-        if boot_uncertain {
+        if !known || boot_uncertain {
             return self.max;
         }
-        let worst = self.candidates.iter().map(|sent| self.worst_of(sent, now)).max();
-        worst.unwrap_or(if self.lease == LeaseForm::None { self.max } else { self.fallback })
+        let base = if self.base_in_force { self.base_level() } else { Current::ZERO };
+        let worst = self.candidates.iter().map(|candidate| self.worst_of(&candidate.sent, now)).max();
+        match worst {
+            Some(worst) => worst.max(base),
+            None if self.holds() => self.fallback.max(base),
+            None => self.max,
+        }
+    }
+
+    /// What lies below all limits that were sent.
+    const fn base_level(&self) -> Current {
+        if self.base_refusals >= BASE_REFUSALS { self.max } else { self.fallback }
     }
 
     fn worst_of(&self, sent: &SentLimit, now: Mono) -> Current {
-        if self.lease == LeaseForm::None {
+        if self.form == LeaseForm::None {
             return sent.limit;
         }
+        let after = if self.holds() { self.fallback } else { self.max };
         if now < sent.steps_at.minus_ms(STEP_MARGIN_MS) {
             sent.limit
         } else if now < sent.steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms) {
-            sent.limit.max(self.fallback)
+            sent.limit.max(after)
         } else {
-            self.fallback
+            after
         }
     }
 
@@ -250,24 +533,28 @@ impl Tether {
     /// maximum whenever it is silent.
     #[must_use]
     pub fn committed(&self, reachable: bool, now: Mono) -> Current {
-        if self.lease == LeaseForm::None && !reachable {
+        if self.suspect || (!self.holds() && !reachable) {
             return self.max;
         }
         let settling = self.settling.filter(|(_, until)| now < *until).map_or(Current::ZERO, |(old, _)| old);
-        self.in_force(now).max(settling).min(self.max)
+        // Some stations drop the profile of a transaction as soon as they are offline (`IgnoredProfilePurposesOffline`).
+        let dropped = self.form == LeaseForm::TxProfile && !reachable;
+        let base = if dropped { self.base_level() } else { Current::ZERO };
+        self.in_force(now).max(settling).max(base).min(self.max)
     }
 
     /// Whether a cut is still working its way to the car.
     #[must_use]
     pub fn is_settling(&self, now: Mono) -> bool {
-        self.pending.is_some() || self.settling.is_some_and(|(_, until)| now < until)
+        !self.pending.is_empty() || self.settling.is_some_and(|(_, until)| now < until)
     }
 
     /// The next moment at which the committed current may change by itself.
     #[must_use]
     pub fn next_change(&self, now: Mono) -> Option<Mono> {
-        let steps = self.candidates.iter().flat_map(|sent| {
-            [sent.steps_at.minus_ms(STEP_MARGIN_MS), sent.steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms)]
+        let steps = self.candidates.iter().flat_map(|candidate| {
+            let steps_at = candidate.sent.steps_at;
+            [steps_at.minus_ms(STEP_MARGIN_MS), steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms)]
         });
         let settled = self.settling.map(|(_, until)| until);
         let boot = self.booted_at.map(|since| since.plus_ms(BOOT_GRACE_MS + 1));
@@ -289,13 +576,28 @@ mod tests {
         Tether::new(amps(32), amps(6), &StationModel::default(), tamed, START)
     }
 
+    fn of_form(lease: LeaseForm) -> Tether {
+        Tether::new(amps(32), amps(6), &StationModel { lease, ..StationModel::default() }, false, START)
+    }
+
+    impl Tether {
+        fn send(&mut self, limit: Current, now: Mono) {
+            self.sent(1, limit, self.lasts_ms(limit), now);
+        }
+
+        fn told(&mut self, limit: Current, now: Mono) {
+            self.send(limit, now);
+            self.accepted(1, now);
+        }
+    }
+
     #[test]
     fn untamed_counts_at_its_maximum_until_it_accepts() {
         let mut tether = tether(false);
         assert_eq!(tether.committed(true, START), amps(32));
-        tether.sent(amps(10), START);
+        tether.send(amps(10), START);
         assert_eq!(tether.committed(true, START), amps(32));
-        tether.accepted(START.plus_ms(100));
+        tether.accepted(1, START.plus_ms(100));
         // The car has until the end of its reaction time.
         assert_eq!(tether.committed(true, START.plus_ms(5_000)), amps(32));
         assert_eq!(tether.committed(true, START.plus_ms(5_100)), amps(10));
@@ -304,16 +606,16 @@ mod tests {
     #[test]
     fn an_unanswered_raise_counts_and_an_unanswered_cut_does_not() {
         let mut tether = tether(true);
-        tether.sent(amps(10), START);
-        tether.accepted(START);
+        tether.send(amps(10), START);
+        tether.accepted(1, START);
         let later = START.plus_ms(6_000);
-        tether.sent(amps(16), later);
+        tether.send(amps(16), later);
         assert_eq!(tether.committed(true, later), amps(16));
-        tether.unanswered();
+        tether.unanswered(1);
         assert_eq!(tether.committed(true, later), amps(16));
-        tether.sent(amps(8), later);
+        tether.send(amps(8), later);
         assert_eq!(tether.committed(true, later), amps(16));
-        tether.refused(later);
+        tether.refused(1, later);
         assert_eq!(tether.committed(true, later), amps(16));
         assert_eq!(tether.offered().map(|sent| sent.limit), Some(amps(16)));
     }
@@ -321,8 +623,8 @@ mod tests {
     #[test]
     fn silent_it_falls_to_the_fallback_when_the_lease_has_run_out() {
         let mut tether = tether(true);
-        tether.sent(amps(20), START);
-        tether.accepted(START);
+        tether.send(amps(20), START);
+        tether.accepted(1, START);
         let step = START.plus_ms(120_000);
         assert_eq!(tether.committed(false, step.plus_ms(24_999)), amps(20));
         assert_eq!(tether.committed(false, step.plus_ms(25_000)), amps(6));
@@ -331,8 +633,8 @@ mod tests {
     #[test]
     fn a_pause_is_counted_as_fallback_before_it_steps_up_and_after_all_steps_down() {
         let mut tether = tether(true);
-        tether.sent(amps(0), START);
-        tether.accepted(START);
+        tether.send(amps(0), START);
+        tether.accepted(1, START);
         assert_eq!(tether.committed(false, START.plus_ms(159_999)), amps(0));
         assert_eq!(tether.committed(false, START.plus_ms(160_000)), amps(6));
         // 30 s renewal and 120 s lease: the last step down is over before the first step up counts.
@@ -343,8 +645,8 @@ mod tests {
     #[test]
     fn a_boot_makes_it_uncertain_after_a_moment() {
         let mut tether = tether(true);
-        tether.sent(amps(0), START);
-        tether.accepted(START);
+        tether.send(amps(0), START);
+        tether.accepted(1, START);
         tether.booted(START);
         assert!(tether.needs_limit());
         assert_eq!(tether.committed(true, START.plus_ms(5_000)), amps(0));
@@ -354,13 +656,13 @@ mod tests {
     #[test]
     fn a_station_that_never_answers_stays_bounded_and_counted() {
         let mut tether = tether(true);
-        tether.sent(amps(20), START);
-        tether.accepted(START);
+        tether.send(amps(20), START);
+        tether.accepted(1, START);
         for round in 0..100 {
-            tether.sent(amps(6), START.plus_ms(round));
-            tether.unanswered();
+            tether.send(amps(6), START.plus_ms(round));
+            tether.unanswered(1);
         }
-        assert!(tether.candidates().len() <= 4);
+        assert!(tether.candidates().count() <= 4);
         assert_eq!(tether.committed(true, START.plus_ms(10_000)), amps(20));
     }
 
@@ -368,9 +670,160 @@ mod tests {
     fn without_a_lease_silence_is_the_maximum() {
         let model = StationModel { lease: LeaseForm::None, ..StationModel::default() };
         let mut tether = Tether::new(amps(32), amps(32), &model, false, START);
-        tether.sent(amps(8), START);
-        tether.accepted(START);
+        tether.send(amps(8), START);
+        tether.accepted(1, START);
         assert_eq!(tether.committed(true, START.plus_ms(200_000)), amps(8));
         assert_eq!(tether.committed(false, START.plus_ms(200_000)), amps(32));
+    }
+
+    #[test]
+    fn a_limit_that_ends_is_counted_from_the_base_on_only_once_the_base_is_confirmed() {
+        // OCPP 1.6 §3.13.2: what is not valid any more leaves the next lower level, or nothing.
+        let mut tether = of_form(LeaseForm::TwoLevels);
+        assert!(tether.needs_base());
+        tether.base_sent(1, START);
+        assert_eq!(tether.committed(true, START), amps(32));
+        tether.accepted(1, START);
+        assert!(!tether.needs_base() && tether.needs_limit());
+        // What lies above the base from an earlier life is not known before it has ended.
+        assert_eq!(tether.committed(true, START.plus_ms(10_000)), amps(32));
+        tether.told(amps(16), START.plus_ms(10_000));
+        let later = START.plus_ms(20_000);
+        assert_eq!((tether.committed(true, later), tether.committed(false, later)), (amps(16), amps(16)));
+        assert_eq!(tether.committed(false, START.plus_ms(160_000)), amps(6));
+        tether.booted(later);
+        assert!(tether.needs_base(), "a boot may have lost it");
+        assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(32));
+        tether.base_sent(2, later);
+        tether.accepted(2, later);
+        // The limit above may have survived.
+        assert_eq!(tether.committed(true, later.plus_ms(12_000)), amps(16));
+    }
+
+    #[test]
+    fn without_its_base_two_levels_are_no_lease() {
+        let mut tether = of_form(LeaseForm::TwoLevels);
+        for _ in 0..2 {
+            assert!(tether.needs_base());
+            tether.base_sent(1, START);
+            tether.refused(1, START);
+        }
+        assert!(tether.needs_base() && !tether.holds());
+        assert_eq!(tether.committed(false, START), amps(32));
+    }
+
+    #[test]
+    fn a_profile_of_a_transaction_is_gone_with_it_and_leaves_the_base() {
+        // OCPP 1.6 §3.13.1: a TxProfile is deleted at the end of its transaction.
+        let mut tether = of_form(LeaseForm::TxProfile);
+        tether.base_sent(1, START);
+        tether.accepted(1, START);
+        tether.transaction_changed();
+        let later = START.plus_ms(10_000);
+        assert_eq!(tether.committed(true, later), amps(6));
+        tether.told(amps(0), later);
+        assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(0));
+        // Some drop it as soon as they are offline.
+        assert_eq!(tether.committed(false, later.plus_ms(6_000)), amps(6));
+        tether.transaction_changed();
+        assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(6));
+        // An answer that comes after the end says nothing of the next transaction.
+        tether.send(amps(16), later);
+        tether.transaction_changed();
+        tether.accepted(1, later);
+        assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(6));
+    }
+
+    #[test]
+    fn a_station_that_takes_no_base_is_limited_while_it_answers_and_counts_at_its_maximum_when_silent() {
+        let mut tether = of_form(LeaseForm::TxProfile);
+        for _ in 0..2 {
+            tether.base_sent(1, START);
+            tether.refused(1, START);
+        }
+        assert!(!tether.needs_base());
+        tether.transaction_changed();
+        tether.told(amps(10), START);
+        let later = START.plus_ms(6_000);
+        assert_eq!((tether.committed(true, later), tether.committed(false, later)), (amps(10), amps(32)));
+        tether.transaction_changed();
+        assert_eq!(tether.committed(true, later), amps(32), "nothing limits the next transaction");
+    }
+
+    #[test]
+    fn a_lease_that_is_not_trusted_counts_as_none() {
+        let mut tether = of_form(LeaseForm::Auto);
+        assert_eq!((tether.form(), tether.holds()), (LeaseForm::TxDefaultProfile, false));
+        tether.told(amps(10), START);
+        let later = START.plus_ms(6_000);
+        assert_eq!((tether.committed(true, later), tether.committed(false, later)), (amps(10), amps(32)));
+        assert_eq!(tether.committed(true, START.plus_ms(110_000)), amps(32), "nobody knows what it steps to");
+        tether.told(amps(10), later);
+        tether.trust(true);
+        assert_eq!(tether.committed(false, later.plus_ms(300_000)), amps(6));
+    }
+
+    #[test]
+    fn what_another_form_has_left_counts_until_it_has_ended() {
+        let mut tether = tether(true);
+        tether.told(amps(10), START);
+        tether.choose(LeaseForm::TwoLevels, true, START);
+        tether.base_sent(1, START);
+        tether.accepted(1, START);
+        tether.told(amps(8), START);
+        assert_eq!(tether.committed(true, START.plus_ms(199_999)), amps(32));
+        tether.told(amps(8), START.plus_ms(150_000));
+        assert_eq!(tether.committed(true, START.plus_ms(200_000)), amps(8));
+    }
+
+    #[test]
+    fn a_raise_that_a_cut_has_overtaken_counts_until_it_cannot_come_any_more() {
+        let mut tether = tether(true);
+        tether.told(amps(10), START);
+        tether.sent(1, amps(16), 120_000, START);
+        tether.sent(2, amps(6), 120_000, START.plus_ms(1_000));
+        tether.overtaken(1, START.plus_ms(6_000));
+        tether.accepted(2, START.plus_ms(6_500));
+        assert_eq!(tether.committed(true, START.plus_ms(20_000)), amps(16));
+        assert!(!tether.has_straggled(START.plus_ms(35_999)) && tether.has_straggled(START.plus_ms(36_000)));
+        // A renewal that left too early to be behind it does not help.
+        tether.told(amps(6), START.plus_ms(30_000));
+        assert_eq!(tether.committed(true, START.plus_ms(36_000)), amps(16));
+        tether.told(amps(6), START.plus_ms(36_000));
+        assert_eq!(tether.committed(true, START.plus_ms(42_000)), amps(6));
+    }
+
+    #[test]
+    fn what_was_taken_back_before_it_left_was_never_told() {
+        let mut tether = tether(true);
+        tether.told(amps(10), START);
+        tether.sent(2, amps(16), 120_000, START);
+        tether.withdrawn(2);
+        assert_eq!(tether.committed(true, START.plus_ms(6_000)), amps(10));
+    }
+
+    #[test]
+    fn one_refused_pause_may_be_a_passing_error_and_two_are_forgotten_after_a_boot_or_a_day() {
+        let mut tether = tether(true);
+        let refuse = |tether: &mut Tether| {
+            tether.send(amps(0), START);
+            tether.refused(1, START);
+        };
+        refuse(&mut tether);
+        assert!(!tether.refuses_pause());
+        tether.send(amps(0), START);
+        tether.failed(1, START);
+        assert!(!tether.refuses_pause(), "an error is no refusal");
+        tether.told(amps(6), START);
+        refuse(&mut tether);
+        assert!(tether.refuses_pause());
+        tether.forget_refusals(START.plus_ms(PAUSE_ASKED_AGAIN_MS - 1));
+        assert!(tether.refuses_pause());
+        tether.forget_refusals(START.plus_ms(PAUSE_ASKED_AGAIN_MS));
+        assert!(!tether.refuses_pause());
+        refuse(&mut tether);
+        refuse(&mut tether);
+        tether.booted(START);
+        assert!(!tether.refuses_pause());
     }
 }

@@ -10,6 +10,7 @@ mod listener;
 mod problem;
 mod read;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct Api {
     pub events: Arc<dyn Events>,
     /// Makes events of records, in the same form as towards the cloud.
     pub messages: Arc<Messages>,
+    /// The store; reports of commissioning tests lie beside it.
+    pub store: PathBuf,
 }
 
 /// Serves until shutdown.
@@ -82,6 +85,7 @@ pub fn router(api: Api) -> Router {
         .route("/chargers/{id}", get(read::charger))
         .route("/chargers/{id}/explain", get(read::explain))
         .route("/chargers/{id}/ocpp/{action}", post(act::ocpp))
+        .route("/chargers/{id}/commission", get(read::commission).post(act::commission))
         .route("/meters", get(read::meters))
         .route("/inverters", get(read::inverters))
         .route("/transactions", get(read::transactions))

@@ -1,5 +1,7 @@
 //! What can be read.
 
+use std::path::PathBuf;
+
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -10,11 +12,13 @@ use tokio::sync::oneshot;
 use super::Api;
 use super::problem::Problem;
 use crate::engine::model::alarm::{Alarm, AlarmKind};
+use crate::engine::model::commission::CommissionReport;
 use crate::engine::model::ids::{Sequence, StationId};
 use crate::engine::model::record::Record;
 use crate::engine::model::status::{
     ChargerStatus, CircuitStatus, Explanation, InverterStatus, MeterStatus, SiteStatus, TransactionStatus,
 };
+use crate::shell::reports;
 
 /// Ten missed ticks: the control loop does not run.
 const STALE_MS: u64 = 2_000;
@@ -44,6 +48,24 @@ pub(super) async fn charger(State(api): State<Api>, Path(id): Path<String>) -> R
 pub(super) async fn explain(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Explanation>, Problem> {
     let explanation = api.asker.explain(StationId::new(&id)).await?;
     explanation.map(Json).ok_or_else(|| no_charger(&id))
+}
+
+/// How a commissioning test goes, and where its signed report will be.
+#[derive(Debug, Serialize)]
+pub(super) struct Commission {
+    report: CommissionReport,
+    /// The file on the gateway, once the test is over and the report is written.
+    file: Option<PathBuf>,
+}
+
+pub(super) async fn commission(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Commission>, Problem> {
+    let report = api.asker.commissioned(StationId::new(&id)).await?;
+    let Some(report) = report else {
+        return Err(Problem::new(404, format!("{id} was not commissioned since the controller has started.")));
+    };
+    let file = reports::path_of(&api.store, &report);
+    let written = report.verdict.is_some() && tokio::fs::try_exists(&file).await.unwrap_or(false);
+    Ok(Json(Commission { report, file: written.then_some(file) }))
 }
 
 pub(super) async fn meters(State(api): State<Api>) -> Json<Vec<MeterStatus>> {

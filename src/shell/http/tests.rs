@@ -68,6 +68,7 @@ async fn with_shelf(shelf: Shelf) -> Served {
         registry: Registry::default(),
         publications: None,
         memory: watch::Sender::new(Vec::new()),
+        reports: mpsc::channel(1).0,
         notifier: Notifier::silent(),
     };
     let controller = Controller::new(testing::setup(), Restored::default(), true, clock.now());
@@ -79,7 +80,12 @@ async fn with_shelf(shelf: Shelf) -> Served {
     let shelf = Arc::new(shelf);
     let events: Arc<dyn Events> = Arc::clone(&shelf) as _;
     let messages = Arc::new(Messages::new("siteward/v1", testing::topology().site(), "store"));
-    Served { api: Api { asker, clock, events, messages }, shelf, _stop: stop, _inbox: inbox_in }
+    Served {
+        api: Api { asker, clock, events, messages, store: "/nowhere/store".into() },
+        shelf,
+        _stop: stop,
+        _inbox: inbox_in,
+    }
 }
 
 async fn send(served: &Served, request: Request<Body>) -> Response {
