@@ -4,6 +4,7 @@ use serde_json::Value;
 use siteward::engine::model::command::{Command, CommandOutcome};
 use siteward::engine::model::exchange::OcppVersion;
 use siteward::engine::model::ids::{CircuitId, ConnectionId, RequestId, SiteId, StationId};
+use siteward::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitTarget};
 use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::setup::Setup;
 use siteward::engine::model::token::UnknownToken;
@@ -104,6 +105,7 @@ impl Bench {
             unsafe_fallback: None,
             seed: 1,
             billing: Default::default(),
+            outside: Default::default(),
             charging: Default::default(),
         }
     }
@@ -245,8 +247,13 @@ impl Bench {
     }
 
     pub(crate) fn limit_circuit(&mut self, amperes: i32) {
-        let limit = Current::from_a(amperes);
-        self.command(Command::LimitSet { circuit: CircuitId::new("grid"), limit, until: None });
+        self.command(Command::LimitSet(LimitOrder {
+            target: LimitTarget::Circuit(CircuitId::new("grid")),
+            origin: LimitOrigin::Local,
+            amount: LimitAmount::PerPhase(Current::from_a(amperes)),
+            until: None,
+            heartbeat: None,
+        }));
     }
 
     pub(crate) fn profiles(&self) -> Vec<&Value> {
