@@ -77,7 +77,7 @@ pub(super) fn tamper(tampering: Tampering, station: usize, offered_a: f64, text:
     let Some(periods) = periods(&mut frame) else { return Tampered::Frame(text) };
     let limit = periods.first().and_then(|first| first["limit"].as_f64()).unwrap_or(0.0);
     match tampering {
-        Tampering::LimitsTooHigh => scale(periods, 1.25),
+        Tampering::LimitsTooHigh => scale(&mut periods[..1], 1.25),
         Tampering::CutsAreForgotten if limit < offered_a => {
             return Tampered::Answered(json!([3, id, {"status": "Accepted"}]).to_string());
         }

@@ -79,7 +79,7 @@ const CONTROLLER: &str = "crate::engine::controller";
 const SITE_NOUNS: &str = "crate::engine::site::io";
 
 /// The simulators' parts that run on real sockets.
-const SIMULATORS_OUTSIDE: &[&str] = &["simulators::net", "simulators::demo", "simulators::commands"];
+const SIMULATORS_OUTSIDE: &[&str] = &["simulators::net", "simulators::demo", "simulators::rig", "simulators::commands"];
 
 /// `package` may be named in modules that begin with one of `places` (the last part may go on: `bus` is also `bus_tcp`).
 struct Package {
@@ -91,32 +91,62 @@ const PACKAGES: &[Package] = &[
     Package { package: "rust_ocpp", places: &["crate::engine::ocpp::"] },
     Package {
         package: "tokio_modbus",
-        places: &["crate::shell::bus", "simulators::net", "simulators::demo", "simulators::commands"],
+        places: &[
+            "crate::shell::bus",
+            "simulators::net",
+            "simulators::demo",
+            "simulators::rig",
+            "simulators::commands",
+        ],
     },
     Package {
         package: "tokio_serial",
-        places: &["crate::shell::bus", "simulators::net", "simulators::demo", "simulators::commands"],
+        places: &[
+            "crate::shell::bus",
+            "simulators::net",
+            "simulators::demo",
+            "simulators::rig",
+            "simulators::commands",
+        ],
     },
     Package {
         package: "tokio_tungstenite",
-        places: &["crate::shell::station", "simulators::net", "simulators::demo", "simulators::commands"],
+        places: &[
+            "crate::shell::station",
+            "simulators::net",
+            "simulators::demo",
+            "simulators::rig",
+            "simulators::commands",
+        ],
     },
     Package {
         package: "rumqttc",
-        places: &["crate::shell::mqtt", "simulators::net", "simulators::demo", "simulators::commands"],
+        places: &[
+            "crate::shell::mqtt",
+            "simulators::net",
+            "simulators::demo",
+            "simulators::rig",
+            "simulators::commands",
+        ],
     },
-    Package { package: "rumqttd", places: &["simulators::net", "simulators::demo", "simulators::commands"] },
+    Package {
+        package: "rumqttd",
+        places: &["simulators::net", "simulators::demo", "simulators::rig", "simulators::commands"],
+    },
     Package { package: "sled", places: &["crate::shell::journal"] },
     Package { package: "systemd", places: &["crate::shell::systemd"] },
     Package { package: "axum", places: &["crate::shell::http"] },
     Package {
         package: "tokio",
-        places: &["crate::shell", "simulators::net", "simulators::demo", "simulators::commands"],
+        places: &["crate::shell", "simulators::net", "simulators::demo", "simulators::rig", "simulators::commands"],
     },
-    Package { package: "ureq", places: &["crate::cli", "simulators::net", "simulators::demo", "simulators::commands"] },
+    Package {
+        package: "ureq",
+        places: &["crate::cli", "simulators::net", "simulators::demo", "simulators::rig", "simulators::commands"],
+    },
     Package { package: "clap", places: &["crate::cli", "simulators"] },
-    Package { package: "ratatui", places: &["simulators::demo", "simulators::commands"] },
-    Package { package: "crossterm", places: &["simulators::demo", "simulators::commands"] },
+    Package { package: "ratatui", places: &["simulators::demo", "simulators::rig", "simulators::commands"] },
+    Package { package: "crossterm", places: &["simulators::demo", "simulators::rig", "simulators::commands"] },
 ];
 
 /// What the engine may not use although it needs no package.
