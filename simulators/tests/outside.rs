@@ -98,10 +98,10 @@ impl Street {
         let station = StationIndex(index);
         self.tell(Input::StationConnected { station, connection: ConnectionId(1), version });
         let frames = self.stations[index].connected(self.now);
-        self.from_station(index, frames);
+        self.frames_of_station(index, frames);
     }
 
-    fn from_station(&mut self, index: usize, frames: Vec<String>) {
+    fn frames_of_station(&mut self, index: usize, frames: Vec<String>) {
         let (station, connection) = (StationIndex(index), ConnectionId(1));
         self.inputs.extend(frames.into_iter().map(|text| Input::StationFrame { station, connection, text }));
         self.settle();
@@ -146,7 +146,7 @@ impl Street {
             if self.now.mono.ms().is_multiple_of(1_000) {
                 for index in 0..STATIONS {
                     let frames = self.stations[index].tick(self.now);
-                    self.from_station(index, frames);
+                    self.frames_of_station(index, frames);
                 }
                 let drawn = self.drawn();
                 let current = drawn.map(|drawn| Some(drawn + Current::from_a(20)));

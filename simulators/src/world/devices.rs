@@ -35,8 +35,8 @@ impl World {
                 Some(poll) => read_registers(poll, meter),
             };
             let result = match (result, &mut self.last_readings[index]) {
-                (Err(_), Some(last)) if self.site.tampering == Some(Tampering::MeterLossUnseen) => Ok(last.clone()),
-                (Ok(reading), last) if self.site.tampering.is_some() => Ok(last.insert(reading).clone()),
+                (Err(_), Some(last)) if self.site.tampering == Some(Tampering::MeterLossUnseen) => Ok(*last),
+                (Ok(reading), last) if self.site.tampering.is_some() => Ok(*last.insert(reading)),
                 (result, _) => result,
             };
             self.tell_site(Input::Meter { meter: MeterIndex(index), asked_at, result });

@@ -142,7 +142,7 @@ impl Bench {
         let version = self.station.options().version;
         self.tell(Input::StationConnected { station: AT, connection, version });
         let frames = self.station.connected(self.now());
-        self.to_site(frames);
+        self.frames_of_station(frames);
     }
 
     /// The network is gone; both ends see it.
@@ -153,7 +153,7 @@ impl Bench {
         self.tell(Input::StationDisconnected { station: AT, connection, reason });
     }
 
-    fn to_site(&mut self, frames: Vec<String>) {
+    fn frames_of_station(&mut self, frames: Vec<String>) {
         let Some(connection) = self.connection else { return };
         for text in frames {
             self.tell(Input::StationFrame { station: AT, connection, text });
@@ -174,7 +174,7 @@ impl Bench {
                 Output::Frame { connection, text, .. } if Some(connection) == self.connection => {
                     self.note_call(&text);
                     let frames = self.station.receive(&text, now);
-                    self.to_site(frames);
+                    self.frames_of_station(frames);
                 }
                 Output::Append(record) => {
                     let through = record.sequence;
@@ -200,7 +200,7 @@ impl Bench {
         for _ in 0..seconds * 1_000 / TICK_MS {
             self.ms += TICK_MS;
             let frames = self.station.tick(self.now());
-            self.to_site(frames);
+            self.frames_of_station(frames);
             self.tell(Input::Tick);
         }
     }

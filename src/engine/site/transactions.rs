@@ -252,23 +252,34 @@ impl Site {
             },
             TransactionPhase::Ended => {
                 log(out, LogLevel::Info, format!("{}: transaction {} ended", facts.charger, facts.transaction));
-                let meter_stop = last.or_else(|| open.as_ref().and_then(|open| open.meter));
-                let cost = self.cost_of(&facts, event.at, meter_stop);
-                self.forget_registers(&facts);
-                RecordBody::TransactionEnded {
-                    facts,
-                    seq_no: Some(event.seq_no),
-                    ended: event.at,
-                    meter_stop,
-                    reason: event.stopped_reason.or_else(|| Some("Local".to_owned())),
-                    reconstructed: open.is_none(),
-                    cost,
-                }
+                self.ended_by(event, facts, open.as_ref(), last)
             }
         };
         self.record(body, now, out);
         self.price(&priced, now, out);
         (self.ledger.last(), answer)
+    }
+
+    /// The record of the end of a 2.x transaction.
+    fn ended_by(
+        &mut self,
+        event: TransactionEvent,
+        facts: TransactionFacts,
+        open: Option<&OpenTransaction>,
+        last: Option<Energy>,
+    ) -> RecordBody {
+        let meter_stop = last.or_else(|| open.and_then(|open| open.meter));
+        let cost = self.cost_of(&facts, event.at, meter_stop);
+        self.forget_registers(&facts);
+        RecordBody::TransactionEnded {
+            facts,
+            seq_no: Some(event.seq_no),
+            ended: event.at,
+            meter_stop,
+            reason: event.stopped_reason.or_else(|| Some("Local".to_owned())),
+            reconstructed: open.is_none(),
+            cost,
+        }
     }
 
     /// Whether the event says that its transaction is now at an EVSE where it was not before: one that is still open there is over. A start
