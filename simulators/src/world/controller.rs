@@ -241,6 +241,10 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::AlarmRaised(_)
         | RecordBody::AlarmCleared(_)
         | RecordBody::LimitChanged { .. }
+        | RecordBody::BoostSet { .. }
+        | RecordBody::BoostEnded { .. }
+        | RecordBody::TargetSet { .. }
+        | RecordBody::TargetEnded { .. }
         | RecordBody::ConfigurationChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,

@@ -206,6 +206,8 @@ impl WorldOptions {
             version: "world".to_owned(),
             heartbeat_s: 300,
             tokens: Vec::new(),
+            groups: std::collections::BTreeMap::new(),
+            timezone: siteward::engine::model::setup::Tz::Europe__Berlin,
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             unsafe_fallback: None,
@@ -220,6 +222,7 @@ impl WorldOptions {
                 status: AuthorizationStatus::Accepted,
                 group: None,
                 expires: None,
+                wish: siteward::engine::model::wish::Wish::default(),
             })
             .collect()
     }

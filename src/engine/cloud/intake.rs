@@ -7,6 +7,8 @@ use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, Transac
 use crate::engine::time::Utc;
 use crate::engine::units::Current;
 
+mod wishes;
+
 /// The largest command that is read, in bytes: the largest OCPP payload that stations take is well below it.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// The longest `id`, in bytes: it is kept with every executed command.
@@ -19,12 +21,16 @@ const MAX_QUOTED: usize = 60;
 const MAX_LIMIT_A: f64 = 100_000.0;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 7] = [
+const SUPPORTED: [&str; 11] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
     "limit.set",
     "limit.clear",
+    "charging.boost",
+    "charging.boost.clear",
+    "charging.target",
+    "charging.target.clear",
     "events.acknowledge",
     "events.replay",
 ];
@@ -81,6 +87,10 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::TransactionStop { .. } => "transaction.stop",
         Command::LimitSet { .. } => "limit.set",
         Command::LimitClear { .. } => "limit.clear",
+        Command::Boost { .. } => "charging.boost",
+        Command::BoostClear { .. } => "charging.boost.clear",
+        Command::Target { .. } => "charging.target",
+        Command::TargetClear { .. } => "charging.target.clear",
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }
@@ -158,6 +168,10 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
             only_known(data, &["circuit", "charger"], &place)?;
             Ok(Command::LimitClear { circuit: circuit(data)? })
         }
+        "charging.boost" => wishes::boost(data, &place),
+        "charging.boost.clear" => wishes::boost_clear(data, &place),
+        "charging.target" => wishes::target(data, &place),
+        "charging.target.clear" => wishes::target_clear(data, &place),
         "events.acknowledge" => {
             only_known(data, &["sequence"], &place)?;
             Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })

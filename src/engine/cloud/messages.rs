@@ -176,6 +176,8 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::AlarmRaised(_) => "siteward.alarm.raised",
         RecordBody::AlarmCleared(_) => "siteward.alarm.cleared",
         RecordBody::LimitChanged { .. } => "siteward.limit.changed",
+        RecordBody::BoostSet { .. } | RecordBody::BoostEnded { .. } => "siteward.boost.changed",
+        RecordBody::TargetSet { .. } | RecordBody::TargetEnded { .. } => "siteward.target.changed",
         RecordBody::ConfigurationChanged { .. } => "siteward.configuration.changed",
         RecordBody::CommandExecuted { .. } => "siteward.command.executed",
         RecordBody::StoreRecovered { .. } => "siteward.store.recovered",
@@ -191,7 +193,11 @@ fn subject(body: &RecordBody) -> Option<&str> {
         | RecordBody::ChargerBooted { charger, .. }
         | RecordBody::ChargerDisconnected { charger, .. }
         | RecordBody::ChargerStatus { charger, .. }
-        | RecordBody::ChargerTamed { charger, .. } => Some(charger.as_str()),
+        | RecordBody::ChargerTamed { charger, .. }
+        | RecordBody::BoostSet { charger, .. }
+        | RecordBody::BoostEnded { charger, .. }
+        | RecordBody::TargetSet { charger, .. }
+        | RecordBody::TargetEnded { charger, .. } => Some(charger.as_str()),
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => {
             // CloudEvents: a subject that is there is not empty.
             Some(alarm.key.subject.as_str()).filter(|subject| !subject.is_empty())
@@ -237,6 +243,19 @@ fn data(body: &RecordBody) -> Value {
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => alarm_data(alarm),
         RecordBody::LimitChanged { circuit, limit, until } => json!({
             "circuit": circuit, "limit_a": limit.map(Current::as_a), "until": until,
+        }),
+        RecordBody::BoostSet { charger, evse, boost } => json!({
+            "charger": charger, "evse": evse, "transaction_id": boost.transaction, "until": boost.until, "state": "set",
+        }),
+        RecordBody::BoostEnded { charger, evse, cause } => json!({
+            "charger": charger, "evse": evse, "until": null, "state": cause,
+        }),
+        RecordBody::TargetSet { charger, evse, transaction, target } => json!({
+            "charger": charger, "evse": evse, "transaction_id": transaction, "energy_wh": target.energy,
+            "departure": target.departure, "source": target.source, "state": "set",
+        }),
+        RecordBody::TargetEnded { charger, evse, transaction, cause, missing } => json!({
+            "charger": charger, "evse": evse, "transaction_id": transaction, "missing_wh": missing, "state": cause,
         }),
         RecordBody::ConfigurationChanged { version, cause } => json!({ "version": version, "cause": cause }),
         RecordBody::CommandExecuted { id, kind, status, error } => json!({

@@ -44,6 +44,8 @@ pub enum AlarmKind {
     ClockUntrusted,
     /// A connector reports an error.
     ConnectorFault,
+    /// A transaction will not have its energy in time.
+    TargetNotMet,
 }
 
 /// The name of an alarm: its kind and what it is about.

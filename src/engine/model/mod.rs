@@ -12,3 +12,4 @@ pub mod setup;
 pub mod status;
 pub mod token;
 pub mod topology;
+pub mod wish;

@@ -1,7 +1,12 @@
 //! Everything the engine is told before it starts: the lowered configuration.
 
+use std::collections::BTreeMap;
+
+pub use chrono_tz::Tz;
+
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
+use super::wish::Wish;
 
 /// When an event counts as delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +38,12 @@ pub struct Setup {
     pub heartbeat_s: u32,
     /// Tokens known from the start.
     pub tokens: Vec<TokenEntry>,
+    /// What goes with the groups of tokens, by name.
+    pub groups: BTreeMap<String, Wish>,
     /// What happens to other tokens.
     pub unknown_token: UnknownToken,
+    /// The site's clocks: departures and schedules are in their time.
+    pub timezone: Tz,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
     /// The site was started although the sum of its fallbacks does not fit: which circuit, in words.

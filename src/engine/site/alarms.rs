@@ -64,14 +64,15 @@ impl Site {
             AlarmKind::MeterLost => topology.meters().iter().any(|meter| meter.id.as_str() == subject),
             AlarmKind::InverterLost => topology.inverters().iter().any(|inverter| inverter.id.as_str() == subject),
             AlarmKind::StationLost => topology.find_station(&StationId::new(subject)).is_some(),
-            AlarmKind::StationAboveLimit | AlarmKind::LimitRefused | AlarmKind::ConnectorFault => {
-                subject.rsplit_once('/').is_some_and(|(station, evse)| {
-                    let station = topology.find_station(&StationId::new(station));
-                    station.is_some_and(|station| {
-                        evse == "0" || evse.parse().is_ok_and(|evse| topology.find_evse(station, evse).is_some())
-                    })
+            AlarmKind::StationAboveLimit
+            | AlarmKind::LimitRefused
+            | AlarmKind::ConnectorFault
+            | AlarmKind::TargetNotMet => subject.rsplit_once('/').is_some_and(|(station, evse)| {
+                let station = topology.find_station(&StationId::new(station));
+                station.is_some_and(|station| {
+                    evse == "0" || evse.parse().is_ok_and(|evse| topology.find_evse(station, evse).is_some())
                 })
-            }
+            }),
             AlarmKind::CircuitAboveLimit => {
                 topology.circuits().iter().any(|circuit| circuit.id.as_str() == subject && circuit.meter.is_some())
             }

@@ -64,6 +64,12 @@ impl Site {
             Command::TransactionStop { transaction } => self.remote_stop(transaction),
             Command::LimitSet { circuit, limit, until } => Done::Now(self.set_limit(circuit, limit, until, (now, out))),
             Command::LimitClear { circuit } => Done::Now(self.clear_limit(circuit, now, out)),
+            Command::Boost { place, length } => Done::Now(self.set_boost(&place, length, now, out)),
+            Command::BoostClear { place } => Done::Now(self.clear_boost(&place, now, out)),
+            Command::Target { place, energy, departure } => {
+                Done::Now(self.set_target(&place, (energy, departure), now, out))
+            }
+            Command::TargetClear { place } => Done::Now(self.clear_target(&place, now, out)),
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }

@@ -70,6 +70,7 @@ impl EvseControl {
 
 impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.refresh_wishes();
         self.note_wishes(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
@@ -132,21 +133,22 @@ impl Site {
         let committed = above.map_or(told, |measured| told.zip_with(measured.current, Current::max));
         let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
+        let wish = &self.wishes[index.0];
         EvseState {
             phases: station.wiring.phases(),
             committed,
             drawn,
             demand,
-            demand_is_maximum: demand == station.max,
+            demand_is_maximum: demand == wish.max,
             // A station that refuses its limits cannot be moved: others must not wait for a cut that never comes.
             reachable: reachable && control.tether.refused_at().is_none(),
-            min: station.min,
+            min: wish.min,
             fallback: station.fallback,
             step: station.model.step,
-            weight: station.weight,
-            priority: station.priority,
+            weight: wish.weight,
+            priority: wish.priority,
             hold: false,
-            deadline: None,
+            deadline: self.deadline(index, now),
             served_since: control.served_since,
             wants_since: control.wants_since,
         }
@@ -175,7 +177,8 @@ impl Site {
         if !may_charge {
             return nothing;
         }
-        control.takes.map_or(station.max, |takes| takes.max(station.min)).min(station.max)
+        let wish = &self.wishes[index.0];
+        control.takes.map_or(wish.max, |takes| takes.max(wish.min)).min(wish.max)
     }
 
     /// Keeps who waits since when, and who is served since when.

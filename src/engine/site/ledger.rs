@@ -10,6 +10,7 @@ use crate::engine::model::alarm::{Alarm, AlarmKey};
 use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
+use crate::engine::model::wish::{Boost, TargetState};
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
 
@@ -45,6 +46,12 @@ pub struct StationFacts {
     pub tamed: BTreeMap<u32, Current>,
     /// Its running transactions.
     pub open: Vec<OpenTransaction>,
+    /// The EVSEs that go first for a while.
+    #[serde(default)]
+    pub boosts: BTreeMap<u32, Boost>,
+    /// What running transactions must have by when.
+    #[serde(default)]
+    pub targets: BTreeMap<TransactionId, TargetState>,
     ended: VecDeque<EndedTransaction>,
 }
 
@@ -209,6 +216,18 @@ impl Ledger {
             RecordBody::LimitChanged { circuit, limit: None, .. } => {
                 self.limits.remove(circuit);
             }
+            RecordBody::BoostSet { charger, evse, boost } => {
+                self.facts_mut(charger).boosts.insert(*evse, boost.clone());
+            }
+            RecordBody::BoostEnded { charger, evse, .. } => {
+                self.facts_mut(charger).boosts.remove(evse);
+            }
+            RecordBody::TargetSet { charger, transaction, target, .. } => {
+                self.facts_mut(charger).targets.insert(transaction.clone(), TargetState::Running(*target));
+            }
+            RecordBody::TargetEnded { charger, transaction, cause, .. } => {
+                self.facts_mut(charger).targets.insert(transaction.clone(), TargetState::Over(*cause));
+            }
             RecordBody::CommandExecuted { id, status, error, .. } => {
                 push_bounded(
                     &mut self.commands,
@@ -286,6 +305,8 @@ impl Ledger {
         let station = self.facts_mut(&facts.charger);
         let open = station.open.iter().position(|open| open.facts.transaction == facts.transaction);
         let started_by = open.map_or(sequence, |index| station.open.remove(index).started_by);
+        station.targets.remove(&facts.transaction);
+        station.boosts.retain(|_, boost| boost.transaction.as_ref() != Some(&facts.transaction));
         let end = EndedTransaction { facts: facts.clone(), ended, meter_stop, started_by, ended_by: sequence };
         push_bounded(&mut station.ended, end, REMEMBERED_ENDS);
     }

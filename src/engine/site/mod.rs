@@ -9,12 +9,16 @@ mod commands;
 mod control;
 pub mod io;
 pub mod ledger;
+mod queue;
 mod readings;
 mod sending;
 mod stations;
 mod status;
 pub mod tether;
 mod transactions;
+mod wish_intake;
+mod wishes;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +38,7 @@ use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
 use readings::{InverterState, MeterState};
 use stations::{HeldAnswer, StationState};
+use wishes::EvseWish;
 
 /// How often the things that only time moves are looked at: time-outs, alarms, the cloud.
 const SLOW_MS: u64 = 1_000;
@@ -104,6 +109,9 @@ pub struct Site {
     meters: Vec<MeterState>,
     inverters: Vec<InverterState>,
     backgrounds: Vec<Background>,
+    wishes: Vec<EvseWish>,
+    /// A record was made since they were put together.
+    wishes_stale: bool,
     plan_state: PlanState,
     plan: Plan,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
@@ -141,6 +149,8 @@ impl Site {
             evses: topology.evses().iter().map(|evse| EvseControl::new(topology, *evse, &ledger, now.mono)).collect(),
             meters: topology.meters().iter().map(|_| MeterState::default()).collect(),
             inverters: topology.inverters().iter().map(|_| InverterState::default()).collect(),
+            wishes: topology.evses().iter().map(|evse| EvseWish::of(topology.station(evse.station))).collect(),
+            wishes_stale: true,
             backgrounds: topology.circuits().iter().map(|_| Background::default()).collect(),
             plan_state: PlanState::default(),
             plan: Plan::default(),
@@ -223,6 +233,7 @@ impl Site {
             self.slow_due = now.mono.plus_ms(SLOW_MS);
             self.tick_sessions(now, out);
             self.expire_limits(now, out);
+            self.watch_wishes(now, out);
             self.watch(now, out);
             self.cloud_tick(now, out);
         }
@@ -242,6 +253,7 @@ impl Site {
         let record = Record { sequence: self.ledger.last().next(), stamp, body };
         let sequence = record.sequence;
         self.ledger.apply(&record);
+        self.wishes_stale = true;
         out.push(Output::Append(record));
         if sequence.0 >= self.snapshot_at.0 + SNAPSHOT_EVERY {
             self.snapshot_at = sequence;

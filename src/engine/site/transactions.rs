@@ -68,6 +68,7 @@ impl Site {
             | StationRequest::Status { .. }
             | StationRequest::Authorize { .. }
             | StationRequest::MeterValues { .. }
+            | StationRequest::ChargingNeeds { .. }
             | StationRequest::DataTransfer { .. }
             | StationRequest::Notify { .. } => return,
         };

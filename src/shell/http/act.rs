@@ -72,7 +72,7 @@ fn known_circuit(api: &Api, id: &str) -> Result<(), Problem> {
     if known { Ok(()) } else { Err(Problem::new(404, format!("There is no circuit {id:?} in site.toml."))) }
 }
 
-async fn outcome(api: &Api, command: Command) -> Result<Response, Problem> {
+pub(super) async fn outcome(api: &Api, command: Command) -> Result<Response, Problem> {
     let Ok(outcome) = timeout(ANSWER_TIME, api.asker.command(command)).await else {
         return Err(Problem::new(504, "There was no answer in time."));
     };
@@ -93,7 +93,7 @@ fn answer(outcome: CommandOutcome) -> Result<Response, Problem> {
     }
 }
 
-fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(413, format!("The body is larger than {MAX_BODY_BYTES} bytes.")),
         status => Problem::new(status.as_u16(), error.body_text()),

@@ -8,6 +8,7 @@ mod guard;
 mod listener;
 mod problem;
 mod read;
+mod wishes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,10 +76,13 @@ pub fn router(api: Api) -> Router {
         .route("/chargers", get(read::chargers))
         .route("/chargers/{id}", get(read::charger))
         .route("/chargers/{id}/explain", get(read::explain))
+        .route("/chargers/{id}/boost", put(wishes::set_boost).delete(wishes::clear_boost))
+        .route("/chargers/{id}/target", put(wishes::set_target_at).delete(wishes::clear_target_at))
         .route("/chargers/{id}/ocpp/{action}", post(act::ocpp))
         .route("/meters", get(read::meters))
         .route("/inverters", get(read::inverters))
         .route("/transactions", get(read::transactions))
+        .route("/transactions/{id}/target", put(wishes::set_target).delete(wishes::clear_target))
         .route("/alarms", get(read::alarms))
         .route("/events", get(read::events));
     Router::new()
