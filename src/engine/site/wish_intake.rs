@@ -36,6 +36,7 @@ impl Site {
         let data = json!({ "charger": charger, "connector": number, "transaction_id": transaction, "until": until });
         let boost = Boost { transaction, until, ends, boot: self.boot, trusted: now.utc_trusted };
         self.record(RecordBody::BoostSet { charger, evse: number, boost }, now, out);
+        self.refresh_wishes();
         self.dirty = true;
         CommandOutcome::Accepted { data: Some(data.to_string()) }
     }
@@ -51,6 +52,7 @@ impl Site {
         if self.ledger.station(&charger).is_some_and(|facts| facts.boosts.contains_key(&number)) {
             log(out, LogLevel::Info, format!("{charger} connector {number} goes first no longer"));
             self.record(RecordBody::BoostEnded { charger, evse: number, cause: BoostEnd::Cleared }, now, out);
+            self.refresh_wishes();
             self.dirty = true;
         }
         CommandOutcome::Accepted { data: None }

@@ -11,16 +11,21 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::engine::model::record::{RecordBody, Stamp};
+use crate::engine::site::io::{Input, JournalInput};
 use crate::engine::site::{Restored, Site};
 use crate::engine::time::{Mono, Utc};
 use crate::shell::site::{INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Registry, testing};
 use crate::shell::systemd::Notifier;
 
-struct Nowhere;
+/// Calls everything durable at once and keeps nothing.
+struct Nowhere(mpsc::Sender<Input>);
 
 impl Store for Nowhere {
-    fn append(&mut self, _records: Vec<Record>) -> Result<(), StoreOverrun> {
+    fn append(&mut self, records: Vec<Record>) -> Result<(), StoreOverrun> {
+        if let Some(last) = records.last() {
+            let _ = self.0.try_send(Input::Journal(JournalInput::Durable { through: last.sequence }));
+        }
         Ok(())
     }
     fn snapshot(&mut self, _through: Sequence, _state: Vec<u8>) {}
@@ -53,7 +58,7 @@ struct Served {
     api: Api,
     shelf: Arc<Shelf>,
     _stop: watch::Sender<bool>,
-    _inbox: mpsc::Sender<crate::engine::site::io::Input>,
+    _inbox: mpsc::Sender<Input>,
 }
 
 async fn served() -> Served {
@@ -62,8 +67,9 @@ async fn served() -> Served {
 
 async fn with_shelf(shelf: Shelf) -> Served {
     let clock = Clock::start();
+    let (inbox_in, inbox) = mpsc::channel(INBOX);
     let reach = Reach {
-        store: Box::new(Nowhere),
+        store: Box::new(Nowhere(inbox_in.clone())),
         registry: Registry::default(),
         publications: None,
         memory: watch::Sender::new(Vec::new()),
@@ -71,7 +77,6 @@ async fn with_shelf(shelf: Shelf) -> Served {
     };
     let site = Site::new(testing::setup(), Restored::default(), clock.now());
     let (owner, mut asker) = Owner::new(site, clock, reach);
-    let (inbox_in, inbox) = mpsc::channel(INBOX);
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(owner.run(inbox, shutdown));
     asker.next_tick().await.unwrap();
