@@ -2,7 +2,24 @@
 
 use super::{BackgroundSource, LimitSource};
 use crate::engine::model::topology::{CircuitIndex, Topology};
-use crate::engine::units::{Current, Phase};
+use crate::engine::units::{Current, Phase, Power};
+
+/// Which limit of a circuit it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limited {
+    /// The current of the phase.
+    #[default]
+    Current,
+    /// The power of all phases together, at most this. The phase says nothing then.
+    Power(Power),
+    /// What EVSEs put on the phase beyond another one.
+    Unbalance {
+        /// The phase that has less.
+        against: Phase,
+        /// The largest difference.
+        limit: Current,
+    },
+}
 
 /// A circuit and phase that leaves no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +28,8 @@ pub struct Bottleneck {
     pub circuit: CircuitIndex,
     /// The phase.
     pub phase: Phase,
+    /// Which of its limits is reached.
+    pub limited: Limited,
     /// The limit in force there.
     pub limit: Current,
     /// Where the limit comes from.
@@ -41,8 +60,17 @@ pub enum Binding {
     },
     /// It could use less than its minimum only.
     BelowMinimum,
+    /// It has as much as it needs to be ready in time, which is more than its fair share; the circuit and phase keeps it from more.
+    Deadline(Bottleneck),
     /// The target is higher, but cuts elsewhere are not confirmed yet.
     RaisePending(Bottleneck),
+    /// The target is higher, but the circuit's ramp lets it rise slowly only.
+    Ramp {
+        /// The circuit.
+        circuit: CircuitIndex,
+    },
+    /// The target is higher, but its limit was changed too often lately.
+    Hold,
     /// No limit can be sent to it now.
     Unreachable,
 }
@@ -55,14 +83,19 @@ impl Binding {
             Self::NoDemand => "no_demand",
             Self::Demand => "demand",
             Self::EvseMaximum => "evse_maximum",
-            Self::Circuit(bottleneck) => match bottleneck.limit_source {
-                LimitSource::Configured => "circuit",
-                LimitSource::External => "external_limit",
+            Self::Circuit(bottleneck) => match (bottleneck.limited, bottleneck.limit_source) {
+                (Limited::Current, LimitSource::Configured) => "circuit",
+                (Limited::Current, LimitSource::External) => "external_limit",
+                (Limited::Power(_), _) => "power",
+                (Limited::Unbalance { .. }, _) => "unbalance",
             },
             Self::Queue(_) => "queue",
             Self::MeterLost { .. } => "stale_meter",
             Self::BelowMinimum => "below_minimum",
+            Self::Deadline(_) => "deadline",
             Self::RaisePending(_) => "raise_pending",
+            Self::Ramp { .. } => "ramp",
+            Self::Hold => "hold",
             Self::Unreachable => "unreachable",
         }
     }
@@ -71,22 +104,35 @@ impl Binding {
     #[must_use]
     pub const fn bottleneck(&self) -> Option<&Bottleneck> {
         match self {
-            Self::Circuit(bottleneck) | Self::Queue(bottleneck) | Self::RaisePending(bottleneck) => Some(bottleneck),
+            Self::Circuit(bottleneck)
+            | Self::Queue(bottleneck)
+            | Self::Deadline(bottleneck)
+            | Self::RaisePending(bottleneck) => Some(bottleneck),
             Self::NoDemand
             | Self::Demand
             | Self::EvseMaximum
             | Self::MeterLost { .. }
             | Self::BelowMinimum
+            | Self::Ramp { .. }
+            | Self::Hold
             | Self::Unreachable => None,
         }
     }
 }
 
 impl Bottleneck {
-    /// The circuit and phase with its amounts, such as `circuit garage L2: limit 63.0 A, other load 12.3 A`.
+    /// The limit with its amounts, such as `circuit garage L2: limit 63.0 A, other load 12.3 A`, `circuit garage: power limit 22000 W`
+    /// or `circuit garage: L1 may be at most 20.0 A above L3`.
     #[must_use]
     pub fn describe(&self, topology: &Topology) -> String {
         let id = &topology.circuit(self.circuit).id;
+        match self.limited {
+            Limited::Current => {}
+            Limited::Power(limit) => return format!("circuit {id}: power limit {limit}"),
+            Limited::Unbalance { against, limit } => {
+                return format!("circuit {id}: {} may be at most {limit} above {against}", self.phase);
+            }
+        }
         let lowered = match self.limit_source {
             LimitSource::Configured => "",
             LimitSource::External => " (lowered from outside)",

@@ -166,6 +166,19 @@ impl Site {
             Binding::BelowMinimum => {
                 format!("paused: it could use less than its minimum of {} only ({nearest})", self.wishes[index.0].min)
             }
+            Binding::Deadline(at) => {
+                format!("{limit}: more than its share, to be ready in time; {}", at.describe(topology))
+            }
+            Binding::Ramp { circuit } => {
+                let id = &topology.circuit(circuit).id;
+                format!("{limit}, rising to {} as fast as the ramp of circuit {id} lets it ({nearest})", offer.target)
+            }
+            Binding::Hold => {
+                format!(
+                    "{limit}, to be raised to {} later: its limit has changed often lately ({nearest})",
+                    offer.target
+                )
+            }
             Binding::RaisePending(at) => {
                 format!(
                     "{limit}, rising to {} once cuts elsewhere are confirmed: {}",

@@ -1,0 +1,216 @@
+//! Who is served when not all minimums fit.
+//!
+//! In this order, and whoever's minimum still fits is served:
+//!
+//! 1. by priority;
+//! 2. whose turn is not over ([`TURN_MS`] from the moment in which it was given its minimum), except that somebody who was let in because
+//!    an earlier one did not fit stands in the line of those who wait, at his own place: he leaves as soon as the earlier one fits;
+//! 3. who waits for at least [`SHORTEST_WAIT_MS`], the longest first; a deadline may put somebody ahead of those who have waited for less
+//!    than [`HEAD_START_MS`] minus his laxity, so that the least laxity goes first and nobody is passed for ever;
+//! 4. whose turn is over: he stays while nobody needs his place. Those who take up fewer scarce rows stay rather than others, so
+//!    that as many as possible are served; for four hours at most, then it is their turn to wait;
+//! 5. who has only begun to wait. (Else one who has just been sent away would at once take the next one's place, and so on.)
+//!
+//! Where times are the same to the minute, those who take up fewer scarce rows go first.
+
+use std::cmp::Reverse;
+
+use super::binding::Binding;
+use super::fill::Term;
+use super::frame::{Frame, What, counted_on};
+use super::wish::Wishes;
+use super::{EvseState, Offer, TURN_MS};
+use crate::engine::time::Mono;
+
+/// Who has lost his place waits at least so long for another one, if all are taken.
+pub const SHORTEST_WAIT_MS: u64 = TURN_MS / 3;
+
+/// A car whose laxity is 0 goes ahead of those who have waited for less than this.
+pub const HEAD_START_MS: u64 = 4 * TURN_MS;
+
+/// Whose turn was over so long ago waits once, even if others could be sent away at less cost.
+const LONG_TURN_MS: u64 = 16 * TURN_MS;
+
+/// Times are compared by the minute.
+const MINUTE_MS: u64 = 60_000;
+
+/// A place in the order of admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    priority: Reverse<i32>,
+    tier: Tier,
+    /// The minute since which it waits, as its deadline puts it; for whose turn is over, how many long turns ago that was.
+    since: i64,
+    scarce: usize,
+    /// In ms.
+    exactly: Exactly,
+    evse: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tier {
+    InTurn,
+    Line,
+    TurnOver,
+    Fresh,
+}
+
+/// The earlier first, or the later first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Exactly {
+    Earliest(u64),
+    Latest(Reverse<u64>),
+}
+
+/// Who is served, and who waits.
+pub(super) struct Admission {
+    pub(super) admitted: Vec<bool>,
+    /// Those who do not fit, in the order of the queue.
+    pub(super) waiting: Vec<usize>,
+    /// The terms of each class in the rows on which not all minimums fit.
+    pub(super) scarce: Vec<Vec<Term>>,
+}
+
+/// Decides who is served. Whoever is not gets his binding.
+pub(super) fn admit(
+    frame: &Frame<'_>,
+    wishes: &Wishes<'_>,
+    room: &[i64],
+    offers: &mut [Offer],
+    now: Mono,
+) -> Admission {
+    let minimums = wishes.all().map(|(index, wish)| (index, Frame::load_at(frame.class(index), wish.min)));
+    let load = frame.row_loads(minimums);
+    let scarce = frame.tight_terms(|row| load[row] > room[row]);
+    let mut admitted = vec![false; wishes.of.len()];
+    let mut order = Vec::new();
+    let line = Line::new(frame, wishes, now);
+    for (index, _) in wishes.all() {
+        let rows = scarce[frame.class_of[index]].len();
+        if rows == 0 {
+            admitted[index] = true;
+        } else {
+            order.push(line.place(index, &frame.state.evses[index], rows));
+        }
+    }
+    order.sort_unstable();
+    let mut room = room.to_vec();
+    let mut waiting = Vec::new();
+    for place in order {
+        let Some(wish) = &wishes.of[place.evse] else { continue };
+        let terms = &scarce[frame.class_of[place.evse]];
+        let full = terms.iter().find(|term| room[term.at()] < needs(frame, place.evse, wish.min, **term));
+        match full {
+            Some(term) => {
+                offers[place.evse].binding = Binding::Queue(frame.bottleneck(term.at()));
+                waiting.push(place);
+            }
+            None => {
+                admitted[place.evse] = true;
+                take(frame, place.evse, wish.min, terms, &mut room);
+            }
+        }
+    }
+    // Who is sent away now stands behind those who wait already.
+    let is_sent_away = |place: &Place| frame.state.evses[place.evse].served_since.is_some();
+    waiting.sort_unstable_by_key(|place| (place.priority, is_sent_away(place), place.since, *place));
+    Admission { admitted, waiting: waiting.into_iter().map(|place| place.evse).collect(), scarce }
+}
+
+/// What `amount` takes of a row: on the unbalance, only what its own current on the other phase is not counted on to outweigh.
+pub(super) fn needs(frame: &Frame<'_>, evse: usize, amount: i64, term: Term) -> i64 {
+    let needed = i64::from(term.coefficient) * amount;
+    match frame.rows[term.at()].what {
+        What::Phase(_) | What::Power => needed,
+        What::Unbalance { against, .. } if frame.class(evse).phases.contains(against) => {
+            needed - counted_on(&frame.state.evses[evse], amount)[against.index()]
+        }
+        What::Unbalance { .. } => needed,
+    }
+}
+
+/// Takes `amount` from the rows.
+fn take(frame: &Frame<'_>, evse: usize, amount: i64, terms: &[Term], room: &mut [i64]) {
+    for term in terms {
+        room[term.at()] -= i64::from(term.coefficient) * amount;
+    }
+    let class = frame.class(evse);
+    if class.unbalanced {
+        let counted = counted_on(&frame.state.evses[evse], amount);
+        for row in frame.unbalance_above(class.circuit) {
+            if let What::Unbalance { against, .. } = frame.rows[row].what {
+                room[row] += if class.phases.contains(against) { counted[against.index()] } else { 0 };
+            }
+        }
+    }
+}
+
+/// How long it could still wait if it then had all it can use, in ms; negative where it cannot be ready in time. `None`: it has no
+/// deadline that lies ahead.
+pub(super) fn laxity_ms(evse: &EvseState, max: i64, now: Mono) -> Option<i64> {
+    let deadline = evse.deadline.filter(|deadline| deadline.by > now && deadline.missing_ma_s > 0)?;
+    let left = i64::try_from(deadline.by.since(now)).unwrap_or(i64::MAX);
+    let needed = i128::from(deadline.missing_ma_s) * 1000 / i128::from(max.max(1));
+    Some(left.saturating_sub(i64::try_from(needed).unwrap_or(i64::MAX)))
+}
+
+/// Since when somebody stands in line, in ms: his deadline may put him further ahead than his arrival.
+fn stands_since(evse: &EvseState, max: i64, now: Mono) -> i64 {
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let arrival = signed(evse.wants_since.unwrap_or(now).ms());
+    let by_laxity = laxity_ms(evse, max, now)
+        .map(|laxity| signed(now.ms()).saturating_add(laxity).saturating_sub(signed(HEAD_START_MS)));
+    by_laxity.map_or(arrival, |by_laxity| arrival.min(by_laxity))
+}
+
+fn minute(ms: i64) -> i64 {
+    ms.div_euclid(i64::try_from(MINUTE_MS).unwrap_or(1))
+}
+
+/// Those who wait, as far as the order depends on them.
+struct Line<'a> {
+    wishes: &'a Wishes<'a>,
+    now: Mono,
+    /// For each priority the minute in which the first of those arrived who are in line now.
+    first: std::collections::BTreeMap<i32, i64>,
+}
+
+impl<'a> Line<'a> {
+    fn new(frame: &Frame<'_>, wishes: &'a Wishes<'a>, now: Mono) -> Self {
+        let mut line = Self { wishes, now, first: std::collections::BTreeMap::new() };
+        for (index, _) in wishes.all() {
+            let evse = &frame.state.evses[index];
+            if evse.served_since.is_none() && line.has_waited(evse) {
+                let arrival = minute(i64::try_from(evse.wants_since.unwrap_or(now).ms()).unwrap_or(i64::MAX));
+                let first = line.first.entry(evse.priority).or_insert(arrival);
+                *first = (*first).min(arrival);
+            }
+        }
+        line
+    }
+
+    fn has_waited(&self, evse: &EvseState) -> bool {
+        let arrival = evse.wants_since.unwrap_or(self.now).ms();
+        self.now.ms() / MINUTE_MS >= (arrival + SHORTEST_WAIT_MS) / MINUTE_MS
+    }
+
+    fn place(&self, index: usize, evse: &EvseState, scarce: usize) -> Place {
+        let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max);
+        let arrival = evse.wants_since.unwrap_or(self.now);
+        let since = minute(stands_since(evse, max, self.now));
+        let (tier, since, exactly) = match evse.served_since {
+            Some(served) if self.now.since(served) < TURN_MS => {
+                let came = minute(i64::try_from(arrival.ms()).unwrap_or(i64::MAX));
+                let is_guest = self.first.get(&evse.priority).is_some_and(|first| came > *first);
+                (if is_guest { Tier::Line } else { Tier::InTurn }, since, Exactly::Earliest(arrival.ms()))
+            }
+            Some(served) => {
+                let long = i64::try_from(self.now.since(served) / LONG_TURN_MS).unwrap_or(i64::MAX);
+                (Tier::TurnOver, long, Exactly::Latest(Reverse(served.ms())))
+            }
+            None if self.has_waited(evse) => (Tier::Line, since, Exactly::Earliest(arrival.ms())),
+            None => (Tier::Fresh, since, Exactly::Earliest(arrival.ms())),
+        };
+        Place { priority: Reverse(evse.priority), tier, since, scarce, exactly, evse: index }
+    }
+}

@@ -1,0 +1,106 @@
+//! Deadlines: what somebody must have to be ready in time, and what cannot be met.
+
+use super::admit::{Admission, laxity_ms};
+use super::frame::{Frame, counted_on};
+use super::wish::Wishes;
+use super::{EvseState, Offer, QueuePlace, Shortfall};
+use crate::engine::time::Mono;
+
+/// The least that each admitted EVSE gets: its minimum, or what its deadline needs, as far as that fits beside the minimums of the
+/// others. Who has the least laxity is given it first.
+pub(super) fn floors(
+    frame: &Frame<'_>,
+    wishes: &Wishes<'_>,
+    admission: &Admission,
+    capacities: &[i64],
+    now: Mono,
+) -> Vec<i64> {
+    let mut floors: Vec<i64> = wishes.of.iter().map(|wish| wish.as_ref().map_or(0, |wish| wish.min)).collect();
+    let admitted = || wishes.all().filter(|(index, _)| admission.admitted[*index]);
+    let mut urgent: Vec<(i64, usize, i64)> = admitted()
+        .filter_map(|(index, wish)| {
+            let evse = &frame.state.evses[index];
+            let laxity = laxity_ms(evse, wish.max, now)?;
+            let needed = wish.grid.at_least(needed_ma(evse, now)?).unwrap_or(wish.max).min(wish.max);
+            (needed > wish.min).then_some((laxity, index, needed))
+        })
+        .collect();
+    if urgent.is_empty() {
+        return floors;
+    }
+    urgent.sort_unstable();
+    let mut room = capacities.to_vec();
+    frame.add_credits(
+        &mut room,
+        admitted().map(|(index, wish)| (index, counted_on(&frame.state.evses[index], wish.min))),
+    );
+    let loads = frame.row_loads(admitted().map(|(index, wish)| (index, Frame::load_at(frame.class(index), wish.min))));
+    room.iter_mut().zip(loads).for_each(|(room, load)| *room -= load);
+    for (_, index, needed) in urgent {
+        let Some(wish) = &wishes.of[index] else { continue };
+        let terms = frame.terms(frame.class(index));
+        let fits = terms.iter().map(|term| room[term.at()] / i64::from(term.coefficient.max(1))).min().unwrap_or(0);
+        let floor = wish.grid.at_most(needed.min(wish.min + fits.max(0))).max(wish.min);
+        for term in terms {
+            room[term.at()] -= i64::from(term.coefficient) * (floor - wish.min);
+        }
+        floors[index] = floor;
+    }
+    floors
+}
+
+/// The steady current that is ready just in time, rounded up.
+fn needed_ma(evse: &EvseState, now: Mono) -> Option<i64> {
+    let deadline = evse.deadline.filter(|deadline| deadline.by > now)?;
+    let left = i128::from(deadline.by.since(now));
+    let needed = (i128::from(deadline.missing_ma_s.max(0)) * 1000 + left - 1) / left;
+    Some(i64::try_from(needed).unwrap_or(i64::MAX / 2))
+}
+
+/// What will be missing at each deadline if all goes on as it is: who is served has its target until then, who waits has its
+/// minimum from the latest moment at which its turn begins, and who takes no part has nothing. A deadline that has passed is short by
+/// all that is missing.
+pub(super) fn shortfalls(
+    frame: &Frame<'_>,
+    wishes: &Wishes<'_>,
+    offers: &[Offer],
+    queue: &[QueuePlace],
+    now: Mono,
+) -> Vec<Shortfall> {
+    let mut shortfalls = Vec::new();
+    for (index, evse) in frame.state.evses.iter().enumerate() {
+        let Some(deadline) = evse.deadline.filter(|deadline| deadline.missing_ma_s > 0) else { continue };
+        let evse = super::frame::evse_index(index);
+        let waits = queue.iter().find(|place| place.evse == evse);
+        let (from, rate) = match (waits, &wishes.of[index]) {
+            (Some(place), Some(wish)) => (place.starts, wish.min),
+            (Some(_), None) | (None, _) => (now, i64::from(offers[index].target.ma())),
+        };
+        let gets = i128::from(deadline.by.since(from)) * i128::from(rate) / 1000;
+        let missing = i128::from(deadline.missing_ma_s) - gets;
+        // Less than a second of what it has is rounding.
+        if missing > i128::from(rate) {
+            shortfalls.push(Shortfall { evse, missing_ma_s: i64::try_from(missing).unwrap_or(i64::MAX) });
+        }
+    }
+    shortfalls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::plan::Deadline;
+    use crate::engine::plan::testing::{NOW, circuit, site, state, station};
+    use crate::engine::units::Phase;
+
+    #[test]
+    fn the_steady_current_is_rounded_up() {
+        let topology = site(vec![circuit("grid", None, 20)], vec![station(0, 0, &Phase::ALL)]);
+        let mut evse = state(&topology, &[0]).evses[0];
+        evse.deadline = Some(Deadline { missing_ma_s: 10_001, by: NOW.plus_ms(1_000) });
+        assert_eq!(needed_ma(&evse, NOW), Some(10_001));
+        evse.deadline = Some(Deadline { missing_ma_s: 10_001, by: NOW.plus_ms(2_000) });
+        assert_eq!(needed_ma(&evse, NOW), Some(5_001));
+        assert_eq!(needed_ma(&evse, NOW.plus_ms(2_000)), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! The place of each who waits, and when his turn begins at the latest.
+//!
+//! Whoever waits stands behind certain others only: those in their turn, and those ahead of him in line. Each of them keeps his part of a row
+//! until the end of his turn, and stands behind him from then on. So his own turn begins at the latest when, on each of his rows,
+//! so many of these turns have ended that his minimum fits beside what may be left of them. Those ahead who wait themselves are taken to hold
+//! their part from now until the end of their turn, although they cannot hold it before that begins: what comes out is late rather than early.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::admit::{Admission, HEAD_START_MS, SHORTEST_WAIT_MS, laxity_ms};
+use super::frame::{Frame, evse_index};
+use super::wish::Wishes;
+use super::{QueuePlace, TURN_MS};
+use crate::engine::time::Mono;
+
+/// A turn begins so much later than it could: times are compared by the minute, and the one who leaves must have left.
+const CHANGE_MS: u64 = 2 * 60_000;
+
+/// No turn can be foreseen, since others have a higher priority.
+pub const NOT_FORESEEABLE: Mono = Mono::from_ms(u64::MAX);
+
+/// A row on which not all minimums fit: who holds which part of it until when.
+#[derive(Default)]
+struct Holders {
+    capacity: i64,
+    held: i64,
+    until: BinaryHeap<Reverse<(Mono, i64)>>,
+}
+
+/// The places of those who wait, in the order of the queue.
+pub(super) fn places(
+    frame: &Frame<'_>,
+    wishes: &Wishes<'_>,
+    admission: &Admission,
+    room: &[i64],
+    now: Mono,
+) -> Vec<QueuePlace> {
+    if admission.waiting.is_empty() {
+        return Vec::new();
+    }
+    let mut queue = Queue { frame, wishes, admission, now, rows: rows_of(room) };
+    let mut places = Vec::with_capacity(admission.waiting.len());
+    let mut priority = None;
+    for (ahead, index) in admission.waiting.iter().enumerate() {
+        let own = frame.state.evses[*index].priority;
+        if priority != Some(own) {
+            queue.begin(own, room);
+            priority = Some(own);
+        }
+        let starts = queue.start_of(*index);
+        queue.hold(*index, starts.plus_ms(TURN_MS));
+        places.push(QueuePlace { evse: evse_index(*index), position: ahead + 1, starts });
+    }
+    places
+}
+
+fn rows_of(room: &[i64]) -> Vec<Holders> {
+    room.iter().map(|capacity| Holders { capacity: *capacity, ..Holders::default() }).collect()
+}
+
+struct Queue<'a> {
+    frame: &'a Frame<'a>,
+    wishes: &'a Wishes<'a>,
+    admission: &'a Admission,
+    now: Mono,
+    rows: Vec<Holders>,
+}
+
+impl Queue<'_> {
+    /// Notes who holds what before anybody of this priority who waits.
+    fn begin(&mut self, priority: i32, room: &[i64]) {
+        self.rows = rows_of(room);
+        for (index, _) in self.wishes.all() {
+            let evse = &self.frame.state.evses[index];
+            let until = if evse.priority > priority {
+                NOT_FORESEEABLE
+            } else if evse.priority < priority || !self.admission.admitted[index] {
+                continue;
+            } else {
+                self.end_of_turn(index)
+            };
+            if until > self.now {
+                self.hold(index, until);
+            }
+        }
+    }
+
+    /// When somebody who is served stands behind those who wait. A deadline that is near brings him back ahead of them.
+    fn end_of_turn(&self, index: usize) -> Mono {
+        let evse = &self.frame.state.evses[index];
+        let turn = evse.served_since.unwrap_or(self.now).plus_ms(TURN_MS);
+        let max = self.wishes.of[index].map_or(1, |wish| wish.max);
+        let head_start = i64::try_from(HEAD_START_MS).unwrap_or(i64::MAX);
+        let insists = laxity_ms(evse, max, self.now).is_some_and(|laxity| laxity < head_start);
+        match evse.deadline.filter(|_| insists) {
+            Some(deadline) => turn.max(deadline.by.plus_ms(TURN_MS)),
+            None => turn,
+        }
+    }
+
+    fn hold(&mut self, index: usize, until: Mono) {
+        let Some(wish) = &self.wishes.of[index] else { return };
+        for term in &self.admission.scarce[self.frame.class_of[index]] {
+            let row = &mut self.rows[term.at()];
+            let amount = i64::from(term.coefficient) * wish.min;
+            row.held += amount;
+            row.until.push(Reverse((until, amount)));
+        }
+    }
+
+    fn start_of(&mut self, index: usize) -> Mono {
+        let Some(wish) = self.wishes.of[index] else { return NOT_FORESEEABLE };
+        let evse = &self.frame.state.evses[index];
+        // Who is sent away now begins to wait now.
+        let arrival = if evse.served_since.is_some() { self.now } else { evse.wants_since.unwrap_or(self.now) };
+        let mut starts = arrival.plus_ms(SHORTEST_WAIT_MS).max(self.now);
+        for term in &self.admission.scarce[self.frame.class_of[index]] {
+            let row = &mut self.rows[term.at()];
+            let needs = i64::from(term.coefficient) * wish.min;
+            while row.held > row.capacity - needs {
+                let Some(Reverse((until, amount))) = row.until.pop() else { return NOT_FORESEEABLE };
+                if until == NOT_FORESEEABLE {
+                    row.until.push(Reverse((until, amount)));
+                    return NOT_FORESEEABLE;
+                }
+                row.held -= amount;
+                starts = starts.max(until);
+            }
+        }
+        starts.plus_ms(CHANGE_MS)
+    }
+}
