@@ -34,6 +34,10 @@ const SHORT_MS: u64 = 60_000;
 /// And it is on course again after it has been so for this long.
 const ON_COURSE_MS: u64 = 300_000;
 
+/// A target is steered to be met a little early, so that the last raise need not be the exact one; never by more than a tenth of the
+/// time that is left.
+const EARLY_MS: u64 = 300_000;
+
 /// A phase that carries this much is one that the car uses.
 const FLOWS: Current = Current::from_a(2);
 
@@ -232,7 +236,7 @@ impl Site {
         let Course { target, missing, .. } = self.course(index).filter(|_| now.utc_trusted)?;
         let left_ms = u64::try_from(target.departure.since(now.utc)).ok().filter(|left| *left > 0)?;
         let missing_ma_s = self.supply(index).charge_of(missing);
-        (missing_ma_s > 0).then(|| Deadline { missing_ma_s, by: now.mono.plus_ms(left_ms) })
+        (missing_ma_s > 0).then(|| Deadline { missing_ma_s, by: now.mono.plus_ms(left_ms - early_ms(left_ms)) })
     }
 
     /// How energy at the plug of an EVSE becomes charge on each phase.
@@ -389,13 +393,31 @@ impl Site {
     fn shortfall(&self, index: EvseIndex, (target, missing): (Target, Energy), now: Now) -> Energy {
         let supply = self.supply(index);
         let planned = self.plan.shortfalls.iter().find(|shortfall| shortfall.evse == index);
-        let planned = planned.map_or(Energy::ZERO, |shortfall| supply.energy_of(shortfall.missing_ma_s));
+        let wish = &self.wishes[index.0];
+        let given = |current: Current, ms: u64| {
+            let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+            supply.energy_of(i64::from(current.ma()).saturating_mul(ms) / 1_000)
+        };
+        let left_ms = u64::try_from(target.departure.since(now.utc)).unwrap_or(0);
+        let waits = self.plan.queue.iter().any(|place| place.evse == index);
+        let rate = self.offer(index).filter(|_| !waits).map_or(wish.min, |offer| offer.target);
+        // The planner was told an earlier time; what flows after that counts too.
+        let planned = planned.map_or(Energy::ZERO, |shortfall| {
+            supply.energy_of(shortfall.missing_ma_s) - given(rate, early_ms(left_ms))
+        });
+        let at_most = given(self.most_that_flows(index, now.mono), left_ms);
+        planned.max(missing - at_most).max(Energy::ZERO).min(missing)
+    }
+
+    /// The most that can flow at an EVSE: what it was measured to draw, if its car leaves something unused.
+    fn most_that_flows(&self, index: EvseIndex, now: Mono) -> Current {
         let wish = &self.wishes[index.0];
         let demand = self.plan_state.evses.get(index.0).map_or(wish.max, |evse| evse.demand);
-        let most = if demand >= wish.min { demand.min(wish.max) } else { wish.max };
-        let left_ms = target.departure.since(now.utc).max(0);
-        let at_most = supply.energy_of(i64::from(most.ma()).saturating_mul(left_ms) / 1_000);
-        planned.max(missing - at_most).max(Energy::ZERO).min(missing)
+        if demand < wish.min || demand >= wish.max {
+            return wish.max;
+        }
+        let drawn = self.fresh_measured(index, now).map(|measured| measured.current.max());
+        drawn.filter(|drawn| *drawn >= FLOWS && *drawn < demand).unwrap_or(demand)
     }
 
     fn forecast(&mut self, index: EvseIndex, (target, missing): (Target, Energy), (now, out): (Now, &mut Vec<Output>)) {
@@ -483,6 +505,11 @@ impl Supply {
     fn each(self) -> i128 {
         i128::from(self.voltage.mv().max(1)) * i128::from(self.phases) * i128::from(self.parts_per_million)
     }
+}
+
+/// How much earlier than its departure a target is steered to be met, with so much time left.
+fn early_ms(left_ms: u64) -> u64 {
+    (left_ms / 10).min(EARLY_MS)
 }
 
 /// Energy as people read it: kWh with one decimal.
