@@ -297,14 +297,26 @@ impl Site {
         if !now.utc_trusted {
             return;
         }
-        let Some(open) = self.open_at(index) else { return };
+        let Some(open) = self.open_at(index) else { return self.forget_needs(index) };
         let facts = self.ledger.station(&open.facts.charger);
         let known = facts.and_then(|facts| facts.targets.get(&open.facts.transaction)).copied();
         let target =
             self.target_of_car(index, known, open, now).or_else(|| self.target_of_token(index, known, open, now));
-        let Some(target) = target else { return };
+        // What cannot be used now is old later.
         self.wishes[index.0].needs = None;
-        self.set_target_of(index, target, now, out);
+        if let Some(target) = target {
+            self.set_target_of(index, target, now, out);
+        }
+    }
+
+    /// A car that left without a transaction leaves no needs to the next one.
+    fn forget_needs(&mut self, index: EvseIndex) {
+        let gone = self.evses[index.0].status == Some(ConnectorStatus::Available);
+        let kept = &mut self.wishes[index.0];
+        if gone && (kept.needs.is_some() || kept.car_min.is_some()) {
+            (kept.needs, kept.car_min, kept.phases) = (None, None, None);
+            self.wishes_stale = true;
+        }
     }
 
     fn target_of_car(
@@ -332,12 +344,13 @@ impl Site {
         open: &OpenTransaction,
         now: Now,
     ) -> Option<Target> {
-        if known.is_some() || self.authorize(open.facts.token.as_ref()?, now) != AuthorizationStatus::Accepted {
+        let wish = &self.wishes[index.0].wish;
+        let (time, energy) = wish.departure.zip(wish.energy).filter(|_| known.is_none())?;
+        if self.authorize(open.facts.token.as_ref()?, now) != AuthorizationStatus::Accepted {
             return None;
         }
-        let wish = &self.wishes[index.0].wish;
-        let departure = wish.departure?.next_after(now.utc, self.setup.timezone)?;
-        Some(Target { energy: wish.energy?, departure, source: TargetSource::Token })
+        let departure = time.next_after(now.utc, self.setup.timezone)?;
+        Some(Target { energy, departure, source: TargetSource::Token })
     }
 
     /// Records a target of the transaction that runs at the EVSE.
