@@ -8,7 +8,7 @@ use super::files::{Places, read_text};
 use super::problem::{Document, Position, Problem, Problems, Severity};
 use super::reader::Section;
 use super::schema::Config;
-use super::{sections, wiring};
+use super::{sections, tariffs, wiring};
 use crate::engine::model::topology::Topology;
 
 /// A configuration that can be used.
@@ -80,7 +80,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
     let store = sections::store(&root, places);
     let cloud = sections::cloud(&root, places);
     let authorization = sections::authorization(&root, places);
-    sections::tariffs(&root);
+    let tariffs = tariffs::tariffs(&root);
     let parts = wiring::read(&root, places);
     root.finish();
 
@@ -107,6 +107,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
         unknown_token: authorization.unknown_token,
         tokens: authorization.tokens,
         groups: authorization.groups,
+        tariffs,
         devices: parts.devices,
         topology,
     };

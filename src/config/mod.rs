@@ -12,6 +12,7 @@ mod problem;
 mod reader;
 mod schema;
 mod sections;
+mod tariffs;
 mod tokens;
 mod tree;
 mod wiring;

@@ -9,7 +9,8 @@ use chrono_tz::Tz;
 use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
-use crate::engine::model::setup::{Acknowledge, CloudSetup, Setup};
+use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
+use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
 use crate::engine::model::wish::Wish;
@@ -35,6 +36,8 @@ pub struct Config {
     pub tokens: Vec<TokenEntry>,
     /// `[groups.NAME]` of the same file.
     pub groups: BTreeMap<String, Wish>,
+    /// `[[tariffs]]`.
+    pub tariffs: Vec<Tariff>,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
     pub devices: Vec<DeviceConfig>,
     /// `[[circuits]]`, `[[meters]]`, `[[inverters]]` and `[[chargers]]`: what is wired to what.
@@ -57,6 +60,7 @@ impl Config {
                 .cloud
                 .as_ref()
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
+            billing: BillingSetup { tariffs: self.tariffs.clone(), zone: self.site.timezone },
             unsafe_fallback: self.failsafe().summary(),
             seed,
         }

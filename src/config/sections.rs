@@ -354,18 +354,6 @@ pub(super) fn authorization(root: &Section<'_>, places: &Places) -> Authorizatio
     result
 }
 
-/// `[[tariffs]]`: read over, so that a typing error shows, and named as not effective.
-pub(super) fn tariffs(root: &Section<'_>) {
-    for section in root.sections("tariffs", "[[tariffs]]") {
-        section.document.warn(section.at, "[[tariffs]] is not effective in this version: transactions carry no cost");
-        section.require("id", "\"default\"");
-        section.text("id");
-        section.text("currency");
-        section.sections("elements", "{ energy_per_kwh = \"0.49\" }");
-        section.finish();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

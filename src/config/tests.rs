@@ -61,7 +61,6 @@ fn everything_is_read_and_lowered() {
             "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped",
             "`max_unbalance_a` is not effective in this version",
             "\"accept-limited\" is not effective in this version: unknown tokens are rejected",
-            "[[tariffs]] is not effective in this version: transactions carry no cost",
         ]
     );
     let config = loaded.config;

@@ -42,10 +42,9 @@ pub(super) fn parse(path: &Path, text: &str) -> (Known, Vec<Problem>) {
     }
     let groups = groups(&root);
     let mut entries = Vec::new();
-    let mut nameless = None;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for section in sections.into_iter().take(MAX_TOKENS) {
-        let Some((at, entry)) = entry(section, &groups, &mut nameless) else { continue };
+        let Some((at, entry)) = entry(section, &groups) else { continue };
         if let Some(first) = seen.insert(entry.token.as_str().to_ascii_lowercase(), at) {
             let line = document.line(first);
             let message = format!(
@@ -55,14 +54,6 @@ pub(super) fn parse(path: &Path, text: &str) -> (Known, Vec<Problem>) {
             document.error(at, message);
         }
         entries.push(entry);
-    }
-    if let Some((at, group)) = nameless {
-        // Once: a list may have a group at each of thousands.
-        let message = format!(
-            "`group` {group:?} has no effect, since there is no [groups.{group}]: priority, weight and currents come from \
-             there, and a transaction is stopped with the token that started it in this version"
-        );
-        document.warn(at, message);
     }
     for (name, (at, _)) in &groups {
         if !entries.iter().any(|entry| entry.group.as_ref() == Some(name)) {
@@ -139,12 +130,8 @@ fn check_target(section: &Section<'_>, own: &Wish, group: Option<&Wish>) {
     section.document.error(section.at, message);
 }
 
-/// Reads an entry. `nameless` is where the first `group` stands with which nothing goes.
-fn entry(
-    section: Section<'_>,
-    groups: &BTreeMap<String, (usize, Wish)>,
-    nameless: &mut Option<(usize, String)>,
-) -> Option<(usize, TokenEntry)> {
+/// Reads an entry.
+fn entry(section: Section<'_>, groups: &BTreeMap<String, (usize, Wish)>) -> Option<(usize, TokenEntry)> {
     let document = section.document;
     section.require("token", "\"04A2B3C4\"");
     let token = section.text("token");
@@ -159,9 +146,6 @@ fn entry(
     );
     let group = section.text("group").filter(|group| check_token(document, "group", group));
     let of_group = group.as_ref().and_then(|group| groups.get(&group.value)).map(|(_, wish)| wish);
-    if let Some(group) = group.as_ref().filter(|_| of_group.is_none()) {
-        nameless.get_or_insert((group.at, group.value.clone()));
-    }
     let expires = section.time("expires");
     let wish = wish(&section);
     check_target(&section, &wish, of_group);
@@ -220,11 +204,7 @@ mod tests {
         let text = "[[tokens]]\ntoken = \"04A2\"\n\n[[tokens]]\ntoken = \"staff-7\"\nstatus = \"Blocked\"\n\
                     group = \"staff\"\nexpires = 2027-01-31T23:59:59+01:00\n";
         let ((entries, _), problems) = parse(Path::new("tokens.toml"), text);
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(
-            problems[0].to_string().starts_with("tokens.toml:7:9: warning: `group` \"staff\" has no effect"),
-            "{problems:?}"
-        );
+        assert_eq!(problems, []);
         assert_eq!(entries[0].status, AuthorizationStatus::Accepted);
         assert_eq!(entries[1].status, AuthorizationStatus::Blocked);
         assert_eq!(entries[1].group.as_deref(), Some("staff"));

@@ -1,5 +1,6 @@
 //! The decisions: no async, no sockets, no disk, no clock, no ambient randomness.
 
+pub mod billing;
 pub mod cloud;
 pub mod modbus;
 pub mod model;

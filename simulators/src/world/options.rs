@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, CloudSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, Meter, MeterIndex, Station, StationModel, Topology, TopologyError,
@@ -210,6 +210,7 @@ impl WorldOptions {
             timezone: siteward::engine::model::setup::Tz::Europe__Berlin,
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+            billing: BillingSetup::default(),
             unsafe_fallback: None,
             seed: self.seed,
         }

@@ -29,9 +29,10 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         from: "crate::engine::model",
-        to: &[PLAN, OCPP, MODBUS, CLOUD, SITE],
+        to: &[BILLING, PLAN, OCPP, MODBUS, CLOUD, SITE],
         remedy: "the model is nouns; what is done with them stands above it",
     },
+    Layer { from: BILLING, to: &[PLAN, OCPP, MODBUS, CLOUD, SITE], remedy: "a bill is arithmetic over what is known" },
     Layer { from: PLAN, to: &[OCPP, MODBUS, CLOUD, SITE], remedy: "the planner knows currents, not protocols" },
     Layer { from: OCPP, to: &[PLAN, MODBUS, CLOUD, SITE], remedy: "translate to the model; the site joins the parts" },
     Layer { from: MODBUS, to: &[PLAN, OCPP, CLOUD, SITE], remedy: "translate to the model; the site joins the parts" },
@@ -52,6 +53,7 @@ const PLAN: &str = "crate::engine::plan";
 const OCPP: &str = "crate::engine::ocpp";
 const MODBUS: &str = "crate::engine::modbus";
 const CLOUD: &str = "crate::engine::cloud";
+const BILLING: &str = "crate::engine::billing";
 const SITE: &str = "crate::engine::site";
 
 /// Below the arrows although it stands in the site's folder: nouns only, what goes into the site and what comes out of it.

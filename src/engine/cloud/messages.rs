@@ -164,7 +164,7 @@ pub const fn status(outcome: &CommandOutcome) -> &'static str {
 pub const fn event_type(body: &RecordBody) -> &'static str {
     match body {
         RecordBody::TransactionStarted { .. } => "siteward.transaction.started",
-        RecordBody::TransactionUpdated { .. } => "siteward.transaction.updated",
+        RecordBody::TransactionUpdated { .. } | RecordBody::TransactionPriced { .. } => "siteward.transaction.updated",
         RecordBody::TransactionEnded { .. } => "siteward.transaction.ended",
         RecordBody::ChargerConnected { .. } => "siteward.charger.connected",
         RecordBody::ChargerBooted { .. } => "siteward.charger.firmware",
@@ -188,6 +188,7 @@ fn subject(body: &RecordBody) -> Option<&str> {
     match body {
         RecordBody::TransactionStarted { facts, .. }
         | RecordBody::TransactionUpdated { facts, .. }
+        | RecordBody::TransactionPriced { facts, .. }
         | RecordBody::TransactionEnded { facts, .. } => Some(facts.charger.as_str()),
         RecordBody::ChargerConnected { charger, .. }
         | RecordBody::ChargerBooted { charger, .. }
@@ -214,20 +215,23 @@ fn data(body: &RecordBody) -> Value {
         RecordBody::TransactionStarted { facts, seq_no, offline } => {
             transaction_data(facts, json!({ "seq_no": seq_no, "offline": offline }))
         }
-        RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, offline } => transaction_data(
+        RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, offline, charging } => transaction_data(
             facts,
             json!({
                 "seq_no": seq_no, "offline": offline, "at": at, "meter_wh": meter, "trigger": trigger,
-                "energy_wh": energy(facts, *meter),
+                "energy_wh": energy(facts, *meter), "charging": charging,
             }),
         ),
-        RecordBody::TransactionEnded { facts, seq_no, ended, meter_stop, reason, reconstructed } => transaction_data(
-            facts,
-            json!({
-                "seq_no": seq_no, "ended": ended, "meter_stop_wh": meter_stop, "reason": reason,
-                "reconstructed": reconstructed, "energy_wh": energy(facts, *meter_stop), "cost": null,
-            }),
-        ),
+        RecordBody::TransactionPriced { facts, tariff } => transaction_data(facts, json!({ "tariff": tariff })),
+        RecordBody::TransactionEnded { facts, seq_no, ended, meter_stop, reason, reconstructed, cost } => {
+            transaction_data(
+                facts,
+                json!({
+                    "seq_no": seq_no, "ended": ended, "meter_stop_wh": meter_stop, "reason": reason,
+                    "reconstructed": reconstructed, "energy_wh": energy(facts, *meter_stop), "cost": cost,
+                }),
+            )
+        }
         RecordBody::ChargerConnected { charger, version } => json!({ "charger": charger, "ocpp_version": version }),
         RecordBody::ChargerBooted { charger, info } => json!({
             "charger": charger, "vendor": info.vendor, "model": info.model,

@@ -1,11 +1,14 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use rust_decimal::Decimal;
+
 use super::*;
 use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
 use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::record::Stamp;
+use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::model::wish::{Boost, BoostEnd, Target, TargetEnd, TargetSource};
 use crate::engine::time::Mono;
 
@@ -63,6 +66,21 @@ fn charger_bodies() -> Vec<RecordBody> {
     ]
 }
 
+fn tariff() -> Tariff {
+    let prices = Prices { energy_per_kwh: Some(Decimal::new(49, 2)), ..Prices::default() };
+    Tariff {
+        id: "default".to_owned(),
+        currency: "EUR".to_owned(),
+        groups: Vec::new(),
+        elements: vec![Element { prices, when: When::default() }],
+        min_price: None,
+        max_price: None,
+        vat_percent: Some(Decimal::from(19)),
+        prices_include_vat: true,
+        parking_grace_s: 0,
+    }
+}
+
 fn bodies() -> Vec<RecordBody> {
     let mut bodies = vec![
         RecordBody::TransactionStarted { facts: facts(), seq_no: None, offline: false },
@@ -73,7 +91,9 @@ fn bodies() -> Vec<RecordBody> {
             meter: Some(Energy::from_wh(1_204_350)),
             trigger: Some("MeterValuePeriodic".to_owned()),
             offline: false,
+            charging: None,
         },
+        RecordBody::TransactionPriced { facts: facts(), tariff: tariff() },
         RecordBody::TransactionEnded {
             facts: facts(),
             seq_no: Some(9),
@@ -81,6 +101,13 @@ fn bodies() -> Vec<RecordBody> {
             meter_stop: Some(Energy::from_wh(1_214_870)),
             reason: Some("EVDisconnected".to_owned()),
             reconstructed: false,
+            cost: Some(Cost {
+                currency: "EUR".to_owned(),
+                net: Decimal::new(448, 2),
+                vat: Decimal::new(85, 2),
+                gross: Decimal::new(533, 2),
+                tariff: "default".to_owned(),
+            }),
         },
     ];
     bodies.extend(charger_bodies());
@@ -196,6 +223,7 @@ fn an_unknown_register_gives_no_energy() {
         meter_stop: Some(Energy::from_wh(5)),
         reason: None,
         reconstructed: true,
+        cost: None,
     };
     let event = parse(&messages().event(&record(1, ended)).payload);
     assert_eq!(event["data"]["energy_wh"], Value::Null);

@@ -10,6 +10,7 @@ pub mod reading;
 pub mod record;
 pub mod setup;
 pub mod status;
+pub mod tariff;
 pub mod token;
 pub mod topology;
 pub mod wish;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::alarm::Alarm;
 use super::exchange::{BootInfo, ConnectorStatus, OcppVersion};
 use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use super::tariff::{Cost, Tariff};
 use super::wish::{Boost, BoostEnd, Target, TargetEnd};
 use crate::engine::time::{Mono, Utc};
 use crate::engine::units::{Current, Energy};
@@ -80,6 +81,16 @@ pub enum RecordBody {
         trigger: Option<String>,
         /// It happened while the station was offline.
         offline: bool,
+        /// Whether the car takes energy from then on, where the record says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        charging: Option<bool>,
+    },
+    /// A transaction has got its prices: those hold to its end, whatever is configured meanwhile.
+    TransactionPriced {
+        /// The transaction.
+        facts: TransactionFacts,
+        /// The prices.
+        tariff: Tariff,
     },
     /// A transaction is over.
     TransactionEnded {
@@ -95,6 +106,9 @@ pub enum RecordBody {
         reason: Option<String>,
         /// The start was never heard of; what is known was put together from the end.
         reconstructed: bool,
+        /// What it costs, where it had a tariff.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Cost>,
     },
     /// A station connected.
     ChargerConnected {

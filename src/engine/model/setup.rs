@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 pub use chrono_tz::Tz;
 
+use super::tariff::Tariff;
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
 use super::wish::Wish;
@@ -27,6 +28,21 @@ pub struct CloudSetup {
     pub acknowledge: Acknowledge,
 }
 
+/// What charging costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BillingSetup {
+    /// The tariffs; none: nothing is priced.
+    pub tariffs: Vec<Tariff>,
+    /// The zone of their local times.
+    pub zone: Tz,
+}
+
+impl Default for BillingSetup {
+    fn default() -> Self {
+        Self { tariffs: Vec::new(), zone: Tz::UTC }
+    }
+}
+
 /// The lowered configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -44,6 +60,8 @@ pub struct Setup {
     pub unknown_token: UnknownToken,
     /// The site's clocks: departures and schedules are in their time.
     pub timezone: Tz,
+    /// What charging costs.
+    pub billing: BillingSetup,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
     /// The site was started although the sum of its fallbacks does not fit: which circuit, in words.

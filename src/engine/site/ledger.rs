@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::billing::split::{ActivityAt, RegisterAt};
 use crate::engine::model::alarm::{Alarm, AlarmKey};
 use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
+use crate::engine::model::tariff::Tariff;
 use crate::engine::model::wish::{Boost, TargetState};
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
@@ -20,6 +22,12 @@ const REMEMBERED_ENDS: usize = 64;
 
 /// How many 2.x events of a transaction are remembered to know a resent one again.
 const REMEMBERED_EVENTS: usize = 32;
+
+/// How many registers of a running transaction are kept for its bill: ten days of quarters of an hour.
+const REMEMBERED_REGISTERS: usize = 1_000;
+
+/// How often a car may start and stop within a transaction; what comes beyond it does not change the bill.
+const REMEMBERED_ACTIVITY: usize = 256;
 
 /// How many answered commands are remembered, so that one that comes again is not carried out again.
 const REMEMBERED_COMMANDS: usize = 256;
@@ -67,6 +75,15 @@ pub struct OpenTransaction {
     /// The record of its start.
     pub started_by: Sequence,
     events: VecDeque<EventKey>,
+    /// Its prices.
+    #[serde(default)]
+    pub tariff: Option<Tariff>,
+    /// The registers recorded, for its bill.
+    #[serde(default)]
+    pub registers: Vec<RegisterAt>,
+    /// When the car began and stopped to take energy.
+    #[serde(default)]
+    pub activity: Vec<ActivityAt>,
 }
 
 /// What makes two 2.x events the same.
@@ -184,7 +201,7 @@ impl Ledger {
         self.last = record.sequence;
         match &record.body {
             RecordBody::TransactionStarted { facts, seq_no, .. } => self.start(record.sequence, facts, *seq_no),
-            RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, .. } => {
+            RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, charging, .. } => {
                 let key = seq_no.map(|seq_no| EventKey {
                     phase: TransactionPhase::Updated,
                     seq_no,
@@ -192,6 +209,12 @@ impl Ledger {
                     trigger: trigger.clone(),
                 });
                 self.update(record.sequence, facts, (*at, *meter), key);
+                self.note_activity(facts, *at, *charging);
+            }
+            RecordBody::TransactionPriced { facts, tariff } => {
+                if let Some(open) = self.open_mut(facts) {
+                    open.tariff = Some(tariff.clone());
+                }
             }
             RecordBody::TransactionEnded { facts, ended, meter_stop, .. } => {
                 self.end(record.sequence, facts, *ended, *meter_stop);
@@ -242,6 +265,19 @@ impl Ledger {
         }
     }
 
+    fn open_mut(&mut self, facts: &TransactionFacts) -> Option<&mut OpenTransaction> {
+        let station = self.stations.get_mut(&facts.charger)?;
+        station.open.iter_mut().find(|open| open.facts.transaction == facts.transaction)
+    }
+
+    fn note_activity(&mut self, facts: &TransactionFacts, at: Utc, charging: Option<bool>) {
+        if let (Some(open), Some(charging)) = (self.open_mut(facts), charging)
+            && open.activity.len() < REMEMBERED_ACTIVITY
+        {
+            open.activity.push(ActivityAt { at, charging });
+        }
+    }
+
     fn facts_mut(&mut self, id: &StationId) -> &mut StationFacts {
         self.stations.entry(id.clone()).or_default()
     }
@@ -256,6 +292,9 @@ impl Ledger {
             recorded_at: facts.started,
             started_by: sequence,
             events: VecDeque::new(),
+            tariff: None,
+            registers: Vec::new(),
+            activity: Vec::new(),
         };
         let key = |seq_no| EventKey { phase: TransactionPhase::Started, seq_no, at: facts.started, trigger: None };
         open.note(seq_no.map(key));
@@ -286,6 +325,9 @@ impl Ledger {
                     recorded_at: at,
                     started_by: sequence,
                     events: VecDeque::new(),
+                    tariff: None,
+                    registers: Vec::new(),
+                    activity: Vec::new(),
                 });
                 let last = station.open.len() - 1;
                 &mut station.open[last]
@@ -293,6 +335,9 @@ impl Ledger {
         };
         open.facts = facts.clone();
         open.meter = meter.or(open.meter);
+        if let Some(register) = meter {
+            open.note_register(RegisterAt { at, register });
+        }
         open.recorded_at = at;
         open.note(key);
     }
@@ -369,6 +414,18 @@ impl StationFacts {
 }
 
 impl OpenTransaction {
+    /// Bounded: of a very long transaction every second register in between goes, so that the split becomes coarser, never wrong in sum.
+    fn note_register(&mut self, sample: RegisterAt) {
+        if self.registers.len() >= REMEMBERED_REGISTERS {
+            let mut keep = false;
+            self.registers.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.registers.push(sample);
+    }
+
     fn note(&mut self, key: Option<EventKey>) {
         if let Some(key) = key {
             push_bounded(&mut self.events, key, REMEMBERED_EVENTS);

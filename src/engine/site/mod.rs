@@ -5,6 +5,7 @@
 
 mod alarms;
 pub mod background;
+mod billing;
 mod commands;
 mod control;
 pub mod io;
@@ -22,10 +23,11 @@ mod words;
 
 use std::collections::BTreeMap;
 
+use crate::engine::billing::split::RegisterAt;
 use crate::engine::cloud::answers::Answers;
 use crate::engine::cloud::messages::Messages;
 use crate::engine::cloud::outbox::Outbox;
-use crate::engine::model::ids::{RequestId, Sequence, StationId};
+use crate::engine::model::ids::{RequestId, Sequence, StationId, TransactionId};
 use crate::engine::model::record::{Record, RecordBody, Stamp};
 use crate::engine::model::setup::Setup;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex, Topology};
@@ -122,6 +124,8 @@ pub struct Site {
     store_error: Option<String>,
     start_notes: Option<StartNotes>,
     above_since: BTreeMap<CircuitIndex, Mono>,
+    /// The last register seen of each running transaction: what a tariff border needs.
+    last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
     /// Something that the plan rests on has changed.
     dirty: bool,
     plan_due: Mono,
@@ -162,6 +166,7 @@ impl Site {
             store_error: None,
             start_notes: None,
             above_since: BTreeMap::new(),
+            last_registers: BTreeMap::new(),
             dirty: true,
             plan_due: now.mono,
             slow_due: now.mono,

@@ -1,5 +1,6 @@
 //! The stations' connections: sessions, what stations ask, what they answer.
 
+use super::billing::takes_energy;
 use super::io::{LogLevel, Output};
 use super::{Purpose, Site, log};
 use crate::engine::model::alarm::{AlarmKind, Severity};
@@ -241,8 +242,11 @@ impl Site {
                 self.tell_time(station, now);
                 StationAnswer::Heartbeat { now: now.utc }
             }
-            StationRequest::Status { evse, connector, status, error, .. } => {
+            StationRequest::Status { evse, connector, status, error, at } => {
                 self.status_reported(station, (evse, connector), (status, error), (now, out));
+                if let Some(charging) = takes_energy(status) {
+                    self.note_activity(station, (evse, charging), at.unwrap_or(now.utc), (now, out));
+                }
                 StationAnswer::Taken
             }
             StationRequest::Authorize { token } => {

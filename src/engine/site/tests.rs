@@ -5,12 +5,14 @@ use super::*;
 use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, MeterId, SiteId};
 use crate::engine::model::reading::MeterReading;
-use crate::engine::model::setup::{Acknowledge, CloudSetup};
+use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{Circuit, Meter, MeterIndex, Station, StationModel, Wiring};
 use crate::engine::model::wish::Wish;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, PerPhase, Voltage};
+
+mod billing;
 
 const METER: MeterIndex = MeterIndex(0);
 const A: StationIndex = StationIndex(0);
@@ -65,6 +67,7 @@ fn setup(limit_a: i32) -> Setup {
         timezone: chrono_tz::Europe::Berlin,
         unknown_token: UnknownToken::Reject,
         cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+        billing: BillingSetup::default(),
         unsafe_fallback: None,
         seed: 7,
     }

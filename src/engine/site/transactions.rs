@@ -1,8 +1,10 @@
 //! Transactions as OCPP means them: recorded first, answered when durable, recognised when they come twice.
 
+use super::billing::state_takes_energy;
 use super::io::{LogLevel, Output};
 use super::ledger::{EventKey, OpenTransaction};
 use super::{Site, log};
+use crate::engine::billing::split::RegisterAt;
 use crate::engine::model::exchange::{
     AuthorizationStatus, StationAnswer, StationRequest, TransactionEvent, TransactionPhase,
 };
@@ -91,8 +93,9 @@ impl Site {
             format!("{} connector {}: transaction {transaction} started", facts.charger, facts.evse),
         );
         let offline = is_late(facts.started, now);
-        let sequence = self.record(RecordBody::TransactionStarted { facts, seq_no: None, offline }, now, out);
-        (sequence, started(&transaction, status))
+        self.record(RecordBody::TransactionStarted { facts: facts.clone(), seq_no: None, offline }, now, out);
+        self.price(&facts, now, out);
+        (self.ledger.last(), started(&transaction, status))
     }
 
     /// A start on an EVSE with an open transaction: the stop of that one was lost. It is closed with what is known.
@@ -110,6 +113,8 @@ impl Site {
         );
         // The register cannot have run backwards; if it did, the last value known is the better end.
         let meter_stop = new.meter_start.filter(|start| old.meter.is_none_or(|last| *start >= last)).or(old.meter);
+        let cost = self.cost_of(&old.facts, new.started, meter_stop);
+        self.forget_registers(&old.facts);
         let body = RecordBody::TransactionEnded {
             facts: old.facts,
             seq_no: None,
@@ -117,6 +122,7 @@ impl Site {
             meter_stop,
             reason: Some("lost Stop".to_owned()),
             reconstructed: true,
+            cost,
         };
         self.record(body, now, out);
     }
@@ -143,6 +149,8 @@ impl Site {
             return (self.stop_without_start(station, stop, now, out), answer);
         };
         log(out, LogLevel::Info, format!("{charger}: transaction {} ended", open.facts.transaction));
+        let cost = self.cost_of(&open.facts, stop.at, Some(stop.meter_stop));
+        self.forget_registers(&open.facts);
         let sequence = self.record(
             RecordBody::TransactionEnded {
                 facts: open.facts,
@@ -151,6 +159,7 @@ impl Site {
                 meter_stop: Some(stop.meter_stop),
                 reason: stop.reason.or_else(|| Some("Local".to_owned())),
                 reconstructed: false,
+                cost,
             },
             now,
             out,
@@ -183,6 +192,7 @@ impl Site {
             meter_stop: Some(stop.meter_stop),
             reason: stop.reason,
             reconstructed: true,
+            cost: None,
         };
         self.record(body, now, out)
     }
@@ -211,12 +221,17 @@ impl Site {
         }
         let (first, last) = energies(&event.readings);
         let facts = facts_of(&event, charger, open.as_ref(), first);
+        if let Some(register) = last.filter(|_| event.phase == TransactionPhase::Updated) {
+            let seen = RegisterAt { at: event.at, register };
+            self.register_seen((&facts.charger, &facts.transaction), seen, now, out);
+        }
         if event.phase == TransactionPhase::Updated && only_progress(&event, &facts, open.as_ref()) {
             return (Sequence::default(), answer);
         }
         if self.takes_place(station, &event, &facts, open.as_ref()) {
             self.close_forgotten(&facts, now, out);
         }
+        let priced = facts.clone();
         let body = match event.phase {
             TransactionPhase::Started if open.is_none() => {
                 log(
@@ -234,20 +249,27 @@ impl Site {
                 meter: last,
                 trigger: Some(event.trigger),
                 offline: event.offline,
+                charging: event.charging_state.and_then(state_takes_energy),
             },
             TransactionPhase::Ended => {
                 log(out, LogLevel::Info, format!("{}: transaction {} ended", facts.charger, facts.transaction));
+                let meter_stop = last.or_else(|| open.as_ref().and_then(|open| open.meter));
+                let cost = self.cost_of(&facts, event.at, meter_stop);
+                self.forget_registers(&facts);
                 RecordBody::TransactionEnded {
                     facts,
                     seq_no: Some(event.seq_no),
                     ended: event.at,
-                    meter_stop: last.or_else(|| open.as_ref().and_then(|open| open.meter)),
+                    meter_stop,
                     reason: event.stopped_reason.or_else(|| Some("Local".to_owned())),
                     reconstructed: open.is_none(),
+                    cost,
                 }
             }
         };
-        (self.record(body, now, out), answer)
+        self.record(body, now, out);
+        self.price(&priced, now, out);
+        (self.ledger.last(), answer)
     }
 
     /// Whether the event says that its transaction is now at an EVSE where it was not before: one that is still open there is over. A start
@@ -307,13 +329,24 @@ impl Site {
             let at = reading.at.unwrap_or(now.utc);
             let known = self.ledger.station(self.station_id(station));
             let Some(open) = known.and_then(|facts| facts.transaction(transaction)) else { continue };
+            let (charger, seen) = (open.facts.charger.clone(), RegisterAt { at, register: meter });
+            self.register_seen((&charger, transaction), seen, now, out);
+            let known = self.ledger.station(&charger);
+            let Some(open) = known.and_then(|facts| facts.transaction(transaction)) else { continue };
             if at.since(open.recorded_at) < PROGRESS_MS {
                 continue;
             }
             let facts = open.facts.clone();
             let trigger = Some("MeterValuePeriodic".to_owned());
-            let body =
-                RecordBody::TransactionUpdated { facts, seq_no: None, at, meter: Some(meter), trigger, offline: false };
+            let body = RecordBody::TransactionUpdated {
+                facts,
+                seq_no: None,
+                at,
+                meter: Some(meter),
+                trigger,
+                offline: false,
+                charging: None,
+            };
             self.record(body, now, out);
         }
     }

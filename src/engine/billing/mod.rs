@@ -1,0 +1,7 @@
+//! What a transaction costs: tariffs in local time, energy split at their borders, prices in exact decimals.
+//!
+//! Pure arithmetic over what the journal knows. Nothing here decides whether somebody may charge or how much current flows.
+
+pub mod bill;
+pub mod calendar;
+pub mod split;
