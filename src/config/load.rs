@@ -81,7 +81,8 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
     let cloud = sections::cloud(&root, places);
     let authorization = sections::authorization(&root, places);
     let tariffs = tariffs::tariffs(&root);
-    let parts = wiring::read(&root, places);
+    let charging = sections::charging(&root);
+    let parts = wiring::read(&root, places, voltage);
     root.finish();
 
     let mut problems = document.into_problems();
@@ -107,6 +108,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
         unknown_token: authorization.unknown_token,
         tokens: authorization.tokens,
         groups: authorization.groups,
+        charging,
         tariffs,
         devices: parts.devices,
         topology,

@@ -9,7 +9,7 @@ use chrono_tz::Tz;
 use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
-use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
+use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, Setup};
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
@@ -40,6 +40,8 @@ pub struct Config {
     pub tariffs: Vec<Tariff>,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
     pub devices: Vec<DeviceConfig>,
+    /// `[charging]`.
+    pub charging: ChargingSetup,
     /// `[[circuits]]`, `[[meters]]`, `[[inverters]]` and `[[chargers]]`: what is wired to what.
     pub topology: Topology,
 }
@@ -62,6 +64,7 @@ impl Config {
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
             billing: BillingSetup { tariffs: self.tariffs.clone(), zone: self.site.timezone },
             unsafe_fallback: self.failsafe().summary(),
+            charging: self.charging.clone(),
             seed,
         }
     }

@@ -12,10 +12,10 @@ use super::reader::{At, Section, nearest};
 use super::schema::{ApiConfig, CloudConfig, OcppConfig, SiteConfig, StoreConfig, UnknownChargers};
 use super::tokens;
 use crate::engine::model::ids::SiteId;
-use crate::engine::model::setup::Acknowledge;
+use crate::engine::model::setup::{Acknowledge, ChargingSetup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::wish::Wish;
-use crate::engine::units::Voltage;
+use crate::engine::units::{Current, Voltage};
 
 /// `[site]` with the parts that go into the topology.
 pub(super) fn site(root: &Section<'_>) -> (SiteConfig, SiteId, Voltage) {
@@ -50,6 +50,25 @@ fn timezone(document: &Document<'_>, name: &At<String>) -> Option<Tz> {
         document.error(name.at, format!("time zone {:?} is not known; {remedy}", name.value));
     }
     found
+}
+
+/// `[charging]`.
+pub(super) fn charging(root: &Section<'_>) -> ChargingSetup {
+    let section = root.section("charging", "[charging]");
+    let default = ChargingSetup::default();
+    let learn = section.boolean("learn_car_phases").map_or(default.learn_car_phases, |found| found.value);
+    let count = section.boolean("count_feed_in").map_or(default.count_feed_in, |found| found.value);
+    let ramp = section.thousandths("ramp_a_per_s", 100..=1_000_000).map(|found| Current::from_ma(found.value));
+    let raises = section.integer("max_changes_per_minute", 1..=12).and_then(|found| usize::try_from(found.value).ok());
+    let lost = section.integer("meter_lost_after_s", 1..=86_400);
+    section.finish();
+    ChargingSetup {
+        learn_car_phases: learn,
+        count_feed_in: count,
+        ramp_per_s: ramp,
+        raises_per_minute: raises.unwrap_or(default.raises_per_minute),
+        meter_lost_after_ms: lost.map(|found| found.value.unsigned_abs() * 1_000),
+    }
 }
 
 /// `[ocpp]`.

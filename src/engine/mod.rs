@@ -2,6 +2,8 @@
 
 pub mod billing;
 pub mod cloud;
+pub mod controller;
+pub mod guard;
 pub mod modbus;
 pub mod model;
 pub mod ocpp;

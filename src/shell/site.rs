@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::engine::controller::Controller;
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::ids::{RequestId, Sequence, StationId};
 use crate::engine::model::record::Record;
 use crate::engine::model::status::{Explanation, SiteStatus};
-use crate::engine::site::Site;
 use crate::engine::site::io::{CloudInput, Input, LogLevel, Output, Publication};
 use crate::engine::time::Mono;
 use crate::shell::clock::Clock;
@@ -135,7 +135,7 @@ impl Asker {
 
 /// The owner.
 pub struct Owner {
-    site: Site,
+    controller: Controller,
     clock: Clock,
     reach: Reach,
     questions: mpsc::Receiver<Question>,
@@ -153,16 +153,16 @@ pub struct Owner {
 impl Owner {
     /// Makes the owner and the way to ask it.
     #[must_use]
-    pub fn new(site: Site, clock: Clock, reach: Reach) -> (Self, Asker) {
+    pub fn new(controller: Controller, clock: Clock, reach: Reach) -> (Self, Asker) {
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
-        let (status, watched) = watch::channel(Arc::new(site.status(clock.now())));
+        let (status, watched) = watch::channel(Arc::new(controller.site().status(clock.now())));
         let last_tick = Arc::new(AtomicU64::new(0));
         let asker = Asker { questions: questions_in, status: watched, last_tick: Arc::clone(&last_tick) };
         let (returned, out, records) = (Vec::new(), Vec::new(), Vec::new());
         let pending = BTreeMap::new();
         let (last_request, overrun) = (0, None);
         let owner = Self {
-            site,
+            controller,
             clock,
             reach,
             questions,
@@ -229,7 +229,7 @@ impl Owner {
         self.handle_all(&mut inputs);
         self.pending.retain(|_, answer| !answer.is_closed());
         let now = self.clock.now();
-        let status = Arc::new(self.site.status(now));
+        let status = Arc::new(self.controller.site().status(now));
         self.last_tick.store(now.mono.ms().max(1), Ordering::Relaxed);
         self.reach.notifier.control_cycle_done(&status, now.mono);
         self.status.send_replace(status);
@@ -238,9 +238,10 @@ impl Owner {
     fn answer(&mut self, question: Question) {
         match question {
             Question::Explain { charger, answer } => {
-                let station = self.site.topology().find_station(&charger);
+                let site = self.controller.site();
+                let station = site.topology().find_station(&charger);
                 // Whoever asked may have gone.
-                let _ = answer.send(station.map(|station| self.site.explain(station, self.clock.now())));
+                let _ = answer.send(station.map(|station| site.explain(station, self.clock.now())));
             }
             Question::Command { answer, .. } if self.pending.len() >= MAX_PENDING => {
                 let error = format!("{MAX_PENDING} commands wait for answers already; try again later");
@@ -257,7 +258,7 @@ impl Owner {
 
     fn handle_all(&mut self, inputs: &mut Vec<Input>) {
         for input in inputs.drain(..) {
-            self.site.handle(input, self.clock.now(), &mut self.out);
+            self.controller.handle(input, self.clock.now(), &mut self.out);
             let mut out = std::mem::take(&mut self.out);
             for output in out.drain(..) {
                 self.execute(output);
@@ -383,8 +384,8 @@ mod tests {
             notifier: Notifier::silent(),
         };
         let clock = Clock::start();
-        let site = Site::new(testing::setup(), Restored::default(), clock.now());
-        let (owner, asker) = Owner::new(site, clock, reach);
+        let controller = Controller::new(testing::setup(), Restored::default(), true, clock.now());
+        let (owner, asker) = Owner::new(controller, clock, reach);
         (owner, asker, notes)
     }
 

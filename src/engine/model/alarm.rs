@@ -22,6 +22,8 @@ pub enum Severity {
 pub enum AlarmKind {
     /// A meter gives no usable reading.
     MeterLost,
+    /// A meter gives readings that cannot be right.
+    MeterUntrusted,
     /// An inverter gives no usable reading.
     InverterLost,
     /// A station that should be there is not connected.
@@ -46,6 +48,8 @@ pub enum AlarmKind {
     ConnectorFault,
     /// A transaction will not have its energy in time.
     TargetNotMet,
+    /// The guard has kept back or lowered what was to be sent to a station, or finds that a circuit is not lowered.
+    GuardDisagrees,
 }
 
 /// The name of an alarm: its kind and what it is about.

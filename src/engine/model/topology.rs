@@ -106,6 +106,24 @@ impl Wiring {
     }
 }
 
+impl Wiring {
+    /// Currents measured at the terminals as what flows on each grid phase: for certain, and at the most. Where the order is not known,
+    /// each phase may carry the largest of them, and carries for certain only the smallest, if every phase has a terminal.
+    #[must_use]
+    pub fn attribute(self, at_terminals: PerPhase<Option<Current>>) -> (PerPhase<Current>, PerPhase<Current>) {
+        if !self.unknown {
+            let known = self.to_grid(at_terminals).map(Option::unwrap_or_default);
+            return (known, known);
+        }
+        let wired = self.terminals.iter().zip(at_terminals.iter()).filter(|(terminal, _)| terminal.is_some());
+        let values: Vec<Option<Current>> = wired.map(|(_, (_, value))| *value).collect();
+        let largest = values.iter().flatten().copied().max().unwrap_or_default();
+        let smallest = values.iter().map(|value| value.unwrap_or_default()).min().unwrap_or_default();
+        let sure = if values.len() == Phase::ALL.len() { smallest } else { Current::ZERO };
+        (PerPhase::splat(sure), PerPhase::splat(largest))
+    }
+}
+
 /// A part of the site's wiring behind one protective device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Circuit {
@@ -159,6 +177,37 @@ pub struct DcSupply {
     pub efficiency_permille: u16,
     /// Active power per 1000 VA, 1 to 1000.
     pub power_factor_permille: u16,
+}
+
+impl DcSupply {
+    /// What one output draws from each AC phase while it gives `output`: for certain (as if nothing were lost), and at the most.
+    /// `None` where the voltage is not positive.
+    #[must_use]
+    pub fn drawn_for(&self, output: Power, voltage: Voltage, wiring: Wiring) -> Option<(Current, Current)> {
+        let terminals = i64::try_from(wiring.terminals()).ok()?.max(1);
+        let output = output.w().max(0);
+        let least = Power::from_w(output / terminals).current_at(voltage)?;
+        Some((least, self.current_for(Power::from_w(output), voltage, wiring)?))
+    }
+
+    /// The most that one output draws from each AC phase while it gives `output`, rounded up. `None` where the voltage is not positive.
+    #[must_use]
+    pub fn current_for(&self, output: Power, voltage: Voltage, wiring: Wiring) -> Option<Current> {
+        let terminals = i64::try_from(wiring.terminals()).ok()?.max(1);
+        let factor =
+            i64::from(self.efficiency_permille.max(1)) * i64::from(self.power_factor_permille.max(1)) * terminals;
+        let apparent = output.w().max(0).saturating_mul(1_000_000).saturating_add(factor - 1) / factor;
+        Power::from_w(apparent).current_at(voltage)
+    }
+
+    /// The power that one output may give so that it draws no more than `current` from each AC phase, rounded down.
+    #[must_use]
+    pub fn power_for(&self, current: Current, voltage: Voltage, wiring: Wiring) -> Power {
+        let terminals = i64::try_from(wiring.terminals()).unwrap_or(1).max(1);
+        let apparent = i64::from(current.ma().max(0)) * i64::from(voltage.mv().max(0)) / 1_000 * terminals;
+        let active = apparent.saturating_mul(i64::from(self.power_factor_permille)) / 1_000;
+        Power::from_w(active.saturating_mul(i64::from(self.efficiency_permille)) / 1_000_000)
+    }
 }
 
 /// What a station model can and cannot do, from `configs/chargers/`.
@@ -310,6 +359,8 @@ pub struct Inverter {
     pub circuit: CircuitIndex,
     /// From this age on a reading is not used any more.
     pub stale_after_ms: u64,
+    /// The most current on each phase, fed in or drawn, if it is known.
+    pub max: Option<Current>,
 }
 
 /// The whole site.

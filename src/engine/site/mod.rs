@@ -4,14 +4,21 @@
 //! records; everything else is known again within seconds of a start from what devices say.
 
 mod alarms;
+mod appetite;
 pub mod background;
 mod billing;
 mod commands;
+mod conduct;
 mod control;
+mod gauge;
 pub mod io;
 pub mod ledger;
+mod load;
+mod pace;
+mod phases;
 mod queue;
 mod readings;
+pub mod sabotage;
 mod sending;
 mod stations;
 mod status;
@@ -38,7 +45,10 @@ use background::Background;
 use control::EvseControl;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
+use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
+#[cfg(feature = "sabotage")]
+use sabotage::Sabotage;
 use stations::{HeldAnswer, StationState};
 use wishes::EvseWish;
 
@@ -73,6 +83,10 @@ enum Purpose {
     Limit(EvseIndex),
     Configure(String),
     Trigger,
+    /// A sample of the current, asked for out of turn.
+    Sample(EvseIndex),
+    /// A stop or a change of availability of a station above its limit.
+    Enforce(EvseIndex),
     Request(RequestId),
     Cloud(commands::CloudRequest),
 }
@@ -114,6 +128,8 @@ pub struct Site {
     wishes: Vec<EvseWish>,
     /// A record was made since they were put together.
     wishes_stale: bool,
+    paces: Vec<Pace>,
+    ramp: Ramp,
     plan_state: PlanState,
     plan: Plan,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
@@ -126,6 +142,8 @@ pub struct Site {
     above_since: BTreeMap<CircuitIndex, Mono>,
     /// The last register seen of each running transaction: what a tariff border needs.
     last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<Sabotage>,
     /// Something that the plan rests on has changed.
     dirty: bool,
     plan_due: Mono,
@@ -156,6 +174,8 @@ impl Site {
             wishes: topology.evses().iter().map(|evse| EvseWish::of(topology.station(evse.station))).collect(),
             wishes_stale: true,
             backgrounds: topology.circuits().iter().map(|_| Background::default()).collect(),
+            paces: topology.circuits().iter().map(|_| Pace::default()).collect(),
+            ramp: Ramp::default(),
             plan_state: PlanState::default(),
             plan: Plan::default(),
             calls: BTreeMap::new(),
@@ -167,6 +187,8 @@ impl Site {
             start_notes: None,
             above_since: BTreeMap::new(),
             last_registers: BTreeMap::new(),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
             dirty: true,
             plan_due: now.mono,
             slow_due: now.mono,
@@ -181,6 +203,7 @@ impl Site {
         if let Some(remembered) = &restored.remembered {
             site.restore_offers(remembered, now);
         }
+        site.restore_conduct();
         site.set_durable(site.durable);
         site.begin(restored.damage, now);
         site
@@ -205,6 +228,7 @@ impl Site {
             }
             Input::Journal(journal) => self.journal_said(journal, now, out),
             Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
+            Input::GuardDisagrees { circuit, message } => self.guard_disagrees(circuit, message, now, out),
             Input::Request { request, command } => self.requested(request, command, now, out),
         }
     }
@@ -240,6 +264,7 @@ impl Site {
             self.expire_limits(now, out);
             self.watch_wishes(now, out);
             self.watch(now, out);
+            self.ask_for_samples(now, out);
             self.cloud_tick(now, out);
         }
         if self.dirty || now.mono >= self.plan_due {
@@ -317,5 +342,7 @@ fn log(out: &mut Vec<Output>, level: LogLevel, message: String) {
     out.push(Output::Log { level, message });
 }
 
+#[cfg(test)]
+mod plant_tests;
 #[cfg(test)]
 mod tests;

@@ -212,6 +212,8 @@ impl Site {
         answer: StationAnswer,
         (now, out): (Now, &mut Vec<Output>),
     ) {
+        #[cfg(feature = "sabotage")]
+        let needs = if self.breaks(super::sabotage::Sabotage::AnswerBeforeDurable) { self.durable } else { needs };
         if needs <= self.durable {
             return self.answer(station, token, &answer, (now, out));
         }
@@ -440,8 +442,10 @@ impl Site {
         (now, out): (Now, &mut Vec<Output>),
     ) {
         let Some((_, purpose)) = self.calls.remove(&key) else { return };
+        // A station that knows no triggered samples may leave the request unanswered; that alone does not make it silent.
         let silent = matches!(reply, StationReply::Timeout);
-        if self.stations[station.0].unresponsive != silent {
+        let optional = silent && matches!(purpose, Purpose::Sample(_));
+        if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
             self.dirty = true;
             if silent {
@@ -462,6 +466,8 @@ impl Site {
                 }
             }
             Purpose::Trigger => {}
+            Purpose::Sample(evse) => self.sample_asked(evse, &reply),
+            Purpose::Enforce(evse) => self.enforced(evse, &reply, out),
             Purpose::Request(request) => {
                 out.push(Output::Reply { request, outcome: super::commands::outcome(reply) });
             }

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::engine::controller::Controller;
 use crate::engine::model::record::{RecordBody, Stamp};
+use crate::engine::site::Restored;
 use crate::engine::site::io::{Input, JournalInput};
-use crate::engine::site::{Restored, Site};
 use crate::engine::time::{Mono, Utc};
 use crate::shell::site::{INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Registry, testing};
@@ -75,8 +76,8 @@ async fn with_shelf(shelf: Shelf) -> Served {
         memory: watch::Sender::new(Vec::new()),
         notifier: Notifier::silent(),
     };
-    let site = Site::new(testing::setup(), Restored::default(), clock.now());
-    let (owner, mut asker) = Owner::new(site, clock, reach);
+    let controller = Controller::new(testing::setup(), Restored::default(), true, clock.now());
+    let (owner, mut asker) = Owner::new(controller, clock, reach);
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(owner.run(inbox, shutdown));
     asker.next_tick().await.unwrap();
