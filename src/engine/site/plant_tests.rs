@@ -165,7 +165,7 @@ fn plant_setup(options: &Options) -> Setup {
         version: "0.0.0".to_owned(),
         heartbeat_s: 300,
         tokens: vec![token],
-        groups: std::collections::BTreeMap::new(),
+        groups: BTreeMap::new(),
         timezone: chrono_tz::Europe::Berlin,
         unknown_token: UnknownToken::Reject,
         cloud: None,
