@@ -9,6 +9,7 @@ mod failsafe;
 mod files;
 mod load;
 mod models;
+mod outside;
 mod problem;
 mod reader;
 mod schema;
@@ -26,5 +27,6 @@ pub use files::Places;
 pub use load::{Loaded, load, load_from};
 pub use problem::{Position, Problem, Problems, Severity};
 pub use schema::{
-    ApiConfig, CloudConfig, Config, DeviceConfig, DeviceTarget, OcppConfig, SiteConfig, StoreConfig, UnknownChargers,
+    ApiConfig, CloudConfig, Config, DeviceConfig, DeviceTarget, DimmingDevice, OcppConfig, SiteConfig, StoreConfig,
+    UnknownChargers,
 };

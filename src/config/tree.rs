@@ -1,5 +1,8 @@
 //! The circuits: a tree with exactly one root.
 
+use std::collections::BTreeMap;
+
+use super::outside;
 use super::problem::Document;
 use super::reader::{At, Section, decimal};
 use super::wiring::{MAX_LIMIT_MA, Names, name_of};
@@ -24,6 +27,7 @@ struct Entry {
     meter: Option<At<String>>,
     unmeasured_load: Option<PerPhase<Current>>,
     max_unbalance: Option<Current>,
+    floor: Option<Current>,
     max_power: Option<Power>,
     short_time: Option<ShortTime>,
 }
@@ -33,6 +37,8 @@ struct Entry {
 pub(super) struct Tree {
     pub(super) circuits: Vec<Circuit>,
     pub(super) names: Names,
+    /// Below these no limit from outside goes.
+    pub(super) floors: BTreeMap<CircuitId, Current>,
     meter_users: Vec<Option<usize>>,
 }
 
@@ -81,6 +87,10 @@ fn entry(section: Section<'_>) -> Option<Entry> {
     if unmeasured_load.is_none() && !section.has("unmeasured_load_a") {
         warn_unmeasured(&section, meter.as_ref());
     }
+    let floor = outside::floor(
+        &section,
+        limit.as_ref().and_then(|limit| limit.value.iter().min().copied()).map(Current::from_ma),
+    );
     let at = section.at;
     section.finish();
     Some(Entry {
@@ -91,6 +101,7 @@ fn entry(section: Section<'_>) -> Option<Entry> {
         meter,
         unmeasured_load: unmeasured_load.map(|load| per_phase(load.value)),
         max_unbalance: max_unbalance.map(|unbalance| Current::from_ma(unbalance.value)),
+        floor,
         max_power,
         short_time,
     })
@@ -220,10 +231,16 @@ fn preorder(parents: &[Option<usize>], entries: &[Entry]) -> Vec<(usize, Option<
 }
 
 fn lower(document: &Document<'_>, entries: &[Entry], order: &[(usize, Option<usize>)], meters: &Names) -> Tree {
-    let mut tree = Tree { circuits: Vec::new(), names: Names::new("circuit"), meter_users: vec![None; meters.len()] };
+    let mut tree = Tree {
+        circuits: Vec::new(),
+        names: Names::new("circuit"),
+        floors: BTreeMap::new(),
+        meter_users: vec![None; meters.len()],
+    };
     for (index, parent) in order {
         let entry = &entries[*index];
         tree.names.add_known(&entry.id);
+        tree.floors.extend(entry.floor.map(|floor| (CircuitId::new(&entry.id.value), floor)));
         let meter = entry.meter.as_ref().and_then(|name| {
             let meter = meters.find(document, "meter", name)?;
             let user = tree.meter_users.get_mut(meter)?;

@@ -13,7 +13,7 @@ use super::tree::{self, Tree};
 use crate::engine::modbus::DeviceKind;
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
-use crate::engine::model::ids::{InverterId, MeterId, StationId};
+use crate::engine::model::ids::{CircuitId, InverterId, MeterId, StationId};
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterIndex, InverterRole, MINIMUM_OFFER, Meter, MeterIndex, Station, Wiring,
 };
@@ -101,6 +101,8 @@ pub(super) fn name_of(section: &Section<'_>, example: &str) -> Option<At<String>
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) circuits: Vec<Circuit>,
+    /// Below these no limit from outside goes.
+    pub(super) floors: BTreeMap<CircuitId, Current>,
     pub(super) stations: Vec<Station>,
     pub(super) meters: Vec<Meter>,
     pub(super) inverters: Vec<Inverter>,
@@ -141,7 +143,7 @@ pub(super) fn read(root: &Section<'_>, places: &Places, voltage: Voltage) -> Par
             root.document.error(at, format!("{count} [[{key}]] are more than the {limit} that are supported"));
         }
     }
-    Parts { circuits: tree.circuits, stations, meters, inverters, devices, problems }
+    Parts { circuits: tree.circuits, floors: tree.floors, stations, meters, inverters, devices, problems }
 }
 
 /// How a device is reached, before it has its place in the topology.

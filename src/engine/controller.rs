@@ -7,13 +7,13 @@ use serde_json::value::RawValue;
 
 use crate::engine::guard::{Disagreement, Earlier, Guard, Verdict};
 use crate::engine::model::ids::ConnectionId;
+use crate::engine::model::limit::{LimitOrder, LimitTarget, StandingLimit};
 use crate::engine::model::record::RecordBody;
 use crate::engine::model::setup::Setup;
-use crate::engine::model::topology::{EvseIndex, StationIndex};
+use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex};
 use crate::engine::site::io::{Input, Output};
 use crate::engine::site::{Restored, Site};
 use crate::engine::time::Now;
-use crate::engine::units::PerPhase;
 
 /// The site and its guard.
 #[derive(Debug)]
@@ -59,13 +59,13 @@ impl Controller {
         }
         let earlier = Earlier { memory: guard_memory.as_deref(), tamed: &tamed };
         let mut guard = guarded.then(|| Guard::new(topology, earlier, now));
-        for (circuit, outside) in restored.ledger.limits() {
-            if let (Some(guard), Some(circuit)) = (&mut guard, topology.find_circuit(circuit)) {
-                guard.limit_changed(circuit, Some(PerPhase::splat(outside.limit)));
-            }
-        }
         restored.remembered = (!site_memory.is_empty()).then(|| site_memory.clone());
         let site = Site::new(setup, restored, now);
+        for index in 0..site.topology().circuits().len() {
+            if let (Some(guard), Some(limit)) = (&mut guard, site.recorded_limit(CircuitIndex(index))) {
+                guard.limit_changed(CircuitIndex(index), Some(limit));
+            }
+        }
         Self { site, guard, site_memory, has_news: false, queue: VecDeque::new(), said: Vec::new() }
     }
 
@@ -96,6 +96,7 @@ impl Controller {
             let is_tick = input == Input::Tick;
             let mut said = std::mem::take(&mut self.said);
             self.site.handle(input, now, &mut said);
+            self.tell_phases(now);
             for output in said.drain(..) {
                 self.let_out(output, now, out);
             }
@@ -125,10 +126,19 @@ impl Controller {
             Input::Meter { result: Err(_), .. }
             | Input::Tick
             | Input::Inverter { .. }
+            | Input::Dimming { .. }
             | Input::Journal(_)
             | Input::Cloud(_)
             | Input::Request { .. }
             | Input::GuardDisagrees { .. } => {}
+        }
+    }
+
+    /// Where the site learns which phases cars use, the guard is told before it judges what was said.
+    fn tell_phases(&mut self, now: Now) {
+        let Some(guard) = self.guard.as_mut().filter(|_| self.site.learns_phases()) else { return };
+        for index in (0..self.site.topology().evses().len()).map(EvseIndex) {
+            guard.car_phases(index, self.site.phases_of(index, now.mono));
         }
     }
 
@@ -140,10 +150,15 @@ impl Controller {
                 self.has_news = true;
             }
             Output::Append(record) => {
-                if let (RecordBody::LimitChanged { circuit, limit, .. }, Some(guard)) = (&record.body, &mut self.guard)
+                if let (
+                    RecordBody::OutsideLimit(StandingLimit { order: LimitOrder { target, .. }, .. })
+                    | RecordBody::OutsideLimitEnded { target, .. },
+                    Some(guard),
+                ) = (&record.body, &mut self.guard)
+                    && let LimitTarget::Circuit(circuit) = target
                     && let Some(circuit) = self.site.topology().find_circuit(circuit)
                 {
-                    guard.limit_changed(circuit, limit.map(PerPhase::splat));
+                    guard.limit_changed(circuit, self.site.recorded_limit(circuit));
                 }
                 out.push(Output::Append(record));
             }

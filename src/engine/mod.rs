@@ -7,6 +7,7 @@ pub mod guard;
 pub mod modbus;
 pub mod model;
 pub mod ocpp;
+pub mod outside;
 pub mod plan;
 pub mod site;
 pub mod time;

@@ -80,6 +80,7 @@ pub struct Stopping;
 
 enum Question {
     Explain { charger: StationId, answer: oneshot::Sender<Option<Explanation>> },
+    LimitLog { answer: oneshot::Sender<String> },
     Command { command: Command, answer: oneshot::Sender<CommandOutcome> },
 }
 
@@ -119,6 +120,16 @@ impl Asker {
     pub async fn explain(&self, charger: StationId) -> Result<Option<Explanation>, Stopping> {
         let (answer, answered) = oneshot::channel();
         self.questions.send(Question::Explain { charger, answer }).await.map_err(|_| Stopping)?;
+        answered.await.map_err(|_| Stopping)
+    }
+
+    /// What became of the limits from outside, oldest first, as a JSON array.
+    ///
+    /// # Errors
+    /// If the owner has ended.
+    pub async fn limit_log(&self) -> Result<String, Stopping> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question::LimitLog { answer }).await.map_err(|_| Stopping)?;
         answered.await.map_err(|_| Stopping)
     }
 
@@ -243,6 +254,9 @@ impl Owner {
                 // Whoever asked may have gone.
                 let _ = answer.send(station.map(|station| site.explain(station, self.clock.now())));
             }
+            Question::LimitLog { answer } => {
+                let _ = answer.send(self.controller.site().limit_log());
+            }
             Question::Command { answer, .. } if self.pending.len() >= MAX_PENDING => {
                 let error = format!("{MAX_PENDING} commands wait for answers already; try again later");
                 let _ = answer.send(CommandOutcome::Rejected { error });
@@ -336,6 +350,7 @@ mod tests {
     use super::*;
     use crate::engine::model::exchange::OcppVersion;
     use crate::engine::model::ids::{CircuitId, ConnectionId, SiteId};
+    use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitTarget};
     use crate::engine::model::record::{RecordBody, Stamp};
     use crate::engine::model::topology::StationIndex;
     use crate::engine::site::Restored;
@@ -477,8 +492,13 @@ mod tests {
         owner.reach.store = Box::new(kept.clone());
         for _ in 0..QUESTIONS {
             let (answer, _) = oneshot::channel();
-            let (circuit, limit) = (CircuitId::new("grid"), Current::from_a(50));
-            let command = Command::LimitSet { circuit, limit, until: None };
+            let command = Command::LimitSet(LimitOrder {
+                target: LimitTarget::Circuit(CircuitId::new("grid")),
+                origin: LimitOrigin::Local,
+                amount: LimitAmount::PerPhase(Current::from_a(50)),
+                until: None,
+                heartbeat: None,
+            });
             assert!(asker.questions.try_send(Question::Command { command, answer }).is_ok());
         }
         let (inbox_in, inbox) = mpsc::channel(INBOX);

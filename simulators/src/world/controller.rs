@@ -25,7 +25,7 @@ impl World {
         #[cfg(feature = "sabotage")]
         let controller = {
             let mut controller = controller;
-            self.options.sabotage.into_iter().for_each(|rule| controller.sabotage(rule));
+            self.options.broken_rule.into_iter().for_each(|rule| controller.sabotage(rule));
             controller
         };
         self.controller = Some(Running { controller, started_ms: self.now_ms });
@@ -253,6 +253,9 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::ChargerTamed { .. }
         | RecordBody::AlarmRaised(_)
         | RecordBody::AlarmCleared(_)
+        | RecordBody::OutsideLimit(_)
+        | RecordBody::OutsideLimitEnded { .. }
+        | RecordBody::LimitProven(_)
         | RecordBody::LimitChanged { .. }
         | RecordBody::BoostSet { .. }
         | RecordBody::BoostEnded { .. }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, Meter, MeterIndex, Station, StationModel, Topology, TopologyError,
@@ -47,7 +47,7 @@ pub struct WorldOptions {
     /// Whether the site runs under its guard.
     pub guard: bool,
     /// The rule of the site that is broken on purpose; only in a build with the feature `sabotage`.
-    pub sabotage: Option<Sabotage>,
+    pub broken_rule: Option<Sabotage>,
     /// What is odd about which station.
     pub quirks: Vec<(usize, Quirks)>,
 }
@@ -70,7 +70,7 @@ impl Default for WorldOptions {
             cars_per_day: 40,
             meter_by_registers: false,
             guard: true,
-            sabotage: None,
+            broken_rule: None,
             quirks: Vec::new(),
         }
     }
@@ -218,6 +218,7 @@ impl WorldOptions {
             timezone: siteward::engine::model::setup::Tz::Europe__Berlin,
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+            outside: OutsideSetup::default(),
             billing: BillingSetup::default(),
             unsafe_fallback: None,
             charging: ChargingSetup::default(),

@@ -30,11 +30,20 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         from: "crate::engine::model",
-        to: &[BILLING, PLAN, OCPP, MODBUS, CLOUD, SITE],
+        to: &[BILLING, OUTSIDE, PLAN, OCPP, MODBUS, CLOUD, SITE],
         remedy: "the model is nouns; what is done with them stands above it",
     },
     Layer { from: BILLING, to: &[PLAN, OCPP, MODBUS, CLOUD, SITE], remedy: "a bill is arithmetic over what is known" },
-    Layer { from: PLAN, to: &[OCPP, MODBUS, CLOUD, SITE], remedy: "the planner knows currents, not protocols" },
+    Layer {
+        from: PLAN,
+        to: &[OCPP, MODBUS, CLOUD, SITE, OUTSIDE],
+        remedy: "the planner knows currents, not protocols",
+    },
+    Layer {
+        from: OUTSIDE,
+        to: &[PLAN, OCPP, MODBUS, CLOUD, SITE],
+        remedy: "limits from outside are arithmetic on the model; the site keeps and records them",
+    },
     Layer { from: OCPP, to: &[PLAN, MODBUS, CLOUD, SITE], remedy: "translate to the model; the site joins the parts" },
     Layer { from: MODBUS, to: &[PLAN, OCPP, CLOUD, SITE], remedy: "translate to the model; the site joins the parts" },
     Layer { from: CLOUD, to: &[PLAN, OCPP, MODBUS, SITE], remedy: "translate to the model; the site joins the parts" },
@@ -62,6 +71,7 @@ const MODBUS: &str = "crate::engine::modbus";
 const CLOUD: &str = "crate::engine::cloud";
 const BILLING: &str = "crate::engine::billing";
 const SITE: &str = "crate::engine::site";
+const OUTSIDE: &str = "crate::engine::outside";
 const GUARD: &str = "crate::engine::guard";
 const CONTROLLER: &str = "crate::engine::controller";
 

@@ -23,7 +23,8 @@ impl Guard {
         now: Now,
     ) -> Option<(CircuitIndex, String, Option<Current>)> {
         let settings = self.topology.station(station);
-        let phases = settings.wiring.phases();
+        let evses = self.topology.evses_of(station).flat_map(|evse| self.phases_of(evse).iter());
+        let phases: PhaseSet = evses.collect();
         let Change { rise, highest } = change;
         let mut worst: Option<(CircuitIndex, String, Option<Current>)> = None;
         for circuit in self.topology.path_to_grid(settings.circuit) {
@@ -108,7 +109,7 @@ impl Guard {
                 continue;
             }
             let station = self.topology.station(evse.station);
-            spared += station.wiring.phases().spread((state.view.most - newest).at_least_zero());
+            spared += self.phases_of(EvseIndex(index)).spread((state.view.most - newest).at_least_zero());
             if newest > station.min && state.view.most > station.min {
                 could = Some((station, evse.number, newest));
             }

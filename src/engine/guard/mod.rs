@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::model::reading::MeterReading;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, LeaseForm, MeterIndex, StationIndex, Topology};
 use crate::engine::time::{Mono, Now, Utc};
-use crate::engine::units::{Current, PerPhase};
+use crate::engine::units::{Current, PerPhase, PhaseSet};
 use hold::{Hold, Ms, Scale, WIDE_EXTRA_MS, Window};
 use wire::{Answer, Heard, Sent};
 
@@ -116,6 +116,8 @@ struct EvseState {
     newest: Option<Current>,
     /// Its last limit was refused: it cannot be cut.
     refused: bool,
+    /// The phases that its car has not given up; `None`: all that it is wired to.
+    phases: Option<PhaseSet>,
 }
 
 #[derive(Debug, Default)]
@@ -336,6 +338,29 @@ impl Guard {
         verdict
     }
 
+    /// The phases that the car at an EVSE has not given up. Only where the site learns them, by leave of its configuration: the
+    /// one thing that the guard takes from it.
+    pub fn car_phases(&mut self, evse: EvseIndex, phases: PhaseSet) {
+        let old = self.phases_of(evse);
+        if old == phases {
+            return;
+        }
+        self.evses[evse.0].phases = Some(phases);
+        let View { most, wide } = self.evses[evse.0].view;
+        for circuit in self.topology.path_to_grid(self.topology.evse(evse).circuit) {
+            let state = &mut self.circuits[circuit.0];
+            state.most = state.most - old.spread(most) + phases.spread(most);
+            state.wide = state.wide - old.spread(wide) + phases.spread(wide);
+            state.peak = state.peak.zip_with(state.wide, Current::max);
+        }
+    }
+
+    /// The phases that an EVSE counts on.
+    fn phases_of(&self, evse: EvseIndex) -> PhaseSet {
+        let wired = self.topology.station(self.topology.evse(evse).station).wiring.phases();
+        self.evses[evse.0].phases.unwrap_or(wired)
+    }
+
     /// Time has passed: looks whether the site lowers where it must.
     pub fn tick(&mut self, now: Mono) {
         self.advance(now);
@@ -459,10 +484,10 @@ impl Guard {
     /// Counts a station anew.
     fn renew(&mut self, station: StationIndex, now: Mono) {
         let settings = self.topology.station(station);
-        let phases = settings.wiring.phases();
         let hold = &self.stations[station.0].hold;
         let mut next = hold.next_change(ms(now), self.reaction(station));
         for (evse, view) in self.views(station, hold, now) {
+            let phases = self.phases_of(evse);
             let old = std::mem::replace(&mut self.evses[evse.0].view, view);
             for circuit in self.topology.path_to_grid(settings.circuit) {
                 let state = &mut self.circuits[circuit.0];

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 pub use chrono_tz::Tz;
 
+use super::ids::CircuitId;
+use super::limit::{Dimming, ScheduledLimit};
 use super::tariff::Tariff;
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
@@ -27,6 +29,27 @@ pub struct CloudSetup {
     pub topic_prefix: String,
     /// When an event counts as delivered.
     pub acknowledge: Acknowledge,
+}
+
+/// What limits the site from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideSetup {
+    /// The zone of the schedules' local times.
+    pub zone: Tz,
+    /// Limits that come and go with the time of day.
+    pub schedules: Vec<ScheduledLimit>,
+    /// The grid operator's dimming; `None`: it is refused.
+    pub dimming: Option<Dimming>,
+    /// Below this no limit from outside goes, on each phase.
+    pub floors: BTreeMap<CircuitId, Current>,
+    /// The longest random wait of a station after a power cut, in ms; 0: none waits.
+    pub random_start_max_ms: u64,
+}
+
+impl Default for OutsideSetup {
+    fn default() -> Self {
+        Self { zone: Tz::UTC, schedules: Vec::new(), dimming: None, floors: BTreeMap::new(), random_start_max_ms: 0 }
+    }
 }
 
 /// How the site as a whole steers: `[charging]`.
@@ -93,6 +116,8 @@ pub struct Setup {
     pub billing: BillingSetup,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
+    /// What limits it from outside.
+    pub outside: OutsideSetup,
     /// The site was started although the sum of its fallbacks does not fit: which circuit, in words.
     pub unsafe_fallback: Option<String>,
     /// How the site as a whole steers.

@@ -545,3 +545,57 @@ fn check_station(station: &Station, circuits: usize) -> Result<(), TopologyError
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amps(values: [Option<i32>; 3]) -> PerPhase<Option<Current>> {
+        PerPhase::from_fn(|phase| values[phase.index()].map(Current::from_a))
+    }
+
+    fn all(a: i32) -> PerPhase<Current> {
+        PerPhase::splat(Current::from_a(a))
+    }
+
+    #[test]
+    fn what_is_measured_at_turned_terminals_is_known_on_the_phases() {
+        let wiring = Wiring::new(&[Phase::L2, Phase::L3, Phase::L1]).unwrap();
+        let (sure, most) = wiring.attribute(amps([Some(10), Some(0), Some(5)]));
+        assert_eq!(sure, PerPhase::new(Current::from_a(5), Current::from_a(10), Current::ZERO));
+        assert_eq!(sure, most);
+    }
+
+    #[test]
+    fn what_is_measured_at_unknown_terminals_counts_on_the_safe_side() {
+        let three = Wiring::unknown(3).unwrap();
+        assert_eq!(three.attribute(amps([Some(10), Some(7), Some(9)])), (all(7), all(10)));
+        assert_eq!(three.attribute(amps([Some(10), None, None])), (all(0), all(10)));
+        let one = Wiring::unknown(1).unwrap();
+        assert_eq!(one.attribute(amps([Some(10), None, None])), (all(0), all(10)), "on two phases it draws nothing");
+    }
+
+    #[test]
+    fn what_a_dc_output_draws_and_may_give_is_rounded_to_the_safe_side() {
+        let dc = DcSupply {
+            max: Power::from_w(150_000),
+            min: Power::from_w(5_000),
+            efficiency_permille: 950,
+            power_factor_permille: 990,
+        };
+        let voltage = Voltage::from_mv(230_000);
+        for watts in [1, 5_000, 49_999, 150_000] {
+            let drawn = dc.current_for(Power::from_w(watts), voltage, Wiring::STRAIGHT).unwrap();
+            let back = dc.power_for(drawn, voltage, Wiring::STRAIGHT);
+            assert!((watts - 2..=watts + 2).contains(&back.w()), "{watts} W draw {drawn}, which gives {back}");
+            let exact = i64::from(drawn.ma()) * 230 * 3 * 950 * 990;
+            assert!(exact >= watts * 1_000 * 1_000_000, "{watts} W draw more than {drawn}");
+            let (least, most) = dc.drawn_for(Power::from_w(watts), voltage, Wiring::STRAIGHT).unwrap();
+            assert!(least <= most && most == drawn);
+        }
+        for ma in [1, 7_300, 231_000] {
+            let given = dc.power_for(Current::from_ma(ma), voltage, Wiring::STRAIGHT);
+            assert!(given.w() * 1_000 * 1_000_000 <= i64::from(ma) * 230 * 3 * 950 * 990, "{ma} mA give {given}");
+        }
+    }
+}

@@ -98,7 +98,14 @@ impl Site {
     fn wants_a_sample(&self, index: EvseIndex, now: Mono) -> bool {
         let control = &self.evses[index.0];
         let appetite = &control.appetite;
-        if appetite.takes.is_none() || appetite.not_asked || !self.reachable(index) {
+        if appetite.not_asked || !self.reachable(index) {
+            return false;
+        }
+        if control.measured.is_none() && self.is_charging(index) {
+            // After a start nobody knows what it draws; all of that counts as other load until its first sample.
+            return appetite.asked_at.is_none();
+        }
+        if appetite.takes.is_none() {
             return false;
         }
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);

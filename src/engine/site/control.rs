@@ -2,16 +2,15 @@
 
 use std::collections::VecDeque;
 
+use super::Site;
 use super::appetite::Appetite;
 use super::conduct::Conduct;
-use super::io::{LogLevel, Output};
+use super::io::Output;
 use super::ledger::Ledger;
 use super::phases::CarPhases;
 use super::readings::Measured;
 use super::tether::Tether;
-use super::{Site, log};
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
-use crate::engine::model::record::RecordBody;
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
 use crate::engine::plan::{self, CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
@@ -71,6 +70,7 @@ impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
         self.refresh_wishes();
         self.note_wishes(now.mono);
+        self.note_waits(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
         let rating_ends = self.use_short_time(now.mono);
@@ -107,11 +107,11 @@ impl Site {
 
     fn circuit_state(&self, index: usize, now: Now) -> CircuitState {
         let circuit = &self.setup.topology.circuits()[index];
-        let outside = self.ledger.limits().get(&circuit.id).map(|outside| outside.limit);
-        let limit = outside.map_or(circuit.limit, |outside| circuit.limit.map(|configured| configured.min(outside)));
+        let (limit, max_power, charging_power) = self.circuit_limits(CircuitIndex(index));
         let limit_source = if limit == circuit.limit { LimitSource::Configured } else { LimitSource::External };
         let (background, background_source) = self.background_of(CircuitIndex(index), now.mono);
-        CircuitState { limit, limit_source, background, background_source, ramp: self.ramp_of(CircuitIndex(index)) }
+        let ramp = self.ramp_of(CircuitIndex(index));
+        CircuitState { limit, limit_source, max_power, charging_power, background, background_source, ramp }
     }
 
     fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
@@ -126,7 +126,7 @@ impl Site {
             committed: self.committed(index, now.mono),
             drawn,
             demand,
-            demand_is_maximum: demand == wish.max,
+            demand_is_maximum: demand == wish.max.min(self.station_max(self.setup.topology.evse(index).station)),
             // A station that refuses its limits, or does not keep them, cannot be moved: others must not wait for a cut that never comes.
             reachable: reachable && control.tether.refused_at().is_none() && !control.conduct.is_above(),
             min: wish.min,
@@ -161,11 +161,12 @@ impl Site {
             Some(token) => self.authorize(token, now) == AuthorizationStatus::Accepted,
             None => flowing,
         };
-        if !may_charge {
+        if !may_charge || self.waits_until(evse.station, now.mono).is_some() {
             return nothing;
         }
         let wish = &self.wishes[index.0];
-        control.appetite.takes().map_or(wish.max, |takes| takes.max(wish.min)).min(wish.max)
+        let takes = control.appetite.takes().map_or(wish.max, |takes| takes.max(wish.min));
+        takes.min(wish.max).min(self.station_max(evse.station))
     }
 
     /// Keeps who waits since when, and who is served since when.
@@ -186,22 +187,6 @@ impl Site {
     /// The offer of the last plan for an EVSE; `None` before the first plan.
     pub(super) fn offer(&self, evse: EvseIndex) -> Option<&Offer> {
         self.plan.offers.get(evse.0)
-    }
-
-    /// Ends outside limits whose time is over.
-    pub(super) fn expire_limits(&mut self, now: Now, out: &mut Vec<Output>) {
-        let over: Vec<_> = self
-            .ledger
-            .limits()
-            .iter()
-            .filter(|(_, outside)| outside.until.is_some_and(|until| now.utc_trusted && now.utc >= until))
-            .map(|(circuit, _)| circuit.clone())
-            .collect();
-        for circuit in over {
-            log(out, LogLevel::Info, format!("the outside limit on circuit {circuit} has ended"));
-            self.record(RecordBody::LimitChanged { circuit, limit: None, until: None }, now, out);
-            self.dirty = true;
-        }
     }
 
     /// What is left on each phase of a circuit by the last plan: limit − background − committed.

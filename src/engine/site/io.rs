@@ -58,6 +58,13 @@ pub enum Input {
         /// What it said.
         result: Result<InverterReading, DeviceFault>,
     },
+    /// A poll of the dimming's input ended.
+    Dimming {
+        /// When the request went out.
+        asked_at: Mono,
+        /// Whether it says that the site is dimmed.
+        result: Result<bool, DeviceFault>,
+    },
     /// The journal has something to say.
     Journal(JournalInput),
     /// The cloud's broker has something to say.

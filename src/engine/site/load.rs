@@ -32,8 +32,15 @@ impl LossStage {
 }
 
 impl Site {
+    /// Whether it learns which phases cars use.
+    #[must_use]
+    pub const fn learns_phases(&self) -> bool {
+        self.setup.charging.learn_car_phases
+    }
+
     /// The grid phases that an EVSE counts on: those that its car uses where that was learned, else all that it is wired to.
-    pub(super) fn phases_of(&self, index: EvseIndex, now: Mono) -> PhaseSet {
+    #[must_use]
+    pub fn phases_of(&self, index: EvseIndex, now: Mono) -> PhaseSet {
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);
         let wired = station.wiring.phases();
         if !self.setup.charging.learn_car_phases || !station.wiring.is_known() || !self.reachable(index) {

@@ -14,8 +14,11 @@ mod gauge;
 pub mod io;
 pub mod ledger;
 mod load;
+mod outside;
+mod outside_status;
 mod pace;
 mod phases;
+mod proofs;
 mod queue;
 mod readings;
 pub mod sabotage;
@@ -45,6 +48,7 @@ use background::Background;
 use control::EvseControl;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
+use outside::Outside;
 use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
 #[cfg(feature = "sabotage")]
@@ -132,6 +136,7 @@ pub struct Site {
     ramp: Ramp,
     plan_state: PlanState,
     plan: Plan,
+    outside: Outside,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
     last_call: u64,
     held: Vec<HeldAnswer>,
@@ -155,6 +160,7 @@ impl Site {
     #[must_use]
     pub fn new(setup: Setup, restored: Restored, now: Now) -> Self {
         let topology = &setup.topology;
+        let outside = Outside::new(&setup, &restored, now.mono);
         let ledger = restored.ledger;
         let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
             messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
@@ -178,6 +184,7 @@ impl Site {
             ramp: Ramp::default(),
             plan_state: PlanState::default(),
             plan: Plan::default(),
+            outside,
             calls: BTreeMap::new(),
             last_call: 0,
             held: Vec::new(),
@@ -226,6 +233,7 @@ impl Site {
             Input::Inverter { inverter, asked_at, result } => {
                 self.inverter_polled(inverter, asked_at, result, (now, out));
             }
+            Input::Dimming { asked_at, result } => self.contact_polled(asked_at, result, (now, out)),
             Input::Journal(journal) => self.journal_said(journal, now, out),
             Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
             Input::GuardDisagrees { circuit, message } => self.guard_disagrees(circuit, message, now, out),
@@ -261,7 +269,7 @@ impl Site {
         if now.mono >= self.slow_due {
             self.slow_due = now.mono.plus_ms(SLOW_MS);
             self.tick_sessions(now, out);
-            self.expire_limits(now, out);
+            self.outside_tick(now, out);
             self.watch_wishes(now, out);
             self.watch(now, out);
             self.ask_for_samples(now, out);
@@ -271,6 +279,7 @@ impl Site {
             self.dirty = false;
             self.control(now, out);
         }
+        self.look_at_limits(now, out);
     }
 
     fn station_id(&self, station: StationIndex) -> &StationId {

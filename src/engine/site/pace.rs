@@ -53,6 +53,8 @@ pub(super) struct Pace {
     rating: Rating,
     /// When an EVSE below was raised last.
     raised_at: Option<Mono>,
+    /// Its meter is slower than the cars and has not seen what came of that.
+    waits: bool,
 }
 
 /// What a ramp has saved up for raises.
@@ -119,21 +121,26 @@ impl Site {
         let raises = &self.evses[index.0].raises;
         let recent = raises.iter().filter(|at| now.since(**at) < MINUTE_MS).count();
         let topology = &self.setup.topology;
-        let evse = topology.evse(index);
-        let reaction_ms = topology.station(evse.station).model.reaction_ms;
         recent >= self.setup.charging.raises_per_minute
-            || topology.path_to_grid(evse.circuit).any(|circuit| self.waits_for_meter(circuit, reaction_ms, now))
+            || topology.path_to_grid(topology.evse(index).circuit).any(|circuit| self.paces[circuit.0].waits)
+    }
+
+    /// Notes which circuits wait for their meters before anything below them is raised again.
+    pub(super) fn note_waits(&mut self, now: Mono) {
+        for index in 0..self.paces.len() {
+            self.paces[index].waits = self.waits_for_meter(CircuitIndex(index), now);
+        }
     }
 
     /// Whether a circuit's meter is slower than the cars and has not seen what came of the last raise.
-    fn waits_for_meter(&self, index: CircuitIndex, reaction_ms: u64, now: Mono) -> bool {
+    fn waits_for_meter(&self, index: CircuitIndex, now: Mono) -> bool {
         let Some(meter) = self.setup.topology.circuit(index).meter else { return false };
         let Some(raised_at) = self.paces[index.0].raised_at else { return false };
         if self.meters[meter.0].gauge.period_ms(now) <= SLOW_MS {
             return false;
         }
         let seen = self.backgrounds[index.0].seen();
-        seen.is_none_or(|seen| seen.from < raised_at.plus_ms(reaction_ms)) && !self.is_paid_for(index)
+        seen.is_none_or(|seen| seen.from < raised_at.plus_ms(SLOW_MS)) && !self.is_paid_for(index)
     }
 
     /// Whether the EVSEs may draw clearly less than what the meter has seen them draw at most: then a raise is paid for by cuts, and not by what

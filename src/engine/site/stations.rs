@@ -288,6 +288,7 @@ impl Site {
         for evse in self.setup.topology.evses_of(station) {
             self.evses[evse.0].tether.booted(now.mono);
         }
+        self.booted_after_cut(station, now, out);
         self.tell_time(station, now);
         self.stations[station.0].configured = false;
         self.configure(station, now, out);

@@ -1,5 +1,5 @@
 //! Who watches the watchmen: with a rule broken on purpose the oracle sees it, and under the guard nothing comes of it. Run with
-//! `cargo nextest run -p siteward-sim --features sabotage --test sabotage`.
+//! `cargo nextest run -p siteward-sim --features sabotage --test guarded`.
 
 use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::Current;
@@ -16,7 +16,7 @@ fn run(sabotage: Sabotage, guard: bool, seed: u64) -> WorldReport {
         cars_per_day: 200,
         grid_limit: Current::from_a(100),
         guard,
-        sabotage: Some(sabotage),
+        broken_rule: Some(sabotage),
         ..WorldOptions::default()
     };
     run_world(options).unwrap_or_else(|error| panic!("{error}"))
