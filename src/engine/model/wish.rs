@@ -168,6 +168,18 @@ pub enum TargetState {
     Over(TargetEnd),
 }
 
+impl From<Target> for TargetState {
+    fn from(target: Target) -> Self {
+        Self::Running(target)
+    }
+}
+
+impl From<TargetEnd> for TargetState {
+    fn from(cause: TargetEnd) -> Self {
+        Self::Over(cause)
+    }
+}
+
 /// What a car says that it needs (OCPP 2.x `NotifyEVChargingNeeds`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CarNeeds {

@@ -283,17 +283,13 @@ impl Ledger {
             RecordBody::LimitChanged { circuit, limit: None, .. } => {
                 self.end_limit(&LimitTarget::Circuit(circuit.clone()), &LimitOrigin::Cloud);
             }
-            RecordBody::BoostSet { charger, evse, boost } => {
-                self.facts_mut(charger).boosts.insert(*evse, boost.clone());
-            }
-            RecordBody::BoostEnded { charger, evse, .. } => {
-                self.facts_mut(charger).boosts.remove(evse);
-            }
+            RecordBody::BoostSet { charger, evse, boost } => self.boost(charger, *evse, Some(boost)),
+            RecordBody::BoostEnded { charger, evse, .. } => self.boost(charger, *evse, None),
             RecordBody::TargetSet { charger, transaction, target, .. } => {
-                self.facts_mut(charger).targets.insert(transaction.clone(), TargetState::Running(*target));
+                self.aim(charger, transaction, (*target).into())
             }
             RecordBody::TargetEnded { charger, transaction, cause, .. } => {
-                self.facts_mut(charger).targets.insert(transaction.clone(), TargetState::Over(*cause));
+                self.aim(charger, transaction, (*cause).into())
             }
             RecordBody::CommandExecuted { id, status, error, .. } => {
                 push_bounded(
@@ -340,6 +336,18 @@ impl Ledger {
         {
             open.activity.push(ActivityAt { at, charging });
         }
+    }
+
+    fn boost(&mut self, charger: &StationId, evse: u32, boost: Option<&Boost>) {
+        let boosts = &mut self.facts_mut(charger).boosts;
+        match boost {
+            Some(boost) => boosts.insert(evse, boost.clone()),
+            None => boosts.remove(&evse),
+        };
+    }
+
+    fn aim(&mut self, charger: &StationId, transaction: &TransactionId, state: TargetState) {
+        self.facts_mut(charger).targets.insert(transaction.clone(), state);
     }
 
     fn facts_mut(&mut self, id: &StationId) -> &mut StationFacts {
