@@ -16,6 +16,7 @@ use siteward::engine::units::{Current, Energy};
 use siteward_sim::car::{Car, CarOptions};
 use siteward_sim::station::{Station, StationOptions};
 use siteward_sim::world::WorldOptions;
+use siteward_sim::world::blueprint::token;
 
 /// 2026-03-01T06:00:00Z.
 const DAWN_MS: i64 = 1_772_344_800_000;
@@ -58,7 +59,7 @@ impl Park {
             building_peak: Current::ZERO,
             ..WorldOptions::default()
         };
-        let mut setup = options.setup().expect("a topology");
+        let mut setup = options.blueprint().setup().expect("a topology");
         setup.topology = one_circuit(&setup.topology);
         let station = |index: usize| {
             let version = if index % 3 == 2 { OcppVersion::V201 } else { OcppVersion::V16 };
@@ -147,7 +148,7 @@ impl Park {
     fn arrive(&mut self, wanted: impl Fn(usize) -> Option<Wanted>, tell: bool) {
         for index in 0..STATIONS {
             let car = Car::new(CarOptions { battery_wh: 90_000, arrives_percent: 10, ..CarOptions::default() });
-            let token = WorldOptions::token(index);
+            let token = token(index, 1);
             assert!(self.stations[index].plug_in(1, car, Some(&token)).is_ok(), "the place is free");
         }
         self.pass(1);

@@ -199,6 +199,11 @@ proptest! {
         prop_assert!(change.is_none_or(|change| change > 0.0), "before {:?} after {:?}", before, after);
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Nobody waits longer than he was told at any time while nobody else comes, and everybody comes.
     #[test]
     fn nobody_waits_longer_than_the_queue_says(site in site::any()) {

@@ -46,25 +46,6 @@ impl<'a> Rota<'a> {
         let places: Vec<Option<Mono>> = (0..self.state.evses.len())
             .map(|index| self.plan.queue.iter().find(|place| place.evse == EvseIndex(index)).map(|place| place.starts))
             .collect();
-        if std::env::var("ROTA").is_ok() {
-            println!(
-                "{} {:?}",
-                self.now.ms() / 1000,
-                self.state
-                    .evses
-                    .iter()
-                    .zip(&self.plan.offers)
-                    .enumerate()
-                    .map(|(i, (e, o))| format!(
-                        "{i}:{}{}{}",
-                        o.target.ma() / 1000,
-                        if e.served_since.is_some() { "*" } else { "" },
-                        places[i].map_or(String::new(), |p| format!("<{}", p.ms() / 1000))
-                    ))
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            );
-        }
         for (index, (evse, offer)) in self.state.evses.iter_mut().zip(&self.plan.offers).enumerate() {
             evse.committed = evse.phases.spread(offer.limit);
             if let Some(deadline) = &mut evse.deadline {

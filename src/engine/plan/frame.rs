@@ -306,7 +306,10 @@ impl Load {
 
 /// What an EVSE with an offer of `amount` can be counted on to draw: no more than was measured.
 pub(super) fn counted_on(evse: &EvseState, amount: i64) -> [i64; 3] {
-    Phase::ALL.map(|phase| i64::from(evse.drawn.of(phase).ma()).min(amount).max(0))
+    Phase::ALL.map(|phase| {
+        let drawn = i64::from(evse.drawn.of(phase).ma()).min(amount).max(0);
+        if evse.phases.contains(phase) { drawn } else { 0 }
+    })
 }
 
 /// What an EVSE that cannot be moved can be counted on to draw.
