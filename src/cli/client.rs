@@ -91,6 +91,17 @@ impl Client {
         self.read(request.send(body))
     }
 
+    /// `PUT` of JSON text.
+    pub(super) fn put(&self, path: &str, body: &str) -> Result<Answer, Failure> {
+        let request = self.agent.put(self.url(path)).header("content-type", "application/json");
+        self.read(request.send(body))
+    }
+
+    /// `DELETE`.
+    pub(super) fn delete(&self, path: &str) -> Result<Answer, Failure> {
+        self.read(self.agent.delete(self.url(path)).call())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }

@@ -23,6 +23,9 @@ fn write_explanation(explanation: &Explanation, out: &mut dyn Write) -> io::Resu
     }
     for evse in &explanation.evses {
         writeln!(out, "{charger} EVSE {}: {}", evse.evse, plain(&evse.explanation))?;
+        if !evse.wishes.is_empty() {
+            writeln!(out, "  {}", plain(&evse.wishes))?;
+        }
     }
     for circuit in &explanation.circuits {
         let room = |phase: usize| circuit.limit_a[phase] - circuit.background_a[phase] - circuit.committed_a[phase];
@@ -44,7 +47,12 @@ mod tests {
         let explanation = Explanation {
             charger: "CP001".to_owned(),
             connected: true,
-            evses: vec![EvseStatus { evse: 2, explanation: sentence, ..EvseStatus::default() }],
+            evses: vec![EvseStatus {
+                evse: 2,
+                explanation: sentence,
+                wishes: "goes first (boost) until 14:20".to_owned(),
+                ..EvseStatus::default()
+            }],
             circuits: vec![CircuitStatus {
                 id: "garage".to_owned(),
                 limit_a: [100.0; 3],
@@ -58,6 +66,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "CP001 EVSE 2: 16.0 A, as much as circuit garage has left on L2\n  \
+             goes first (boost) until 14:20\n  \
              circuit garage: limit 100.0/100.0/100.0 A, free 40.0/30.0/20.0 A on L1/L2/L3\n"
         );
     }

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand.
 
+mod boost;
 pub mod check;
 mod client;
 mod commission;
@@ -42,6 +43,8 @@ enum Task {
     Ocpp(OcppArgs),
     /// Test a charger: lower it, read back, measure, be silent until it falls back by itself, and write a signed report.
     Commission(CommissionArgs),
+    /// Let a charger's connector go first for a while.
+    Boost(BoostArgs),
     /// Print the event journal.
     Events(EventsArgs),
     /// Write the manual pages into a directory.
@@ -130,6 +133,24 @@ struct CommissionArgs {
 }
 
 #[derive(Debug, Args)]
+struct BoostArgs {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// The charger's OCPP identity.
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    charger: String,
+    /// Which connector.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    connector: u32,
+    /// For how long; it ends at the latest with the transaction that is running now.
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+    minutes: u64,
+    /// Take the boost back.
+    #[arg(long, conflicts_with = "minutes")]
+    clear: bool,
+}
+
+#[derive(Debug, Args)]
 struct EventsArgs {
     #[command(flatten)]
     daemon: Daemon,
@@ -199,6 +220,7 @@ fn dispatch(task: Task, out: &mut dyn Write) -> Result<u8, Failure> {
         Task::Explain(args) => explain::explain(&Client::find(&args.daemon)?, &args, out),
         Task::Ocpp(args) => ocpp::ocpp(&Client::find(&args.daemon)?, &args, out),
         Task::Commission(args) => return commission::commission(&args, out),
+        Task::Boost(args) => boost::boost(&Client::find(&args.daemon)?, &args, out),
         Task::Events(args) => events::events(&Client::find(&args.daemon)?, &args, out),
         Task::Man { directory } => man::pages(&directory),
         Task::Completions { shell } => man::completions(shell, out),

@@ -48,6 +48,7 @@ fn write_status(status: &SiteStatus, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}\n", cloud(status))?;
     circuits(&status.circuits).write(out)?;
     chargers(&status.chargers).write(out)?;
+    wishes(&status.chargers, out)?;
     meters(&status.meters).write(out)?;
     inverters(status).write(out)?;
     faults(status, out)?;
@@ -145,6 +146,18 @@ fn chargers(chargers: &[ChargerStatus]) -> Table {
         }
     }
     table
+}
+
+/// Who goes first, who must have what by when, who waits: sentences that no column is wide enough for.
+fn wishes(chargers: &[ChargerStatus], out: &mut dyn Write) -> io::Result<()> {
+    let mut any = false;
+    for charger in chargers {
+        for evse in charger.evses.iter().filter(|evse| !evse.wishes.is_empty()) {
+            writeln!(out, "{} EVSE {}: {}", plain(&charger.id), evse.evse, plain(&evse.wishes))?;
+            any = true;
+        }
+    }
+    if any { writeln!(out) } else { Ok(()) }
 }
 
 fn meters(meters: &[MeterStatus]) -> Table {
@@ -263,8 +276,13 @@ mod tests {
             background_source: "meter".to_owned(),
             ..CircuitStatus::default()
         };
-        let evse =
-            EvseStatus { evse: 1, offered_a: Some(16.0), binding: "circuit".to_owned(), ..EvseStatus::default() };
+        let evse = EvseStatus {
+            evse: 1,
+            offered_a: Some(16.0),
+            binding: "circuit".to_owned(),
+            wishes: "4th of 7 in the queue, starts by 14:20".to_owned(),
+            ..EvseStatus::default()
+        };
         let charger = ChargerStatus { id: "CP\u{1b}001".to_owned(), evses: vec![evse], ..ChargerStatus::default() };
         let status = SiteStatus {
             site: "depot".to_owned(),
@@ -285,9 +303,13 @@ mod tests {
         for phase in ["L1 40.5 125.0", "L2 41.5 125.0", "L3 42.5 125.0"] {
             assert!(words.contains(phase), "{text}");
         }
-        for part in
-            ["cloud AWAY; events that wait: 7", "meter main LOST: no answer", "AWAY", "No alarms.", "CP\u{fffd}001"]
-        {
+        for part in [
+            "cloud AWAY; events that wait: 7",
+            "meter main LOST: no answer",
+            "AWAY",
+            "No alarms.",
+            "CP\u{fffd}001 EVSE 1: 4th of 7 in the queue, starts by 14:20",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -110,6 +110,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
         cloud,
         unknown_token: authorization.unknown_token,
         tokens: authorization.tokens,
+        groups: authorization.groups,
         charging,
         tariffs,
         devices: parts.devices,

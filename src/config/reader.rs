@@ -111,6 +111,28 @@ impl<'a> Section<'a> {
         sections
     }
 
+    /// All tables below a key, with the names that the file gives them.
+    pub(super) fn named_sections(&self, key: &'static str, label: &'static str) -> Vec<(At<String>, Section<'a>)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let expected = format!("a table of tables: write {label} on a line of its own above each");
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(key, value, &expected);
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for (name, item) in table.iter() {
+            let at = name.span().start;
+            match item.get_ref().as_table() {
+                Some(table) => {
+                    let name = At { at, value: name.get_ref().to_string() };
+                    sections.push((name, Self::new(self.document, label, at, Some(table))));
+                }
+                None => self.wrong_type(key, item, &expected),
+            }
+        }
+        sections
+    }
+
     fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
         let found = value.get_ref().type_str();
         self.document

@@ -1,5 +1,6 @@
 //! What the configuration file says, typed and checked.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, Clou
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
+use crate::engine::model::wish::Wish;
 
 /// The whole configuration. Only [`load()`](super::load()) makes one, so that everything in it fits together.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub unknown_token: UnknownToken,
     /// The entries of `authorization.tokens_file`.
     pub tokens: Vec<TokenEntry>,
+    /// `[groups.NAME]` of the same file.
+    pub groups: BTreeMap<String, Wish>,
     /// `[[tariffs]]`.
     pub tariffs: Vec<Tariff>,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
@@ -56,6 +60,8 @@ impl Config {
             version: version.to_owned(),
             heartbeat_s: self.ocpp.heartbeat_s,
             tokens: self.tokens.clone(),
+            groups: self.groups.clone(),
+            timezone: self.site.timezone,
             unknown_token: self.unknown_token,
             cloud: self
                 .cloud

@@ -1,5 +1,6 @@
 //! The sections that stand once: `[site]`, `[ocpp]`, `[api]`, `[store]`, `[cloud]`, `[authorization]`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use super::tokens;
 use crate::engine::model::ids::SiteId;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
+use crate::engine::model::wish::Wish;
 use crate::engine::units::{Current, Voltage};
 
 /// `[site]` with the parts that go into the topology.
@@ -339,6 +341,7 @@ fn check_topic_prefix(document: &Document<'_>, prefix: &At<String>) -> bool {
 pub(super) struct Authorization {
     pub(super) unknown_token: UnknownToken,
     pub(super) tokens: Vec<TokenEntry>,
+    pub(super) groups: BTreeMap<String, Wish>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -360,7 +363,7 @@ pub(super) fn authorization(root: &Section<'_>, places: &Places) -> Authorizatio
         && let Some(path) = resolve_or_report(document, places, "tokens_file", &file)
     {
         match read_text(&path) {
-            Ok(text) => (result.tokens, result.problems) = tokens::parse(&path, &text),
+            Ok(text) => ((result.tokens, result.groups), result.problems) = tokens::parse(&path, &text),
             Err(reason) => {
                 let message = format!(
                     "`tokens_file`: {} cannot be read: {reason}; create it with [[tokens]] entries, or remove the key",

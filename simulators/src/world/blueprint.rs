@@ -312,6 +312,8 @@ impl Blueprint {
             version: "world".to_owned(),
             heartbeat_s: 300,
             tokens: self.tokens(),
+            groups: std::collections::BTreeMap::new(),
+            timezone: siteward::engine::model::setup::Tz::Europe__Berlin,
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             outside: OutsideSetup::default(),
@@ -330,6 +332,7 @@ impl Blueprint {
                 status: AuthorizationStatus::Accepted,
                 group: None,
                 expires: None,
+                wish: siteward::engine::model::wish::Wish::default(),
             })
             .collect()
     }

@@ -295,6 +295,10 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::OutsideLimitEnded { .. }
         | RecordBody::LimitProven(_)
         | RecordBody::LimitChanged { .. }
+        | RecordBody::BoostSet { .. }
+        | RecordBody::BoostEnded { .. }
+        | RecordBody::TargetSet { .. }
+        | RecordBody::TargetEnded { .. }
         | RecordBody::ConfigurationChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,

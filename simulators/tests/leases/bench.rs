@@ -100,6 +100,8 @@ impl Bench {
             version: "bench".to_owned(),
             heartbeat_s: 300,
             tokens: Vec::new(),
+            groups: Default::default(),
+            timezone: Default::default(),
             unknown_token: UnknownToken::Accept,
             cloud: None,
             unsafe_fallback: None,

@@ -8,6 +8,8 @@ use crate::engine::model::limit::LimitOrigin;
 use crate::engine::outside::order;
 use crate::engine::time::Utc;
 
+mod wishes;
+
 /// The largest command that is read, in bytes: the largest OCPP payload that stations take is well below it.
 pub const MAX_BYTES: usize = 64 * 1024;
 /// The longest `id`, in bytes: it is kept with every executed command.
@@ -18,7 +20,7 @@ const MAX_NAME: usize = 255;
 const MAX_QUOTED: usize = 60;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 9] = [
+const SUPPORTED: [&str; 13] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
@@ -26,6 +28,10 @@ const SUPPORTED: [&str; 9] = [
     "limit.clear",
     "site.dim",
     "delay.clear",
+    "charging.boost",
+    "charging.boost.clear",
+    "charging.target",
+    "charging.target.clear",
     "events.acknowledge",
     "events.replay",
 ];
@@ -85,6 +91,10 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::Commission { .. } => "commission",
         Command::Dim { .. } => "site.dim",
         Command::DelayClear { .. } => "delay.clear",
+        Command::Boost { .. } => "charging.boost",
+        Command::BoostClear { .. } => "charging.boost.clear",
+        Command::Target { .. } => "charging.target",
+        Command::TargetClear { .. } => "charging.target.clear",
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }
@@ -177,6 +187,10 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
             only_known(data, &["charger"], &place)?;
             Ok(Command::DelayClear { charger: StationId::new(name(data, "charger")?) })
         }
+        "charging.boost" => wishes::boost(data, &place),
+        "charging.boost.clear" => wishes::boost_clear(data, &place),
+        "charging.target" => wishes::target(data, &place),
+        "charging.target.clear" => wishes::target_clear(data, &place),
         "events.acknowledge" => {
             only_known(data, &["sequence"], &place)?;
             Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })

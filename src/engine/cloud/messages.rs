@@ -183,6 +183,8 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
             "siteward.limit.changed"
         }
         RecordBody::LimitProven(_) => "siteward.limit.proven",
+        RecordBody::BoostSet { .. } | RecordBody::BoostEnded { .. } => "siteward.boost.changed",
+        RecordBody::TargetSet { .. } | RecordBody::TargetEnded { .. } => "siteward.target.changed",
         RecordBody::ConfigurationChanged { .. } => "siteward.configuration.changed",
         RecordBody::CommandExecuted { .. } => "siteward.command.executed",
         RecordBody::StoreRecovered { .. } => "siteward.store.recovered",
@@ -200,7 +202,11 @@ fn subject(body: &RecordBody) -> Option<&str> {
         | RecordBody::ChargerDisconnected { charger, .. }
         | RecordBody::ChargerStatus { charger, .. }
         | RecordBody::ChargerTamed { charger, .. }
-        | RecordBody::LeaseChosen { charger, .. } => Some(charger.as_str()),
+        | RecordBody::LeaseChosen { charger, .. }
+        | RecordBody::BoostSet { charger, .. }
+        | RecordBody::BoostEnded { charger, .. }
+        | RecordBody::TargetSet { charger, .. }
+        | RecordBody::TargetEnded { charger, .. } => Some(charger.as_str()),
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => {
             // CloudEvents: a subject that is there is not empty.
             Some(alarm.key.subject.as_str()).filter(|subject| !subject.is_empty())
@@ -258,6 +264,19 @@ fn data(body: &RecordBody) -> Value {
         RecordBody::LimitProven(proof) => limits::proven(proof),
         RecordBody::LimitChanged { circuit, limit, until } => json!({
             "circuit": circuit, "limit_a": limit.map(Current::as_a), "until": until,
+        }),
+        RecordBody::BoostSet { charger, evse, boost } => json!({
+            "charger": charger, "evse": evse, "transaction_id": boost.transaction, "until": boost.until, "state": "set",
+        }),
+        RecordBody::BoostEnded { charger, evse, cause } => json!({
+            "charger": charger, "evse": evse, "until": null, "state": cause,
+        }),
+        RecordBody::TargetSet { charger, evse, transaction, target } => json!({
+            "charger": charger, "evse": evse, "transaction_id": transaction, "energy_wh": target.energy,
+            "departure": target.departure, "source": target.source, "state": "set",
+        }),
+        RecordBody::TargetEnded { charger, evse, transaction, cause, missing } => json!({
+            "charger": charger, "evse": evse, "transaction_id": transaction, "missing_wh": missing, "state": cause,
         }),
         RecordBody::ConfigurationChanged { version, cause } => json!({ "version": version, "cause": cause }),
         RecordBody::CommandExecuted { id, kind, status, error } => json!({

@@ -13,6 +13,7 @@ use crate::engine::model::limit::{
 use crate::engine::model::record::Stamp;
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::model::topology::LeaseForm;
+use crate::engine::model::wish::{Boost, BoostEnd, Target, TargetEnd, TargetSource};
 use crate::engine::time::Mono;
 use crate::engine::units::Power;
 
@@ -184,7 +185,31 @@ fn bodies() -> Vec<RecordBody> {
         },
         RecordBody::StoreRecovered { missing: "records 17 to 21".to_owned() },
     ]);
+    bodies.extend(wish_bodies());
     bodies
+}
+
+fn wish_bodies() -> [RecordBody; 4] {
+    let charger = || StationId::new("CP001");
+    let transaction = || TransactionId::new("1042");
+    let departure = NOON.plus_ms(6 * 3_600_000);
+    let target = Target { energy: Energy::from_wh(20_000), departure, source: TargetSource::Command };
+    let until = NOON.plus_ms(3_600_000);
+    let ends = Mono::from_ms(3_681_234);
+    let boost = Boost { transaction: Some(transaction()), until, ends, boot: 7, trusted: true };
+    let missing = Some(Energy::from_wh(6_200));
+    [
+        RecordBody::BoostSet { charger: charger(), evse: 1, boost },
+        RecordBody::BoostEnded { charger: charger(), evse: 1, cause: BoostEnd::Expired },
+        RecordBody::TargetSet { charger: charger(), evse: 1, transaction: transaction(), target },
+        RecordBody::TargetEnded {
+            charger: charger(),
+            evse: 1,
+            transaction: transaction(),
+            cause: TargetEnd::Missed,
+            missing,
+        },
+    ]
 }
 
 fn record(sequence: u64, body: RecordBody) -> Record {

@@ -52,6 +52,8 @@ pub enum AlarmKind {
     StationClockWrong,
     /// A station was sent as many charging profiles as its memory stands in a day.
     WriteBudgetExhausted,
+    /// A transaction will not have its energy in time.
+    TargetNotMet,
     /// The guard has kept back or lowered what was to be sent to a station, or finds that a circuit is not lowered.
     GuardDisagrees,
 }

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitOrder, LimitOrigin, LimitTarget};
+use super::wish::{BoostLength, Place};
 use crate::engine::time::Utc;
+use crate::engine::units::Energy;
 
 /// A command, checked for form but not yet for sense.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +61,32 @@ pub enum Command {
     Commission {
         /// Which station.
         charger: StationId,
+    },
+    /// `charging.boost`: an EVSE goes first for a while.
+    Boost {
+        /// Where.
+        place: Place,
+        /// For how long.
+        length: BoostLength,
+    },
+    /// `charging.boost.clear`.
+    BoostClear {
+        /// Where.
+        place: Place,
+    },
+    /// `charging.target`: a running transaction must have so much by then.
+    Target {
+        /// Where.
+        place: Place,
+        /// The energy from the start of the transaction on.
+        energy: Energy,
+        /// By when.
+        departure: Utc,
+    },
+    /// `charging.target.clear`.
+    TargetClear {
+        /// Where.
+        place: Place,
     },
     /// `events.acknowledge`: the cloud has everything up to this record.
     EventsAcknowledge {

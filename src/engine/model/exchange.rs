@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::{IdToken, TransactionId};
 use super::reading::StationReading;
 use super::topology::LimitUnit;
+use super::wish::CarNeeds;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
 
@@ -205,6 +206,13 @@ pub enum StationRequest {
         /// The values, one for each sampling time.
         readings: Vec<StationReading>,
     },
+    /// OCPP 2.x `NotifyEVChargingNeeds`: what a car told its station by ISO 15118.
+    ChargingNeeds {
+        /// The EVSE.
+        evse: u32,
+        /// What it needs.
+        needs: CarNeeds,
+    },
     /// `DataTransfer`.
     DataTransfer {
         /// Whose extension.
@@ -255,6 +263,11 @@ pub enum StationAnswer {
     Transaction {
         /// Whether the token may charge.
         status: Option<AuthorizationStatus>,
+    },
+    /// To `ChargingNeeds`: whether they can be used here.
+    ChargingNeeds {
+        /// They are; limits will follow them.
+        used: bool,
     },
     /// To `DataTransfer`: the vendor is not known here.
     UnknownVendor,

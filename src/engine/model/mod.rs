@@ -15,3 +15,4 @@ pub mod status;
 pub mod tariff;
 pub mod token;
 pub mod topology;
+pub mod wish;

@@ -8,6 +8,7 @@ use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitEnd, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use super::tariff::{Cost, Tariff};
 use super::topology::LeaseForm;
+use super::wish::{Boost, BoostEnd, Target, TargetEnd};
 use crate::engine::time::{Mono, Utc};
 use crate::engine::units::{Current, Energy};
 
@@ -196,6 +197,48 @@ pub enum RecordBody {
         limit: Option<Current>,
         /// When it ends.
         until: Option<Utc>,
+    },
+    /// An EVSE goes first for a while. It ends with the transaction there, if not before.
+    BoostSet {
+        /// Which station.
+        charger: StationId,
+        /// Which EVSE.
+        evse: u32,
+        /// For how long.
+        boost: Boost,
+    },
+    /// A boost is over before its transaction is.
+    BoostEnded {
+        /// Which station.
+        charger: StationId,
+        /// Which EVSE.
+        evse: u32,
+        /// Why.
+        cause: BoostEnd,
+    },
+    /// A transaction must have some energy by a certain time. It ends with the transaction, if not before.
+    TargetSet {
+        /// Which station.
+        charger: StationId,
+        /// Which EVSE.
+        evse: u32,
+        /// Which transaction.
+        transaction: TransactionId,
+        /// What it must have by when.
+        target: Target,
+    },
+    /// A target is over before its transaction is.
+    TargetEnded {
+        /// Which station.
+        charger: StationId,
+        /// Which EVSE.
+        evse: u32,
+        /// Which transaction.
+        transaction: TransactionId,
+        /// Why.
+        cause: TargetEnd,
+        /// What was missing then.
+        missing: Option<Energy>,
     },
     /// The daemon started, with this configuration.
     ConfigurationChanged {

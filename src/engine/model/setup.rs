@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use chrono_tz::Tz;
+pub use chrono_tz::Tz;
 
 use super::ids::CircuitId;
 use super::limit::{Dimming, ScheduledLimit};
 use super::tariff::Tariff;
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
+use super::wish::Wish;
 use crate::engine::units::Current;
 
 /// When an event counts as delivered.
@@ -105,8 +106,12 @@ pub struct Setup {
     pub heartbeat_s: u32,
     /// Tokens known from the start.
     pub tokens: Vec<TokenEntry>,
+    /// What goes with the groups of tokens, by name.
+    pub groups: BTreeMap<String, Wish>,
     /// What happens to other tokens.
     pub unknown_token: UnknownToken,
+    /// The site's clocks: departures and schedules are in their time.
+    pub timezone: Tz,
     /// What charging costs.
     pub billing: BillingSetup,
     /// The cloud; `None`: the site runs on its own.

@@ -111,6 +111,55 @@ pub struct EvseStatus {
     pub binding: String,
     /// What decides its limit, as a sentence with circuit, phase and amount.
     pub explanation: String,
+    /// Higher goes first when not everybody can be served.
+    #[serde(default)]
+    pub priority: i32,
+    /// Its share.
+    #[serde(default)]
+    pub weight: u32,
+    /// Where `priority` comes from: `station`, `group`, `token`, `boost`.
+    #[serde(default)]
+    pub priority_from: String,
+    /// Until when it goes first; `None`: it is not boosted.
+    #[serde(default)]
+    pub boost_until: Option<Utc>,
+    /// What its transaction must have by when; `None`: nobody set it a target, or it is over.
+    #[serde(default)]
+    pub target: Option<TargetStatus>,
+    /// Its place in the queue; `None`: it does not wait.
+    #[serde(default)]
+    pub queue: Option<QueueStatus>,
+    /// Boost, target and place in the queue as sentences in the site's local time; empty: there is nothing to say.
+    #[serde(default)]
+    pub wishes: String,
+}
+
+/// What a transaction must have by when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// The energy from the start of the transaction on, in Wh.
+    pub energy_wh: i64,
+    /// By when.
+    pub departure: Utc,
+    /// Who set it: `command`, `car`, `token`.
+    pub source: String,
+    /// What is still missing, in Wh; as long as no energy is known, all of it.
+    pub missing_wh: i64,
+    /// What will be missing at the departure, in Wh; 0: it is on course.
+    pub short_wh: i64,
+    /// Whether it is steered for. Not while the calendar time is unknown.
+    pub effective: bool,
+}
+
+/// A place in the queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// 1 is the next.
+    pub position: usize,
+    /// How many wait.
+    pub of: usize,
+    /// When its turn begins at the latest if nobody else comes or goes.
+    pub starts_by: Utc,
 }
 
 /// Why an EVSE has the limit that it has.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exchange::AuthorizationStatus;
 use super::ids::IdToken;
+use super::wish::Wish;
 use crate::engine::time::Utc;
 
 /// A token that the site knows.
@@ -17,6 +18,9 @@ pub struct TokenEntry {
     pub group: Option<String>,
     /// From then on it is [`AuthorizationStatus::Expired`].
     pub expires: Option<Utc>,
+    /// What goes with it; it stands over what goes with its group.
+    #[serde(default)]
+    pub wish: Wish,
 }
 
 /// What happens to a token that the site does not know.

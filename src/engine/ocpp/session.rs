@@ -806,6 +806,7 @@ mod tests {
             StationRequest::TransactionEvent(event) => {
                 StationAnswer::Transaction { status: event.token.as_ref().map(|_| status) }
             }
+            StationRequest::ChargingNeeds { .. } => StationAnswer::ChargingNeeds { used: true },
             StationRequest::DataTransfer { .. } => StationAnswer::UnknownVendor,
             StationRequest::Status { .. } | StationRequest::MeterValues { .. } | StationRequest::Notify { .. } => {
                 StationAnswer::Taken

@@ -18,7 +18,9 @@ use crate::engine::model::exchange::{
 };
 use crate::engine::model::ids::{IdToken, TransactionId};
 use crate::engine::model::topology::LimitUnit;
+use crate::engine::model::wish::CarNeeds;
 use crate::engine::time::Utc;
+use crate::engine::units::{Current, Energy};
 
 /// The longest idToken and transactionId (`identifierString[36]`).
 const MAX_IDENTIFIER_CHARS: usize = 36;
@@ -26,6 +28,8 @@ const MAX_IDENTIFIER_CHARS: usize = 36;
 const MAX_NAME_CHARS: usize = 50;
 /// The longest attributeValue (`string[1000]`).
 const MAX_VALUE_CHARS: usize = 1_000;
+/// A least current that is believed, in A.
+const MAX_CAR_MIN_A: i32 = 1_000;
 
 /// Messages that are only taken note of.
 const NOTIFICATIONS: &[&str] = &[
@@ -37,7 +41,6 @@ const NOTIFICATIONS: &[&str] = &[
     "NotifyChargingLimit",
     "NotifyCustomerInformation",
     "NotifyDisplayMessages",
-    "NotifyEVChargingNeeds",
     "NotifyEVChargingSchedule",
     "NotifyEvent",
     "NotifyMonitoringReport",
@@ -106,6 +109,7 @@ pub(super) fn request(action: &str, payload: &Value, now: Utc, notes: &mut Notes
             let origin = Origin { evse: fields.need_number("evseId")?, transaction: None };
             StationRequest::MeterValues { readings: readings(fields.list("meterValue", notes), &origin, notes) }
         }
+        "NotifyEVChargingNeeds" => charging_needs(fields, notes)?,
         "DataTransfer" => StationRequest::DataTransfer {
             vendor: fields.need_name("vendorId")?,
             message: fields.text("messageId", notes),
@@ -148,6 +152,34 @@ fn status(fields: Fields<'_>, payload: &Value, notes: &mut Notes) -> Result<Stat
 
 fn id_token(token: Fields<'_>) -> Result<String, Refusal> {
     token.need_name("idToken")
+}
+
+/// What a car told its station (K15). Its state of charge and its own limits are of no use without its battery's size.
+fn charging_needs(fields: Fields<'_>, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+    let evse = fields.need_number("evseId")?;
+    let needs = fields.need_object("chargingNeeds")?;
+    let ac = needs.object("acChargingParameters", notes);
+    let dc = needs.object("dcChargingParameters", notes);
+    let whole = |part: Option<Fields<'_>>, name: &str, notes: &mut Notes| {
+        part.and_then(|part| part.int(name, notes)).filter(|value| *value > 0)
+    };
+    let energy = whole(ac, "energyAmount", notes).or_else(|| whole(dc, "energyAmount", notes));
+    let min = whole(ac, "evMinCurrent", notes).and_then(|amperes| i32::try_from(amperes).ok());
+    let phases = match needs.text("requestedEnergyTransfer", notes).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "ac_single_phase" => Some(1),
+        "ac_two_phase" => Some(2),
+        "ac_three_phase" => Some(3),
+        _ => None,
+    };
+    Ok(StationRequest::ChargingNeeds {
+        evse,
+        needs: CarNeeds {
+            energy: energy.map(Energy::from_wh),
+            departure: needs.time("departureTime", notes),
+            min: min.filter(|amperes| *amperes <= MAX_CAR_MIN_A).map(Current::from_a),
+            phases,
+        },
+    })
 }
 
 fn transaction_event(fields: Fields<'_>, now: Utc, notes: &mut Notes) -> Result<StationRequest, Refusal> {
@@ -241,6 +273,11 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
                 ..Default::default()
             })
         }
+        // No schedule is negotiated with the car (ISO 15118). `Processing`: the station goes on with the profiles that it has and follows
+        // each new one; `Rejected`: the needs say nothing that could be used (K15).
+        ("NotifyEVChargingNeeds", StationAnswer::ChargingNeeds { used }) => {
+            Ok(format!(r#"{{"status":"{}"}}"#, if *used { "Processing" } else { "Rejected" }))
+        }
         ("DataTransfer", StationAnswer::UnknownVendor) => Ok(r#"{"status":"UnknownVendorId"}"#.to_owned()),
         ("DataTransfer", StationAnswer::Taken) => Ok(r#"{"status":"Accepted"}"#.to_owned()),
         (_, StationAnswer::Taken) => taken(action),
@@ -252,8 +289,10 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
 /// it negotiates no schedule with a car (ISO 15118).
 fn taken(action: &str) -> Result<String, String> {
     let payload = match action {
-        "BootNotification" | "Heartbeat" | "Authorize" => return Err(format!("{action} needs an answer of its own")),
-        "SignCertificate" | "NotifyEVChargingNeeds" => r#"{"status":"Rejected"}"#,
+        "BootNotification" | "Heartbeat" | "Authorize" | "NotifyEVChargingNeeds" => {
+            return Err(format!("{action} needs an answer of its own"));
+        }
+        "SignCertificate" => r#"{"status":"Rejected"}"#,
         "NotifyEVChargingSchedule" => r#"{"status":"Accepted"}"#,
         "GetCertificateStatus" => r#"{"status":"Failed"}"#,
         "Get15118EVCertificate" => r#"{"status":"Failed","exiResponse":""}"#,
@@ -584,6 +623,36 @@ mod tests {
     }
 
     #[test]
+    fn what_a_car_needs_is_read_and_answered() {
+        // OCPP 2.0.1 K15: the station forwards what the car told it by ISO 15118.
+        let request = clean(
+            "NotifyEVChargingNeeds",
+            r#"{"evseId":1,"maxScheduleTuples":3,"chargingNeeds":{"requestedEnergyTransfer":"AC_single_phase",
+                "departureTime":"2026-03-02T06:00:00Z","acChargingParameters":{"energyAmount":12500,"evMinCurrent":8,
+                "evMaxCurrent":32,"evMaxVoltage":230}}}"#,
+        );
+        let needs = CarNeeds {
+            energy: Some(Energy::from_wh(12_500)),
+            departure: Utc::parse("2026-03-02T06:00:00Z"),
+            min: Some(Current::from_a(8)),
+            phases: Some(1),
+        };
+        assert_eq!(request, StationRequest::ChargingNeeds { evse: 1, needs });
+        let request = clean(
+            "NotifyEVChargingNeeds",
+            r#"{"evseId":2,"chargingNeeds":{"requestedEnergyTransfer":"DC","dcChargingParameters":{"evMaxCurrent":200,
+                "evMaxVoltage":800,"energyAmount":40000}}}"#,
+        );
+        let needs = CarNeeds { energy: Some(Energy::from_wh(40_000)), ..CarNeeds::default() };
+        assert_eq!(request, StationRequest::ChargingNeeds { evse: 2, needs });
+        for (used, expected) in [(true, r#"{"status":"Processing"}"#), (false, r#"{"status":"Rejected"}"#)] {
+            assert_eq!(answer("NotifyEVChargingNeeds", &StationAnswer::ChargingNeeds { used }).unwrap(), expected);
+        }
+        let (refused, _) = read("NotifyEVChargingNeeds", r#"{"evseId":1}"#);
+        assert_eq!(refused.unwrap_err().text, "chargingNeeds is required");
+    }
+
+    #[test]
     fn a_driver_without_token_has_none() {
         // OCPP 2.0.1 IdTokenEnumType NoAuthorization: the idToken is empty.
         let StationRequest::TransactionEvent(event) = clean(
@@ -601,7 +670,7 @@ mod tests {
         for action in NOTIFICATIONS {
             assert!(matches!(clean(action, "{}"), StationRequest::Notify { .. }), "{action}");
             let expected = match *action {
-                "SignCertificate" | "NotifyEVChargingNeeds" => r#"{"status":"Rejected"}"#,
+                "SignCertificate" => r#"{"status":"Rejected"}"#,
                 "NotifyEVChargingSchedule" => r#"{"status":"Accepted"}"#,
                 "GetCertificateStatus" => r#"{"status":"Failed"}"#,
                 "Get15118EVCertificate" => r#"{"status":"Failed","exiResponse":""}"#,

@@ -69,14 +69,15 @@ impl Site {
             | AlarmKind::LeaseNotProven
             | AlarmKind::StationClockWrong
             | AlarmKind::WriteBudgetExhausted => topology.find_station(&StationId::new(subject)).is_some(),
-            AlarmKind::StationAboveLimit | AlarmKind::LimitRefused | AlarmKind::ConnectorFault => {
-                subject.rsplit_once('/').is_some_and(|(station, evse)| {
-                    let station = topology.find_station(&StationId::new(station));
-                    station.is_some_and(|station| {
-                        evse == "0" || evse.parse().is_ok_and(|evse| topology.find_evse(station, evse).is_some())
-                    })
+            AlarmKind::StationAboveLimit
+            | AlarmKind::LimitRefused
+            | AlarmKind::ConnectorFault
+            | AlarmKind::TargetNotMet => subject.rsplit_once('/').is_some_and(|(station, evse)| {
+                let station = topology.find_station(&StationId::new(station));
+                station.is_some_and(|station| {
+                    evse == "0" || evse.parse().is_ok_and(|evse| topology.find_evse(station, evse).is_some())
                 })
-            }
+            }),
             AlarmKind::CircuitAboveLimit => {
                 topology.circuits().iter().any(|circuit| circuit.id.as_str() == subject && circuit.meter.is_some())
             }

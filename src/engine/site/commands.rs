@@ -66,6 +66,12 @@ impl Site {
             Command::LimitClear { target, origin } => Done::Now(self.clear_limit(&target, &origin, now, out)),
             Command::Dim { active, until, input } => Done::Now(self.dim(active, until, input, (now, out))),
             Command::DelayClear { charger } => Done::Now(self.clear_delay(&charger, now, out)),
+            Command::Boost { place, length } => Done::Now(self.set_boost(&place, length, now, out)),
+            Command::BoostClear { place } => Done::Now(self.clear_boost(&place, now, out)),
+            Command::Target { place, energy, departure } => {
+                Done::Now(self.set_target(&place, (energy, departure), now, out))
+            }
+            Command::TargetClear { place } => Done::Now(self.clear_target(&place, now, out)),
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }

@@ -73,6 +73,7 @@ impl EvseControl {
 impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
         self.follow_transactions(now.mono);
+        self.refresh_wishes();
         self.note_wishes(now.mono);
         self.note_waits(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
@@ -124,21 +125,22 @@ impl Site {
         let reachable = self.reachable(index);
         let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
+        let wish = &self.wishes[index.0];
         EvseState {
             phases: self.phases_of(index, now.mono),
             committed: self.committed(index, now.mono),
             drawn,
             demand,
-            demand_is_maximum: demand == self.station_max(self.setup.topology.evse(index).station),
+            demand_is_maximum: demand == wish.max.min(self.station_max(self.setup.topology.evse(index).station)),
             // A station that refuses its limits, or does not keep them, cannot be moved: others must not wait for a cut that never comes.
             reachable: reachable && control.tether.refused_at().is_none() && !control.conduct.is_above(),
-            min: station.min,
+            min: wish.min,
             fallback: station.fallback,
             step: station.model.step,
-            weight: station.weight,
-            priority: station.priority,
+            weight: wish.weight,
+            priority: wish.priority,
             hold: self.is_held(index, now.mono),
-            deadline: None,
+            deadline: self.deadline(index, now),
             served_since: control.served_since,
             wants_since: control.wants_since,
         }
@@ -167,7 +169,9 @@ impl Site {
         if !may_charge || self.waits_until(evse.station, now.mono).is_some() {
             return nothing;
         }
-        control.appetite.takes().map_or(station.max, |takes| takes.max(station.min)).min(self.station_max(evse.station))
+        let wish = &self.wishes[index.0];
+        let takes = control.appetite.takes().map_or(wish.max, |takes| takes.max(wish.min));
+        takes.min(wish.max).min(self.station_max(evse.station))
     }
 
     /// Keeps who waits since when, and who is served since when.

@@ -14,6 +14,7 @@ use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitPro
 use crate::engine::model::record::{Record, RecordBody, Stamp, TransactionFacts};
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::topology::LeaseForm;
+use crate::engine::model::wish::{Boost, TargetState};
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
 
@@ -70,6 +71,12 @@ pub struct StationFacts {
     pub chosen_lease: Option<(LeaseForm, bool)>,
     /// Its running transactions.
     pub open: Vec<OpenTransaction>,
+    /// The EVSEs that go first for a while.
+    #[serde(default)]
+    pub boosts: BTreeMap<u32, Boost>,
+    /// What running transactions must have by when.
+    #[serde(default)]
+    pub targets: BTreeMap<TransactionId, TargetState>,
     ended: VecDeque<EndedTransaction>,
 }
 
@@ -288,6 +295,14 @@ impl Ledger {
             RecordBody::LimitChanged { circuit, limit: None, .. } => {
                 self.end_limit(&LimitTarget::Circuit(circuit.clone()), &LimitOrigin::Cloud);
             }
+            RecordBody::BoostSet { charger, evse, boost } => self.boost(charger, *evse, Some(boost)),
+            RecordBody::BoostEnded { charger, evse, .. } => self.boost(charger, *evse, None),
+            RecordBody::TargetSet { charger, transaction, target, .. } => {
+                self.aim(charger, transaction, (*target).into())
+            }
+            RecordBody::TargetEnded { charger, transaction, cause, .. } => {
+                self.aim(charger, transaction, (*cause).into())
+            }
             RecordBody::CommandExecuted { id, status, error, .. } => {
                 push_bounded(
                     &mut self.commands,
@@ -333,6 +348,18 @@ impl Ledger {
         {
             open.activity.push(ActivityAt { at, charging });
         }
+    }
+
+    fn boost(&mut self, charger: &StationId, evse: u32, boost: Option<&Boost>) {
+        let boosts = &mut self.facts_mut(charger).boosts;
+        match boost {
+            Some(boost) => boosts.insert(evse, boost.clone()),
+            None => boosts.remove(&evse),
+        };
+    }
+
+    fn aim(&mut self, charger: &StationId, transaction: &TransactionId, state: TargetState) {
+        self.facts_mut(charger).targets.insert(transaction.clone(), state);
     }
 
     fn facts_mut(&mut self, id: &StationId) -> &mut StationFacts {
@@ -407,6 +434,8 @@ impl Ledger {
         let station = self.facts_mut(&facts.charger);
         let open = station.open.iter().position(|open| open.facts.transaction == facts.transaction);
         let started_by = open.map_or(sequence, |index| station.open.remove(index).started_by);
+        station.targets.remove(&facts.transaction);
+        station.boosts.retain(|_, boost| boost.transaction.as_ref() != Some(&facts.transaction));
         let end = EndedTransaction { facts: facts.clone(), ended, meter_stop, started_by, ended_by: sequence };
         push_bounded(&mut station.ended, end, REMEMBERED_ENDS);
     }

@@ -22,6 +22,7 @@ mod pace;
 mod phases;
 mod proof;
 mod proofs;
+mod queue;
 mod readings;
 pub mod sabotage;
 mod sending;
@@ -29,6 +30,9 @@ mod stations;
 mod status;
 pub mod tether;
 mod transactions;
+mod wish_intake;
+mod wishes;
+mod words;
 pub mod writes;
 
 use std::collections::BTreeMap;
@@ -55,6 +59,7 @@ use readings::{InverterState, MeterState};
 #[cfg(feature = "sabotage")]
 use sabotage::Sabotage;
 use stations::{HeldAnswer, StationState};
+use wishes::EvseWish;
 
 /// How often the things that only time moves are looked at: time-outs, alarms, the cloud.
 const SLOW_MS: u64 = 1_000;
@@ -135,6 +140,9 @@ pub struct Site {
     meters: Vec<MeterState>,
     inverters: Vec<InverterState>,
     backgrounds: Vec<Background>,
+    wishes: Vec<EvseWish>,
+    /// A record was made since they were put together.
+    wishes_stale: bool,
     paces: Vec<Pace>,
     ramp: Ramp,
     plan_state: PlanState,
@@ -181,6 +189,8 @@ impl Site {
             evses: topology.evses().iter().map(|evse| EvseControl::new(topology, *evse, &ledger, now.mono)).collect(),
             meters: topology.meters().iter().map(|_| MeterState::default()).collect(),
             inverters: topology.inverters().iter().map(|_| InverterState::default()).collect(),
+            wishes: topology.evses().iter().map(|evse| EvseWish::of(topology.station(evse.station))).collect(),
+            wishes_stale: true,
             backgrounds: topology.circuits().iter().map(|_| Background::default()).collect(),
             paces: topology.circuits().iter().map(|_| Pace::default()).collect(),
             ramp: Ramp::default(),
@@ -274,6 +284,7 @@ impl Site {
             self.slow_due = now.mono.plus_ms(SLOW_MS);
             self.tick_sessions(now, out);
             self.outside_tick(now, out);
+            self.watch_wishes(now, out);
             self.watch(now, out);
             self.watch_leases(now, out);
             self.commission_tick(now, out);
@@ -297,6 +308,7 @@ impl Site {
         let record = Record { sequence: self.ledger.last().next(), stamp, body };
         let sequence = record.sequence;
         self.ledger.apply(&record);
+        self.wishes_stale = true;
         out.push(Output::Append(record));
         if sequence.0 >= self.snapshot_at.0 + SNAPSHOT_EVERY {
             self.snapshot_at = sequence;

@@ -153,13 +153,20 @@ fn plant_setup(options: &Options) -> Setup {
         (0..options.stations).map(station).collect(),
         (meters, vec![]),
     );
-    let token =
-        TokenEntry { token: IdToken::new("GOOD"), status: AuthorizationStatus::Accepted, group: None, expires: None };
+    let token = TokenEntry {
+        token: IdToken::new("GOOD"),
+        status: AuthorizationStatus::Accepted,
+        group: None,
+        expires: None,
+        wish: crate::engine::model::wish::Wish::default(),
+    };
     Setup {
         topology: topology.expect("valid"),
         version: "0.0.0".to_owned(),
         heartbeat_s: 300,
         tokens: vec![token],
+        groups: BTreeMap::new(),
+        timezone: chrono_tz::Europe::Berlin,
         unknown_token: UnknownToken::Reject,
         cloud: None,
         outside: OutsideSetup::default(),

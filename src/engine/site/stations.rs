@@ -278,6 +278,9 @@ impl Site {
                 self.meter_values(station, &readings, now, out);
                 StationAnswer::Taken
             }
+            StationRequest::ChargingNeeds { evse, needs } => {
+                StationAnswer::ChargingNeeds { used: self.car_needs(station, evse, needs, now, out) }
+            }
             StationRequest::DataTransfer { vendor, message } => {
                 let charger = self.station_id(station);
                 let message = message.unwrap_or_default();

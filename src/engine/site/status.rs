@@ -127,11 +127,18 @@ impl Site {
             transaction: open.map(|open| open.facts.transaction.to_string()),
             binding: self.binding_name(index, now.mono).to_owned(),
             explanation: self.outside_sentence(index, now.mono).unwrap_or_else(|| self.sentence(index, now)),
+            priority: self.wishes[index.0].priority,
+            weight: self.wishes[index.0].weight,
+            priority_from: self.wishes[index.0].priority_from.name().to_owned(),
+            boost_until: self.wishes[index.0].boost.as_ref().map(|boost| boost.until),
+            target: self.target_status(index, now),
+            queue: self.queue_status(index, now),
+            wishes: self.wishes_text(index, now),
         }
     }
 
     /// The energy register of a running transaction: from this run, or as last recorded. Its start alone says nothing of the progress.
-    fn known_register(&self, index: EvseIndex, open: &OpenTransaction) -> Option<Energy> {
+    pub(super) fn known_register(&self, index: EvseIndex, open: &OpenTransaction) -> Option<Energy> {
         let recorded = open.meter.filter(|meter| Some(*meter) != open.facts.meter_start);
         self.energy_register(index).or(recorded)
     }
@@ -144,22 +151,26 @@ impl Site {
         let limit = self.evses[index.0].tether.offered().map_or(Current::ZERO, |sent| sent.limit);
         let nearest = self.nearest_bottleneck(index);
         match offer.binding {
-            Binding::NoDemand => format!("paused: no transaction wants to charge here ({nearest})"),
+            Binding::NoDemand => format!("{} ({nearest})", self.why_no_demand(index, now)),
             Binding::Demand => format!("{limit}: the car takes no more ({nearest})"),
+            Binding::EvseMaximum if self.wishes[index.0].max < station.max => {
+                format!("{limit}: its token may have no more ({nearest})")
+            }
             Binding::EvseMaximum => format!("{limit}: this is its own maximum ({nearest})"),
             Binding::Circuit(at) => {
                 format!("{limit}: {}{}, rest shared", at.describe(topology), self.lowered_circuit(at.circuit))
             }
             Binding::Queue(at) => {
+                let place = self.place_in_queue(index, now).unwrap_or_else(|| "waits for its turn".to_owned());
                 let (why, by) = (at.describe(topology), self.lowered_circuit(at.circuit));
-                format!("waits for its turn: its minimum of {} does not fit, {why}{by}", station.min)
+                format!("{place}: its minimum of {} does not fit, {why}{by}", self.wishes[index.0].min)
             }
             Binding::MeterLost { circuit } => {
                 let id = &topology.circuit(circuit).id;
                 format!("{limit}: the meter of circuit {id} is silent, only the fallback may be given ({nearest})")
             }
             Binding::BelowMinimum => {
-                format!("paused: it could use less than its minimum of {} only ({nearest})", station.min)
+                format!("paused: it could use less than its minimum of {} only ({nearest})", self.wishes[index.0].min)
             }
             Binding::Deadline(at) => {
                 format!("{limit}: more than its share, to be ready in time; {}", at.describe(topology))

@@ -8,6 +8,7 @@ use crate::engine::model::reading::MeterReading;
 use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{Circuit, Meter, MeterIndex, Station, StationModel, Wiring};
+use crate::engine::model::wish::Wish;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, PerPhase, Voltage};
 
@@ -43,7 +44,13 @@ fn setup(limit_a: i32) -> Setup {
         password: None,
     };
     let meters = vec![Meter { id: MeterId::new("main"), stale_after_ms: 5_000 }];
-    let token = |token: &str, status| TokenEntry { token: IdToken::new(token), status, group: None, expires: None };
+    let token = |token: &str, status| TokenEntry {
+        token: IdToken::new(token),
+        status,
+        group: None,
+        expires: None,
+        wish: Wish::default(),
+    };
     Setup {
         topology: Topology::new(
             SiteId::new("test"),
@@ -56,6 +63,8 @@ fn setup(limit_a: i32) -> Setup {
         version: "0.0.0".to_owned(),
         heartbeat_s: 300,
         tokens: vec![token("GOOD", AuthorizationStatus::Accepted), token("BAD", AuthorizationStatus::Blocked)],
+        groups: BTreeMap::new(),
+        timezone: chrono_tz::Europe::Berlin,
         unknown_token: UnknownToken::Reject,
         cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
         outside: OutsideSetup::default(),
@@ -141,7 +150,11 @@ impl World {
 
     fn note_limit(&mut self, station: StationIndex, frame: &Value) {
         if frame[2] == "SetChargingProfile" {
-            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+            let schedule = match &frame[3]["csChargingProfiles"] {
+                Value::Null => &frame[3]["chargingProfile"]["chargingSchedule"][0],
+                profile => &profile["chargingSchedule"],
+            };
+            let periods = &schedule["chargingSchedulePeriod"];
             self.limits[station.0] = periods[0]["limit"].to_string().parse().ok();
             assert_eq!(periods.as_array().map(Vec::len), Some(2), "every limit decays: {frame}");
         }
@@ -829,3 +842,4 @@ fn the_id_of_a_stop_without_a_start_is_not_given_again() {
 
 #[path = "outside_tests.rs"]
 mod outside;
+mod wishes;

@@ -70,6 +70,7 @@ impl Site {
             | StationRequest::Status { .. }
             | StationRequest::Authorize { .. }
             | StationRequest::MeterValues { .. }
+            | StationRequest::ChargingNeeds { .. }
             | StationRequest::DataTransfer { .. }
             | StationRequest::Notify { .. } => return,
         };

@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod problem;
 mod read;
+mod wishes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,11 +85,14 @@ pub fn router(api: Api) -> Router {
         .route("/chargers", get(read::chargers))
         .route("/chargers/{id}", get(read::charger))
         .route("/chargers/{id}/explain", get(read::explain))
+        .route("/chargers/{id}/boost", put(wishes::set_boost).delete(wishes::clear_boost))
+        .route("/chargers/{id}/target", put(wishes::set_target_at).delete(wishes::clear_target_at))
         .route("/chargers/{id}/ocpp/{action}", post(act::ocpp))
         .route("/chargers/{id}/commission", get(read::commission).post(act::commission))
         .route("/meters", get(read::meters))
         .route("/inverters", get(read::inverters))
         .route("/transactions", get(read::transactions))
+        .route("/transactions/{id}/target", put(wishes::set_target).delete(wishes::clear_target))
         .route("/alarms", get(read::alarms))
         .route("/events", get(read::events));
     Router::new()

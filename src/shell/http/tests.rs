@@ -13,15 +13,20 @@ use super::*;
 use crate::engine::controller::Controller;
 use crate::engine::model::record::{RecordBody, Stamp};
 use crate::engine::site::Restored;
+use crate::engine::site::io::{Input, JournalInput};
 use crate::engine::time::{Mono, Utc};
 use crate::shell::site::{INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Registry, testing};
 use crate::shell::systemd::Notifier;
 
-struct Nowhere;
+/// Calls everything durable at once and keeps nothing.
+struct Nowhere(mpsc::Sender<Input>);
 
 impl Store for Nowhere {
-    fn append(&mut self, _records: Vec<Record>) -> Result<(), StoreOverrun> {
+    fn append(&mut self, records: Vec<Record>) -> Result<(), StoreOverrun> {
+        if let Some(last) = records.last() {
+            let _ = self.0.try_send(Input::Journal(JournalInput::Durable { through: last.sequence }));
+        }
         Ok(())
     }
     fn snapshot(&mut self, _through: Sequence, _state: Vec<u8>) {}
@@ -54,7 +59,7 @@ struct Served {
     api: Api,
     shelf: Arc<Shelf>,
     _stop: watch::Sender<bool>,
-    _inbox: mpsc::Sender<crate::engine::site::io::Input>,
+    _inbox: mpsc::Sender<Input>,
 }
 
 async fn served() -> Served {
@@ -63,8 +68,9 @@ async fn served() -> Served {
 
 async fn with_shelf(shelf: Shelf) -> Served {
     let clock = Clock::start();
+    let (inbox_in, inbox) = mpsc::channel(INBOX);
     let reach = Reach {
-        store: Box::new(Nowhere),
+        store: Box::new(Nowhere(inbox_in.clone())),
         registry: Registry::default(),
         publications: None,
         memory: watch::Sender::new(Vec::new()),
@@ -73,7 +79,6 @@ async fn with_shelf(shelf: Shelf) -> Served {
     };
     let controller = Controller::new(testing::setup(), Restored::default(), true, clock.now());
     let (owner, mut asker) = Owner::new(controller, clock, reach);
-    let (inbox_in, inbox) = mpsc::channel(INBOX);
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(owner.run(inbox, shutdown));
     asker.next_tick().await.unwrap();
@@ -138,6 +143,59 @@ async fn explain_answers_for_known_chargers_only() {
     let (status, body) = get(&served, "/api/v1/chargers/CP999/explain").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(body.contains("There is no charger"), "{body}");
+}
+
+async fn write(served: &Served, method: Method, uri: &str, body: &str) -> (StatusCode, String) {
+    let request = request(method, uri).header("content-type", "application/json");
+    text(send(served, request.body(Body::from(body.to_owned())).unwrap()).await).await
+}
+
+#[tokio::test]
+async fn a_boost_is_set_shown_and_taken_back() {
+    let served = served().await;
+    let path = "/api/v1/chargers/CP001/boost";
+    let (status, body) = write(&served, Method::PUT, path, r#"{"connector": 1, "minutes": 60}"#).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&answer["charger"], &answer["connector"]), (&"CP001".into(), &1.into()), "{body}");
+    let (_, body) = get(&served, "/api/v1/chargers/CP001/explain").await;
+    let explained: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(explained["evses"][0]["boost_until"], answer["until"], "{body}");
+    let (status, body) = write(&served, Method::DELETE, &format!("{path}?connector=1"), "").await;
+    assert_eq!((status, body.as_str()), (StatusCode::NO_CONTENT, ""));
+    let (_, body) = get(&served, "/api/v1/chargers/CP001/explain").await;
+    let explained: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(explained["evses"][0]["boost_until"], serde_json::Value::Null, "{body}");
+}
+
+#[tokio::test]
+async fn wishes_that_cannot_be_meant_say_what_would_be_right() {
+    let served = served().await;
+    let target = r#"{"energy_wh": 20000, "departure": "2026-03-02T07:00:00+01:00"}"#;
+    for (method, path, body, expected, part) in [
+        (Method::PUT, "chargers/CP001/boost", "{}", 400, "needs an end"),
+        (Method::PUT, "chargers/CP001/boost", r#"{"minutes": 0}"#, 400, "expected 1 to 1440"),
+        (Method::PUT, "chargers/CP001/boost", r#"{"minuts": 5}"#, 400, "unknown field"),
+        (Method::PUT, "chargers/CP001/boost", r#"{"minutes": 5, "connector": 2}"#, 404, "has no connector 2"),
+        (Method::PUT, "chargers/CP999/boost", r#"{"minutes": 5}"#, 404, "There is no charger"),
+        (Method::PUT, "chargers/CP001/boost", r#"{"until": "2020-01-01T00:00:00Z"}"#, 400, "until"),
+        (Method::DELETE, "chargers/CP001/boost?conector=1", "", 400, "?connector=2"),
+        (Method::PUT, "chargers/CP001/target", r#"{"energy_wh": 20000}"#, 400, "missing field `departure`"),
+        (
+            Method::PUT,
+            "chargers/CP001/target",
+            r#"{"energy_wh": 0, "departure": "2026-03-02T07:00:00Z"}"#,
+            400,
+            "expected 1 to",
+        ),
+        (Method::PUT, "chargers/CP001/target", target, 400, "departure"),
+        (Method::PUT, "transactions/17/target", target, 404, "No transaction"),
+        (Method::DELETE, "transactions/17/target", "", 404, "No transaction"),
+    ] {
+        let (status, answer) = write(&served, method, &format!("/api/v1/{path}"), body).await;
+        assert_eq!(status.as_u16(), expected, "{path} {body}: {answer}");
+        assert!(answer.contains(part), "{path} {body}: {answer}");
+    }
 }
 
 // RFC 9457 §3: the media type, and the members of the problem.

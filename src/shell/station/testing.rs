@@ -34,6 +34,8 @@ pub(crate) fn setup() -> Setup {
         version: "0.0.0".to_owned(),
         heartbeat_s: 300,
         tokens: Vec::new(),
+        groups: std::collections::BTreeMap::new(),
+        timezone: chrono_tz::Europe::Berlin,
         unknown_token: UnknownToken::Reject,
         cloud: None,
         outside: OutsideSetup::default(),
