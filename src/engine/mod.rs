@@ -2,6 +2,7 @@
 
 pub mod billing;
 pub mod cloud;
+pub mod edge;
 pub mod modbus;
 pub mod model;
 pub mod ocpp;
