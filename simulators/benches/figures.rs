@@ -7,39 +7,19 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use siteward::engine::model::exchange::OcppVersion;
-use siteward::engine::model::ids::{CircuitId, SiteId, StationId};
-use siteward::engine::model::topology::{Circuit, CircuitIndex, Station, StationModel, Topology, Wiring};
 use siteward::engine::ocpp::{Session, SessionEvent, SessionOutput};
-use siteward::engine::plan::{
-    BackgroundSource, CircuitState, EvseState, LimitSource, Plan, PlanState, invariant_holds, plan,
-};
 use siteward::engine::time::{Mono, Now, Utc};
-use siteward::engine::units::{Current, PerPhase, Phase, Voltage};
 use siteward_sim::world::{WorldOptions, run_world};
 
-/// A control cycle has this long.
-const TICK: Duration = Duration::from_millis(200);
+#[path = "figures/planner.rs"]
+mod planner;
 
 /// Each figure is the median of so many rounds.
 const ROUNDS: usize = 15;
 
 fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    writeln!(out, "planning pass (limit: the 200 ms tick; floor: checking the result against every circuit)")?;
-    for evses in [10, 100, 1_000] {
-        let (topology, state) = site(evses);
-        let pass = median(|| drop(black_box(plan(&topology, black_box(&state), NOW))));
-        let Plan { offers, .. } = plan(&topology, &state, NOW);
-        let floor = median(|| {
-            black_box(invariant_holds(&topology, &state, black_box(&offers)));
-        });
-        let share = pass.as_secs_f64() / TICK.as_secs_f64() * 100.0;
-        let ratio = pass.as_secs_f64() / floor.as_secs_f64();
-        writeln!(
-            out,
-            "  {evses:>5} EVSEs  {pass:>12.1?}  {share:>6.2} % of a tick  {ratio:>6.1} x the floor ({floor:.1?})"
-        )?;
-    }
+    planner::print(&mut out)?;
     let (typed, floor) = meter_values();
     let ratio = typed.as_secs_f64() / floor.as_secs_f64();
     writeln!(out, "MeterValues (1.6, 8 sampled values): frame in to answer out (floor: reading the JSON)")?;
@@ -70,86 +50,6 @@ fn median(mut work: impl FnMut()) -> Duration {
         .collect();
     rounds.sort();
     rounds[ROUNDS / 2]
-}
-
-/// A site of sub-circuits with ten EVSEs each, half of them with one phase, too small for everybody.
-fn site(evses: usize) -> (Topology, PlanState) {
-    let groups = evses.div_ceil(10);
-    let whole = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    let circuit = |id: String, parent: Option<usize>, limit_a: i32| Circuit {
-        id: CircuitId::new(&id),
-        parent: parent.map(CircuitIndex),
-        limit: PerPhase::splat(Current::from_a(limit_a)),
-        meter: None,
-        unmeasured_load: None,
-        max_unbalance: None,
-        max_power: None,
-        short_time: None,
-    };
-    let mut circuits = vec![circuit("grid".to_owned(), None, whole(groups) * 70)];
-    circuits.extend((0..groups).map(|group| circuit(format!("g{group}"), Some(0), 60 + whole(group % 5) * 10)));
-    let wirings = [&Phase::ALL[..], &[Phase::L1], &[Phase::L2, Phase::L3, Phase::L1], &[Phase::L3]];
-    let stations = (0..evses)
-        .map(|number| Station {
-            id: StationId::new(&format!("CP{number}")),
-            circuit: CircuitIndex(1 + number / 10),
-            model: StationModel::default(),
-            wiring: Wiring::new(wirings[number % 4]).unwrap_or(Wiring::STRAIGHT),
-            max: Current::from_a(32),
-            min: Current::from_a(6),
-            fallback: Current::ZERO,
-            evse_count: 1,
-            priority: 0,
-            weight: 100 + u32::try_from(number % 3).unwrap_or(0) * 50,
-            dc: None,
-            password: None,
-        })
-        .collect();
-    let voltage = Voltage::from_mv(230_000);
-    let topology = Topology::new(SiteId::new("bench"), voltage, circuits, stations, (vec![], vec![]));
-    let Ok(topology) = topology else { unreachable!("the site of the benchmark is sound") };
-    let state = state(&topology);
-    (topology, state)
-}
-
-fn state(topology: &Topology) -> PlanState {
-    let circuits = topology
-        .circuits()
-        .iter()
-        .map(|circuit| CircuitState {
-            limit: circuit.limit,
-            limit_source: LimitSource::Configured,
-            background: PerPhase::new(Current::from_a(5), Current::from_a(8), Current::from_a(2)),
-            background_source: BackgroundSource::Meter,
-            ramp: None,
-        })
-        .collect();
-    let evses = topology
-        .evses()
-        .iter()
-        .enumerate()
-        .map(|(number, evse)| {
-            let station = topology.station(evse.station);
-            EvseState {
-                phases: station.wiring.phases(),
-                committed: PerPhase::splat(Current::ZERO),
-                drawn: PerPhase::splat(Current::ZERO),
-                demand: Current::from_a(10 + i32::try_from(number % 23).unwrap_or(0)),
-                demand_is_maximum: false,
-                reachable: number % 17 != 0,
-                min: station.min,
-                fallback: station.fallback,
-                step: station.model.step,
-                weight: station.weight,
-                priority: 0,
-                hold: false,
-                deadline: None,
-                served_since: None,
-                wants_since: Some(Mono::START),
-            }
-        })
-        .collect();
-    PlanState { circuits, evses }
 }
 
 /// The time of one `MeterValues` through the session, and of only reading its JSON.

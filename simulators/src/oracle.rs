@@ -187,6 +187,11 @@ impl Oracle {
         }
     }
 
+    /// What the site does is what the guard lets out: the two were written apart, and both must be right.
+    pub fn the_guard_agrees(&mut self, disagreement: &str) {
+        self.violate("the_guard_agrees", disagreement.to_owned());
+    }
+
     /// A station that has had no controller for longer than its lease draws no more than its fallback.
     pub fn stations_fall_to_fallback_when_the_controller_is_gone(
         &mut self,

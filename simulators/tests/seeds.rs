@@ -37,10 +37,10 @@ fn a_day_of_a_larger_site() {
     run(WorldOptions::long(7, 1, 20));
 }
 
-/// Who watches the watchman: stations that follow nothing, and of which nobody says that they are odd, must be seen.
+/// Who watches the watchman: stations that follow nothing and do not even stop, and of which nobody says that they are odd, must be seen.
 #[test]
 fn the_oracle_sees_stations_that_ignore_their_limits() {
-    let ignores = Quirks { ignores_limit: true, ..Quirks::default() };
+    let ignores = Quirks { ignores_limit: true, ignores_stop: true, ..Quirks::default() };
     let options = WorldOptions { duration_ms: 3 * 3_600_000, ..WorldOptions::default() };
     let quirks = (0..options.stations).map(|station| (station, ignores.clone())).collect();
     let options =

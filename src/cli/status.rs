@@ -52,6 +52,7 @@ fn write_status(status: &SiteStatus, out: &mut dyn Write) -> io::Result<()> {
     inverters(status).write(out)?;
     faults(status, out)?;
     transactions(status).write(out)?;
+    limits(status).write(out)?;
     if status.alarms.is_empty() {
         return writeln!(out, "No alarms.");
     }
@@ -182,6 +183,28 @@ fn transactions(status: &SiteStatus) -> Table {
             or_dash(transaction.token.clone(), |token| token),
             transaction.started.to_string(),
             or_dash(transaction.energy_wh, thousandths),
+        ]);
+    }
+    table
+}
+
+fn limits(status: &SiteStatus) -> Table {
+    let mut table = Table::new(&["LIMIT FROM OUTSIDE ON", "LEAVES", "BY", "UNTIL"]);
+    for limit in &status.limits {
+        let circuit = limit.circuit.as_ref().map(|id| format!("circuit {id}"));
+        let on = circuit.or(limit.charger.as_ref().map(|id| format!("charger {id}"))).unwrap_or_default();
+        let leaves = [
+            limit.limit_a.map(|amperes| format!("{amperes} A")),
+            limit.limit_w.map(|watts| format!("{watts} W")),
+            limit.charging_w.map(|watts| format!("{watts} W for charging")),
+            limit.limit_percent.map(|percent| format!("{percent} %")),
+        ];
+        let lost = if limit.sender_lost { " (LOST)" } else { "" };
+        table.row(&[
+            on,
+            leaves.into_iter().flatten().collect(),
+            format!("{}{lost}", limit.source),
+            or_dash(limit.until, |until| until.to_string()),
         ]);
     }
     table

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::engine::model::topology::{Circuit, CircuitIndex, LeaseForm, MINIMUM_OFFER, Station, Topology};
-use crate::engine::units::{Current, PerPhase, Phase};
+use crate::engine::model::topology::{CircuitIndex, InverterRole, LeaseForm, MINIMUM_OFFER, Station, Topology};
+use crate::engine::units::{Current, PerPhase, Phase, Power, Voltage};
 
 /// How many chargers a remedy names before it only counts the rest.
 const MOST_NAMES: usize = 8;
@@ -32,8 +32,28 @@ pub struct CircuitSum {
     pub other_load_stated: bool,
     /// The sum of what the chargers below may draw.
     pub chargers: PerPhase<Current>,
+    /// The same on all phases together, where the circuit has a limit of power.
+    pub power: Option<PowerSum>,
     /// What to change, where the sum does not fit.
     pub remedy: Option<String>,
+}
+
+/// The sums of one circuit as apparent power on all phases together, which is never below the active power.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PowerSum {
+    /// Its limit.
+    pub limit: Power,
+    /// What everything but the chargers is taken to draw.
+    pub other_load: Power,
+    /// The sum of what the chargers below may draw.
+    pub chargers: Power,
+}
+
+impl PowerSum {
+    /// By how much it is above its limit; zero or less where it fits.
+    fn excess(&self) -> Power {
+        self.other_load + self.chargers - self.limit
+    }
 }
 
 impl CircuitSum {
@@ -48,9 +68,13 @@ impl CircuitSum {
         self.sum() - self.limit
     }
 
-    /// Whether every phase fits.
+    /// Whether every phase fits, and the power of all together.
     #[must_use]
     pub fn fits(&self) -> bool {
+        self.phases_fit() && self.power.as_ref().is_none_or(|power| power.excess() <= Power::ZERO)
+    }
+
+    fn phases_fit(&self) -> bool {
         self.excess().max() <= Current::ZERO
     }
 
@@ -79,6 +103,10 @@ impl FailsafeReport {
 fn describe(sum: &CircuitSum) -> String {
     let phase = sum.worst_phase();
     let remedy = sum.remedy.as_deref().unwrap_or_default();
+    if let Some(power) = sum.power.as_ref().filter(|_| sum.phases_fit()) {
+        let carries = power.other_load + power.chargers;
+        return format!("circuit {} may carry {carries} with a limit of {}: {remedy}", sum.id, power.limit);
+    }
     format!(
         "circuit {} {phase} may carry {} with a limit of {}: {remedy}",
         sum.id,
@@ -102,41 +130,70 @@ pub fn failsafe(topology: &Topology) -> FailsafeReport {
             other_load: PerPhase::splat(Current::ZERO),
             other_load_stated: false,
             chargers: PerPhase::splat(Current::ZERO),
+            power: circuit.max_power.map(|limit| PowerSum { limit, ..PowerSum::default() }),
             remedy: None,
         });
     }
     for station in topology.stations() {
         for above in topology.path_to_grid(station.circuit) {
             circuits[above.0].chargers += contribution(station);
+            if let Some(power) = &mut circuits[above.0].power {
+                power.chargers += power_of(station, topology.voltage());
+            }
         }
     }
-    add_other_loads(topology.circuits(), &mut circuits);
+    add_other_loads(topology, &mut circuits);
+    for sum in &mut circuits {
+        let other_load: Power = sum.other_load.iter().map(|(_, load)| apparent(*load, topology.voltage())).sum();
+        if let Some(power) = &mut sum.power {
+            power.other_load = other_load;
+        }
+    }
     for sum in circuits.iter_mut().filter(|sum| !sum.fits()) {
         sum.remedy = Some(remedy(topology, sum));
     }
     FailsafeReport { circuits }
 }
 
-/// What a silent station may draw, all its EVSEs together.
+/// What a silent station may draw, all its EVSEs together: on every phase that they may use, where the wiring is not known.
 fn contribution(station: &Station) -> PerPhase<Current> {
-    let each = match station.model.lease {
+    station.wiring.phases().spread(times(each(station), station.evse_count))
+}
+
+/// What one EVSE of a silent station may draw from a phase.
+const fn each(station: &Station) -> Current {
+    match station.model.lease {
         LeaseForm::TxDefaultProfile => station.fallback,
         LeaseForm::None => station.max,
-    };
-    station.wiring.phases().spread(times(each, station.evse_count))
+    }
+}
+
+/// What a silent station may draw on all phases together: by its terminals, whichever phases they are on.
+fn power_of(station: &Station, voltage: Voltage) -> Power {
+    let count = station.evse_count * station.wiring.terminals();
+    std::iter::repeat_n(apparent(each(station), voltage), count).sum()
+}
+
+/// The apparent power of a current on one phase, rounded up.
+fn apparent(current: Current, voltage: Voltage) -> Power {
+    let exact = current.power_at(voltage);
+    if exact.current_at(voltage).is_some_and(|back| back < current) { exact + Power::from_w(1) } else { exact }
 }
 
 fn times(current: Current, count: usize) -> Current {
     std::iter::repeat_n(current, count).sum()
 }
 
-/// A child's load flows through its parent and is part of what is stated there; where less is stated, the children are right.
-fn add_other_loads(circuits: &[Circuit], sums: &mut [CircuitSum]) {
+/// A child's load flows through its parent and is part of what is stated there; where less is stated, the children are right. Batteries whose
+/// rated current is stated count with it: they are not part of the unmeasured load.
+fn add_other_loads(topology: &Topology, sums: &mut [CircuitSum]) {
     // Children stand after their parents, so that going backwards every child is complete before it is added.
-    for (index, circuit) in circuits.iter().enumerate().rev() {
+    for (index, circuit) in topology.circuits().iter().enumerate().rev() {
+        let (here, inside) = batteries(topology, CircuitIndex(index));
+        let below = sums[index].other_load + here;
+        sums[index].other_load = below;
         if let Some(own) = circuit.unmeasured_load {
-            let below = sums[index].other_load;
-            sums[index].other_load = own.zip_with(below, Ord::max);
+            sums[index].other_load = (own + inside).zip_with(below, Ord::max);
             sums[index].other_load_stated = true;
         }
         if let Some(parent) = circuit.parent {
@@ -146,8 +203,29 @@ fn add_other_loads(circuits: &[Circuit], sums: &mut [CircuitSum]) {
     }
 }
 
+/// The rated currents of the batteries in a circuit itself, and of all inside it.
+fn batteries(topology: &Topology, circuit: CircuitIndex) -> (PerPhase<Current>, PerPhase<Current>) {
+    let (mut here, mut inside) = (Current::ZERO, Current::ZERO);
+    for inverter in topology.inverters() {
+        let rated = match inverter.role {
+            InverterRole::Battery | InverterRole::Hybrid => inverter.max.unwrap_or_default(),
+            InverterRole::Pv => Current::ZERO,
+        };
+        if inverter.circuit == circuit {
+            here += rated;
+        }
+        if topology.path_to_grid(inverter.circuit).any(|above| above == circuit) {
+            inside += rated;
+        }
+    }
+    (PerPhase::splat(here), PerPhase::splat(inside))
+}
+
 /// What to change so that the circuit fits.
 fn remedy(topology: &Topology, sum: &CircuitSum) -> String {
+    if sum.phases_fit() {
+        return "lower fallback_a (dc_fallback_w) of chargers there, or correct unmeasured_load_a or the limit of power".to_owned();
+    }
     let load_excess = sum.other_load - sum.limit;
     if load_excess.max() > Current::ZERO {
         return "the load that is not measured is above the limit by itself; correct unmeasured_load_a or limit_a"
@@ -236,6 +314,7 @@ impl fmt::Display for FailsafeReport {
             for phase in Phase::ALL {
                 rows.push(row(sum, phase));
             }
+            rows.extend(sum.power.as_ref().map(power_row));
         }
         writeln!(f, "What may flow when every charger has lost the controller:")?;
         let widths: Vec<usize> = (0..rows[0].len())
@@ -267,6 +346,20 @@ impl fmt::Display for FailsafeReport {
     }
 }
 
+fn power_row(power: &PowerSum) -> [String; 7] {
+    let excess = power.excess();
+    let verdict = if excess > Power::ZERO { format!("{excess} too much") } else { "fits".to_owned() };
+    [
+        String::new(),
+        "all".to_owned(),
+        power.limit.to_string(),
+        power.other_load.to_string(),
+        power.chargers.to_string(),
+        (power.other_load + power.chargers).to_string(),
+        verdict,
+    ]
+}
+
 fn row(sum: &CircuitSum, phase: Phase) -> [String; 7] {
     let name = if phase == Phase::L1 { format!("{}{}", "  ".repeat(sum.depth), sum.id) } else { String::new() };
     let excess = sum.excess().of(phase);
@@ -290,9 +383,9 @@ fn row(sum: &CircuitSum, phase: Phase) -> [String; 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::model::ids::InverterId;
     use crate::engine::model::ids::{CircuitId, SiteId, StationId};
-    use crate::engine::model::topology::{StationModel, Wiring};
-    use crate::engine::units::Voltage;
+    use crate::engine::model::topology::{Circuit, Inverter, StationModel, Wiring};
 
     fn circuit(id: &str, parent: Option<usize>, limit_a: i32, load_a: Option<i32>) -> Circuit {
         Circuit {
@@ -398,5 +491,47 @@ mod tests {
     fn a_load_above_the_limit_has_its_own_remedy() {
         let summary = report(vec![circuit("grid", None, 32, Some(40))], vec![station("1", 0, 6)]).summary().unwrap();
         assert!(summary.contains("above the limit by itself"), "{summary}");
+    }
+
+    #[test]
+    fn a_limit_of_power_counts_what_all_phases_carry_together() {
+        let grid = Circuit { max_power: Some(Power::from_w(20_000)), ..circuit("grid", None, 40, Some(15)) };
+        let single = Station { wiring: Wiring::new(&[Phase::L2]).unwrap(), ..station("1", 0, 16) };
+        // 3 × 15 A and 16 A at 230 V.
+        let report = report(vec![grid.clone()], vec![single.clone()]);
+        let power = report.circuits[0].power.clone().unwrap();
+        assert_eq!((power.other_load.w(), power.chargers.w()), (10_350, 3_680));
+        assert!(report.is_safe());
+        let report =
+            self::report(vec![grid], vec![single.clone(), Station { id: StationId::new("2"), ..station("2", 0, 9) }]);
+        let summary = report.summary().unwrap();
+        assert!(summary.contains("circuit grid may carry 20240 W with a limit of 20000 W"), "{summary}");
+        assert!(report.to_string().contains("240 W too much"), "{report}");
+    }
+
+    #[test]
+    fn a_station_with_unknown_wiring_counts_on_every_phase_and_once_in_power() {
+        let grid = Circuit { max_power: Some(Power::from_w(2_000)), ..circuit("grid", None, 10, Some(0)) };
+        let unknown = Station { wiring: Wiring::unknown(1).unwrap(), ..station("1", 0, 6) };
+        let report = report(vec![grid], vec![unknown]);
+        assert_eq!(report.circuits[0].sum(), PerPhase::splat(Current::from_a(6)));
+        assert_eq!(report.circuits[0].power.clone().unwrap().chargers, Power::from_w(1_380));
+    }
+
+    #[test]
+    fn a_battery_counts_with_its_rated_current_and_solar_panels_do_not() {
+        let inverter = |id: &str, role, circuit| Inverter {
+            id: InverterId::new(id),
+            role,
+            circuit: CircuitIndex(circuit),
+            stale_after_ms: 30_000,
+            max: Some(Current::from_a(16)),
+        };
+        let circuits = vec![circuit("grid", None, 40, Some(10)), circuit("a", Some(0), 30, None)];
+        let devices = vec![inverter("b", InverterRole::Battery, 1), inverter("pv", InverterRole::Pv, 0)];
+        let topology = Topology::new(SiteId::new("s"), Voltage::from_mv(230_000), circuits, vec![], (vec![], devices));
+        let report = failsafe(&topology.unwrap());
+        assert_eq!(report.circuits[0].other_load.max(), Current::from_a(26));
+        assert_eq!(report.circuits[1].other_load.max(), Current::from_a(16));
     }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::files::{Places, read_text};
+use super::outside::Wired;
 use super::problem::{Document, Position, Problem, Problems, Severity};
 use super::reader::Section;
 use super::schema::Config;
-use super::{sections, tariffs, wiring};
+use super::{outside, sections, tariffs, wiring};
 use crate::engine::model::topology::Topology;
 
 /// A configuration that can be used.
@@ -81,7 +82,10 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
     let cloud = sections::cloud(&root, places);
     let authorization = sections::authorization(&root, places);
     let tariffs = tariffs::tariffs(&root);
-    let parts = wiring::read(&root, places);
+    let charging = sections::charging(&root);
+    let parts = wiring::read(&root, places, voltage);
+    let wired = Wired { circuits: &parts.circuits, stations: &parts.stations, floors: &parts.floors, voltage };
+    let (outside, dimming_device) = outside::read(&root, site.timezone, site.random_start_max_ms, wired);
     root.finish();
 
     let mut problems = document.into_problems();
@@ -106,8 +110,11 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
         cloud,
         unknown_token: authorization.unknown_token,
         tokens: authorization.tokens,
+        charging,
         tariffs,
         devices: parts.devices,
+        dimming_device,
+        outside,
         topology,
     };
     Ok(Loaded { config, warnings: problems })

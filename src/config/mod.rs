@@ -3,11 +3,13 @@
 //! [`load()`] reads `site.toml` and every file that it names, reports all problems at once with their places, and gives a [`Config`]
 //! after which nothing can fail: [`Config::setup`] only copies. It opens no connection and changes nothing.
 
+mod dc;
 mod devices;
 mod failsafe;
 mod files;
 mod load;
 mod models;
+mod outside;
 mod problem;
 mod reader;
 mod schema;
@@ -25,5 +27,6 @@ pub use files::Places;
 pub use load::{Loaded, load, load_from};
 pub use problem::{Position, Problem, Problems, Severity};
 pub use schema::{
-    ApiConfig, CloudConfig, Config, DeviceConfig, DeviceTarget, OcppConfig, SiteConfig, StoreConfig, UnknownChargers,
+    ApiConfig, CloudConfig, Config, DeviceConfig, DeviceTarget, DimmingDevice, OcppConfig, SiteConfig, StoreConfig,
+    UnknownChargers,
 };

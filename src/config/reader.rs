@@ -204,6 +204,25 @@ impl<'a> Section<'a> {
         Some(At { at, value: values })
     }
 
+    /// Exactly `count` numbers with at most three decimals, as thousandths.
+    pub(super) fn thousandths_list(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<i32>,
+        count: usize,
+    ) -> Option<At<Vec<i32>>> {
+        let value = self.value(key)?;
+        let at = value.span().start;
+        let Some(array) = value.get_ref().as_array().filter(|array| array.len() == count) else {
+            self.document.error(at, format!("`{key}` must be an array of {count} numbers"));
+            return None;
+        };
+        let values: Vec<Option<At<i32>>> =
+            array.iter().map(|item| self.read_thousandths(key, item, range.clone())).collect();
+        let values: Option<Vec<i32>> = values.into_iter().map(|item| item.map(|item| item.value)).collect();
+        Some(At { at, value: values? })
+    }
+
     fn read_thousandths(&self, key: &str, value: &Spanned<DeValue<'_>>, range: RangeInclusive<i32>) -> Option<At<i32>> {
         let at = value.span().start;
         let expected = format!("a number from {} to {}", decimal(*range.start()), decimal(*range.end()));

@@ -8,7 +8,8 @@ use chrono_tz::Tz;
 use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
-use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
+use crate::engine::modbus::switch::Switch;
+use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
@@ -36,6 +37,12 @@ pub struct Config {
     pub tariffs: Vec<Tariff>,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
     pub devices: Vec<DeviceConfig>,
+    /// The dimming's input, where it is read by Modbus.
+    pub dimming_device: Option<DimmingDevice>,
+    /// `[[schedules]]`, `[dimming]`, floors and the start after a power cut.
+    pub outside: OutsideSetup,
+    /// `[charging]`.
+    pub charging: ChargingSetup,
     /// `[[circuits]]`, `[[meters]]`, `[[inverters]]` and `[[chargers]]`: what is wired to what.
     pub topology: Topology,
 }
@@ -54,8 +61,10 @@ impl Config {
                 .cloud
                 .as_ref()
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
+            outside: self.outside.clone(),
             billing: BillingSetup { tariffs: self.tariffs.clone(), zone: self.site.timezone },
             unsafe_fallback: self.failsafe().summary(),
+            charging: self.charging.clone(),
             seed,
         }
     }
@@ -74,6 +83,8 @@ pub struct SiteConfig {
     pub name: String,
     /// Schedules and tariffs are in this zone's local time.
     pub timezone: Tz,
+    /// The longest random wait of a charger after a power cut, in ms; 0: none.
+    pub random_start_max_ms: u64,
     /// Start although the sum of the fallbacks does not fit.
     pub allow_unsafe_fallback: bool,
 }
@@ -148,6 +159,19 @@ pub enum DeviceTarget {
     Meter(MeterIndex),
     /// An inverter.
     Inverter(InverterIndex),
+}
+
+/// How the dimming's input is reached and read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DimmingDevice {
+    /// How it is reached.
+    pub connection: Connection,
+    /// Its address on the bus.
+    pub unit_id: u8,
+    /// The ms from one reading to the next, 100 to 600000.
+    pub interval_ms: u64,
+    /// Where the input is.
+    pub switch: Switch,
 }
 
 /// How a meter or an inverter is reached and read.

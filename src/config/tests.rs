@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use super::reader::recorded;
 use super::*;
 use crate::engine::model::ids::StationId;
-use crate::engine::model::setup::Acknowledge;
+use crate::engine::model::setup::{Acknowledge, ChargingSetup};
 use crate::engine::model::topology::{MINIMUM_OFFER, MeterIndex};
-use crate::engine::units::{Current, Phase};
+use crate::engine::units::{Current, Phase, Power};
 
 /// The TOML files directly in a directory, sorted.
 fn toml_files(directory: &str) -> Vec<PathBuf> {
@@ -59,7 +59,6 @@ fn everything_is_read_and_lowered() {
         [
             "[ocpp.tls] is not effective in this version: there is no wss:// listener yet",
             "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped",
-            "`max_unbalance_a` is not effective in this version",
             "\"accept-limited\" is not effective in this version: unknown tokens are rejected",
         ]
     );
@@ -81,7 +80,27 @@ fn everything_is_read_and_lowered() {
     let topology = setup.topology;
     // The file names the child first; the topology has parents first.
     let names: Vec<&str> = topology.circuits().iter().map(|circuit| circuit.id.as_str()).collect();
-    assert_eq!(names, ["grid", "garage"]);
+    assert_eq!(names, ["grid", "garage", "yard"]);
+    assert_eq!(topology.circuits()[0].max_power, Some(Power::from_w(150_000)));
+    assert_eq!(topology.circuits()[2].max_power, Some(Power::from_w(120_000)));
+    let short_time = topology.circuits()[0].short_time.unwrap();
+    assert_eq!((short_time.limit, short_time.lasts_ms), (Current::from_a(300), 60_000));
+    assert_eq!(topology.inverters()[0].max, Some(Current::from_a(22)));
+    let charging = ChargingSetup {
+        learn_car_phases: true,
+        count_feed_in: false,
+        ramp_per_s: Some(Current::from_ma(2_500)),
+        raises_per_minute: 4,
+        meter_lost_after_ms: Some(300_000),
+    };
+    assert_eq!(setup.charging, charging);
+    let fast = topology.station(topology.find_station(&StationId::new("DC001")).unwrap());
+    assert!(!fast.wiring.is_known());
+    let dc = fast.dc.unwrap();
+    assert_eq!((dc.max, dc.min), (Power::from_w(100_000), Power::from_w(8_000)));
+    assert_eq!((dc.efficiency_permille, dc.power_factor_permille), (950, 990));
+    // 100 kW / 0.95 / 0.99 / 3 / 230 V; what is offered in A gives no more than that in W.
+    assert_eq!((fast.max.ma(), fast.fallback), (154_100, Current::ZERO));
     assert_eq!(topology.circuits()[0].max_unbalance, Some(Current::from_a(20)));
     let station = topology.station(topology.find_station(&StationId::new("CP001")).unwrap());
     assert_eq!(station.wiring.grid_phase(Phase::L1), Some(Phase::L2));

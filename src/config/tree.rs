@@ -1,14 +1,20 @@
 //! The circuits: a tree with exactly one root.
 
+use std::collections::BTreeMap;
+
+use super::outside;
 use super::problem::Document;
-use super::reader::{At, Section};
+use super::reader::{At, Section, decimal};
 use super::wiring::{MAX_LIMIT_MA, Names, name_of};
 use crate::engine::model::ids::CircuitId;
-use crate::engine::model::topology::{Circuit, CircuitIndex, MeterIndex};
-use crate::engine::units::{Current, PerPhase};
+use crate::engine::model::topology::{Circuit, CircuitIndex, MeterIndex, ShortTime};
+use crate::engine::units::{Current, PerPhase, Power};
 
 /// Far beyond any site; the planner's work grows with it.
 const MAX_CIRCUITS: usize = 1_000;
+
+/// Beyond any low-voltage connection.
+const MAX_POWER_W: i64 = 20_000_000;
 
 /// A circuit as the file says it.
 #[derive(Debug)]
@@ -21,6 +27,9 @@ struct Entry {
     meter: Option<At<String>>,
     unmeasured_load: Option<PerPhase<Current>>,
     max_unbalance: Option<Current>,
+    floor: Option<Current>,
+    max_power: Option<Power>,
+    short_time: Option<ShortTime>,
 }
 
 /// The circuits in the order of the topology, with their names and the places of their limits.
@@ -28,6 +37,8 @@ struct Entry {
 pub(super) struct Tree {
     pub(super) circuits: Vec<Circuit>,
     pub(super) names: Names,
+    /// Below these no limit from outside goes.
+    pub(super) floors: BTreeMap<CircuitId, Current>,
     meter_users: Vec<Option<usize>>,
 }
 
@@ -64,7 +75,6 @@ pub(super) fn circuits(root: &Section<'_>, meters: &Names) -> Tree {
 }
 
 fn entry(section: Section<'_>) -> Option<Entry> {
-    let document = section.document;
     let id = name_of(&section, "\"garage\"");
     let parent = section.text("parent");
     section.require("limit_a", "63");
@@ -72,12 +82,15 @@ fn entry(section: Section<'_>) -> Option<Entry> {
     let meter = section.text("meter");
     let unmeasured_load = section.thousandths_per_phase("unmeasured_load_a", 0..=MAX_LIMIT_MA);
     let max_unbalance = section.thousandths("max_unbalance_a", 1_000..=MAX_LIMIT_MA);
-    if let Some(unbalance) = &max_unbalance {
-        document.warn(unbalance.at, "`max_unbalance_a` is not effective in this version");
-    }
+    let max_power = max_power(&section);
+    let short_time = short_time(&section, limit.as_ref());
     if unmeasured_load.is_none() && !section.has("unmeasured_load_a") {
         warn_unmeasured(&section, meter.as_ref());
     }
+    let floor = outside::floor(
+        &section,
+        limit.as_ref().and_then(|limit| limit.value.iter().min().copied()).map(Current::from_ma),
+    );
     let at = section.at;
     section.finish();
     Some(Entry {
@@ -88,7 +101,47 @@ fn entry(section: Section<'_>) -> Option<Entry> {
         meter,
         unmeasured_load: unmeasured_load.map(|load| per_phase(load.value)),
         max_unbalance: max_unbalance.map(|unbalance| Current::from_ma(unbalance.value)),
+        floor,
+        max_power,
+        short_time,
     })
+}
+
+/// `limit_w` or `limit_va`. Both are held as apparent power, which is never below the active power.
+fn max_power(section: &Section<'_>) -> Option<Power> {
+    let active = section.integer("limit_w", 0..=MAX_POWER_W);
+    let apparent = section.integer("limit_va", 0..=MAX_POWER_W);
+    if let (Some(_), Some(apparent)) = (&active, &apparent) {
+        let message =
+            "`limit_w` and `limit_va` limit the same: both count the apparent power; write the smaller one only";
+        section.document.error(apparent.at, message);
+    }
+    active.or(apparent).map(|found| Power::from_w(found.value))
+}
+
+/// `short_time_a` and `short_time_s`.
+fn short_time(section: &Section<'_>, limit: Option<&At<[i32; 3]>>) -> Option<ShortTime> {
+    let document = section.document;
+    let current = section.thousandths("short_time_a", 0..=MAX_LIMIT_MA);
+    let seconds = section.integer("short_time_s", 1..=3_600);
+    if section.has("short_time_a") != section.has("short_time_s") {
+        let (has, needs) = if section.has("short_time_a") {
+            ("short_time_a", "short_time_s = 60")
+        } else {
+            ("short_time_s", "short_time_a = 80")
+        };
+        document.error(section.at, format!("`{has}` says nothing without the other: add for example `{needs}`"));
+    }
+    let (current, seconds) = (current?, seconds?);
+    if let Some(limit) = limit.filter(|limit| limit.value.iter().any(|limit| *limit > current.value)) {
+        let message = format!(
+            "`short_time_a` is {}, and must be at least `limit_a`, {}: it is what the circuit bears beyond that for a while",
+            decimal(current.value),
+            decimal(limit.value.into_iter().max().unwrap_or(0))
+        );
+        document.error(current.at, message);
+    }
+    Some(ShortTime { limit: Current::from_ma(current.value), lasts_ms: seconds.value.unsigned_abs() * 1_000 })
 }
 
 fn warn_unmeasured(section: &Section<'_>, meter: Option<&At<String>>) {
@@ -178,10 +231,16 @@ fn preorder(parents: &[Option<usize>], entries: &[Entry]) -> Vec<(usize, Option<
 }
 
 fn lower(document: &Document<'_>, entries: &[Entry], order: &[(usize, Option<usize>)], meters: &Names) -> Tree {
-    let mut tree = Tree { circuits: Vec::new(), names: Names::new("circuit"), meter_users: vec![None; meters.len()] };
+    let mut tree = Tree {
+        circuits: Vec::new(),
+        names: Names::new("circuit"),
+        floors: BTreeMap::new(),
+        meter_users: vec![None; meters.len()],
+    };
     for (index, parent) in order {
         let entry = &entries[*index];
         tree.names.add_known(&entry.id);
+        tree.floors.extend(entry.floor.map(|floor| (CircuitId::new(&entry.id.value), floor)));
         let meter = entry.meter.as_ref().and_then(|name| {
             let meter = meters.find(document, "meter", name)?;
             let user = tree.meter_users.get_mut(meter)?;
@@ -207,8 +266,8 @@ fn lower(document: &Document<'_>, entries: &[Entry], order: &[(usize, Option<usi
             meter,
             unmeasured_load: entry.unmeasured_load,
             max_unbalance: entry.max_unbalance,
-            max_power: None,
-            short_time: None,
+            max_power: entry.max_power,
+            short_time: entry.short_time,
         });
     }
     tree

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::dc;
 use super::devices::device_map;
 use super::files::{Places, read_secret};
 use super::models::Models;
@@ -12,11 +13,11 @@ use super::tree::{self, Tree};
 use crate::engine::modbus::DeviceKind;
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
-use crate::engine::model::ids::{InverterId, MeterId, StationId};
+use crate::engine::model::ids::{CircuitId, InverterId, MeterId, StationId};
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterIndex, InverterRole, MINIMUM_OFFER, Meter, MeterIndex, Station, Wiring,
 };
-use crate::engine::units::{Current, Phase};
+use crate::engine::units::{Current, Phase, Voltage};
 
 /// The largest circuit limit: sums over a whole site must stay far below what a [`Current`] can hold.
 pub(super) const MAX_LIMIT_MA: i32 = 10_000_000;
@@ -100,6 +101,8 @@ pub(super) fn name_of(section: &Section<'_>, example: &str) -> Option<At<String>
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) circuits: Vec<Circuit>,
+    /// Below these no limit from outside goes.
+    pub(super) floors: BTreeMap<CircuitId, Current>,
     pub(super) stations: Vec<Station>,
     pub(super) meters: Vec<Meter>,
     pub(super) inverters: Vec<Inverter>,
@@ -109,7 +112,7 @@ pub(super) struct Parts {
 }
 
 /// Reads the circuits and all that is connected to them.
-pub(super) fn read(root: &Section<'_>, places: &Places) -> Parts {
+pub(super) fn read(root: &Section<'_>, places: &Places, voltage: Voltage) -> Parts {
     let mut meter_names = Names::new("meter");
     let mut meters = Vec::new();
     let mut devices = Vec::new();
@@ -134,13 +137,13 @@ pub(super) fn read(root: &Section<'_>, places: &Places) -> Parts {
         devices.extend(device.lower(DeviceTarget::Inverter(InverterIndex(inverters.len()))));
         inverters.push(inverter);
     }
-    let (stations, problems) = chargers(root, places, &tree);
+    let (stations, problems) = chargers(root, places, &tree, voltage);
     for (key, limit) in [("meters", MAX_DEVICES), ("inverters", MAX_DEVICES), ("chargers", MAX_CHARGERS)] {
         if let Some((at, count)) = root.count(key).filter(|(_, count)| *count > limit) {
             root.document.error(at, format!("{count} [[{key}]] are more than the {limit} that are supported"));
         }
     }
-    Parts { circuits: tree.circuits, stations, meters, inverters, devices, problems }
+    Parts { circuits: tree.circuits, floors: tree.floors, stations, meters, inverters, devices, problems }
 }
 
 /// How a device is reached, before it has its place in the topology.
@@ -180,11 +183,12 @@ fn inverter(section: Section<'_>, places: &Places, tree: &Tree) -> Option<(At<St
     let roles = [("pv", InverterRole::Pv), ("battery", InverterRole::Battery), ("hybrid", InverterRole::Hybrid)];
     let role = section.choice("role", &roles).map_or(InverterRole::Pv, |role| role.value);
     let circuit = circuit_of(&section, tree);
+    let max = section.thousandths("max_a", 1..=MAX_LIMIT_MA).map(|found| Current::from_ma(found.value));
     let device = device(&section, places, DeviceKind::Inverter, 30_000);
     section.finish();
     let id = id?;
     let stale_after_ms = device.stale_after_ms;
-    let inverter = Inverter { id: InverterId::new(&id.value), role, circuit, stale_after_ms };
+    let inverter = Inverter { id: InverterId::new(&id.value), role, circuit, stale_after_ms, max };
     Some((id, inverter, device))
 }
 
@@ -235,12 +239,12 @@ fn device(section: &Section<'_>, places: &Places, kind: DeviceKind, default_stal
     }
 }
 
-fn chargers(root: &Section<'_>, places: &Places, tree: &Tree) -> (Vec<Station>, Vec<Problem>) {
+fn chargers(root: &Section<'_>, places: &Places, tree: &Tree, voltage: Voltage) -> (Vec<Station>, Vec<Problem>) {
     let mut models = Models::new(places);
     let mut names = Names::new("charger");
     let mut stations = Vec::new();
     for section in root.sections("chargers", "[[chargers]]").into_iter().take(MAX_CHARGERS) {
-        let Some((id, station)) = charger(section, places, tree, &mut models) else { continue };
+        let Some((id, station)) = charger(section, places, (tree, voltage), &mut models) else { continue };
         names.add(root.document, &id);
         stations.push(station);
     }
@@ -250,7 +254,7 @@ fn chargers(root: &Section<'_>, places: &Places, tree: &Tree) -> (Vec<Station>, 
 fn charger(
     section: Section<'_>,
     places: &Places,
-    tree: &Tree,
+    (tree, voltage): (&Tree, Voltage),
     models: &mut Models<'_>,
 ) -> Option<(At<String>, Station)> {
     let document = section.document;
@@ -262,7 +266,12 @@ fn charger(
         .or_else(|| Some(At { at: section.at, value: "generic".to_owned() }))
         .and_then(|name| models.find(document, &name));
     let wiring = phases(&section);
-    let (max, min, fallback) = currents(&section, tree.circuits.get(circuit.0), wiring);
+    let on = tree.circuits.get(circuit.0);
+    let (currents, dc) = match dc::read(&section, voltage, wiring) {
+        Some((currents, dc)) => (currents, Some(dc)),
+        None => (currents(&section), None),
+    };
+    warn_above_circuit(&section, &currents, on, wiring);
     let connectors = section.integer("connectors", 1..=32).and_then(|found| usize::try_from(found.value).ok());
     let priority = section.integer("priority", -100..=100).and_then(|found| i32::try_from(found.value).ok());
     let weight = section.integer("weight", 1..=1_000).and_then(|found| u32::try_from(found.value).ok());
@@ -284,13 +293,13 @@ fn charger(
         circuit,
         model: model.unwrap_or_default(),
         wiring,
-        max,
-        min,
-        fallback,
+        max: currents.max,
+        min: currents.min,
+        fallback: currents.fallback,
         evse_count: connectors.unwrap_or(1),
         priority: priority.unwrap_or(0),
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
-        dc: None,
+        dc,
         password,
     };
     Some((id, station))
@@ -314,15 +323,32 @@ fn check_identity(document: &Document<'_>, id: &At<String>) -> bool {
 }
 
 fn phases(section: &Section<'_>) -> Wiring {
+    let document = section.document;
+    match section.raw("phases") {
+        Some((_, value)) if value.as_str() == Some("unknown") => return Wiring::unknown(3).unwrap_or(Wiring::STRAIGHT),
+        Some((at, value)) if value.as_str().is_some() => {
+            let message = "`phases` must be an array of strings, such as [\"L1\", \"L2\", \"L3\"], or \"unknown\"";
+            document.error(at, message);
+            return Wiring::STRAIGHT;
+        }
+        Some(_) | None => {}
+    }
     let Some(names) = section.texts("phases") else { return Wiring::STRAIGHT };
+    let unknown = names.value.iter().filter(|name| name.value == "?").count();
+    if unknown > 0 {
+        return unknown_phases(document, &names, unknown);
+    }
     let known = [("L1", Phase::L1), ("L2", Phase::L2), ("L3", Phase::L3)];
     let mut phases = Vec::new();
     for name in &names.value {
         match known.iter().find(|(known, _)| *known == name.value) {
             Some((_, phase)) => phases.push(*phase),
             None => {
-                let message = format!("phase {:?} is not known; write \"L1\", \"L2\" or \"L3\"", name.value);
-                section.document.error(name.at, message);
+                let message = format!(
+                    "phase {:?} is not known; write \"L1\", \"L2\" or \"L3\", or \"?\" for all of them if nobody knows",
+                    name.value
+                );
+                document.error(name.at, message);
                 return Wiring::STRAIGHT;
             }
         }
@@ -330,13 +356,32 @@ fn phases(section: &Section<'_>) -> Wiring {
     Wiring::new(&phases).unwrap_or_else(|| {
         let message = "`phases` must name one, two or three different grid phases, in the order of the charger's terminals L1, \
                        L2, L3; such as [\"L2\", \"L3\", \"L1\"]";
-        section.document.error(names.at, message);
+        document.error(names.at, message);
         Wiring::STRAIGHT
     })
 }
 
+/// `["?"]` to `["?", "?", "?"]`: so many terminals, of which nobody knows the phases.
+fn unknown_phases(document: &Document<'_>, names: &At<Vec<At<String>>>, unknown: usize) -> Wiring {
+    let wiring = Wiring::unknown(unknown).filter(|_| unknown == names.value.len());
+    wiring.unwrap_or_else(|| {
+        let message = "`phases` has \"?\" for one to three terminals, or a phase for each of them: one that is half known counts \
+                       as unknown";
+        document.error(names.at, message);
+        Wiring::STRAIGHT
+    })
+}
+
+/// What an EVSE draws from each phase, and where the largest of it is stated.
+pub(super) struct Currents {
+    pub(super) max: Current,
+    pub(super) min: Current,
+    pub(super) fallback: Current,
+    pub(super) max_at: Option<usize>,
+}
+
 /// `max_a`, `min_a` and `fallback_a`.
-fn currents(section: &Section<'_>, circuit: Option<&Circuit>, wiring: Wiring) -> (Current, Current, Current) {
+fn currents(section: &Section<'_>) -> Currents {
     let document = section.document;
     section.require("max_a", "32");
     let max = section.thousandths("max_a", MINIMUM_OFFER.ma()..=MAX_STATION_MA);
@@ -364,16 +409,24 @@ fn currents(section: &Section<'_>, circuit: Option<&Circuit>, wiring: Wiring) ->
             document.warn(fallback.at, message);
         }
     }
-    if let (Some(max), Some(circuit)) = (&max, circuit) {
-        let lowest = wiring.phases().iter().map(|phase| circuit.limit.of(phase)).min();
-        if let Some(limit) = lowest.filter(|limit| limit.ma() < max.value) {
-            let message = format!(
-                "`max_a` is {shown}, above the {} A of circuit {:?}: a charger that does not obey opens its fuse",
-                decimal(limit.ma()),
-                circuit.id.as_str()
-            );
-            document.warn(max.at, message);
-        }
+    Currents {
+        max: Current::from_ma(max_ma),
+        min: Current::from_ma(min_ma),
+        fallback: Current::from_ma(fallback_ma),
+        max_at: max.map(|max| max.at),
     }
-    (Current::from_ma(max_ma), Current::from_ma(min_ma), Current::from_ma(fallback_ma))
+}
+
+fn warn_above_circuit(section: &Section<'_>, currents: &Currents, circuit: Option<&Circuit>, wiring: Wiring) {
+    let (Some(at), Some(circuit)) = (currents.max_at, circuit) else { return };
+    let lowest = wiring.phases().iter().map(|phase| circuit.limit.of(phase)).min();
+    if let Some(limit) = lowest.filter(|limit| *limit < currents.max) {
+        let message = format!(
+            "`max_a` is {}, above the {} A of circuit {:?}: a charger that does not obey opens its fuse",
+            decimal(currents.max.ma()),
+            decimal(limit.ma()),
+            circuit.id.as_str()
+        );
+        section.document.warn(at, message);
+    }
 }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
 use crate::engine::modbus::poll::{Poll, Step};
+use crate::engine::modbus::switch::Switch;
 use crate::engine::modbus::{DeviceKind, Reading};
 use crate::engine::model::reading::DeviceFault;
 use crate::engine::model::topology::{InverterIndex, MeterIndex};
@@ -46,8 +47,47 @@ pub struct DevicePlan {
     pub unit_id: u8,
     /// How often it is polled, in ms. A line that cannot carry it polls as often as it can.
     pub interval_ms: u64,
-    /// Its registers.
-    pub map: DeviceMap,
+    /// What is read.
+    pub reads: Reads,
+}
+
+/// What is read of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reads {
+    /// The values of a device map.
+    Map(DeviceMap),
+    /// One bit.
+    Switch(Switch),
+}
+
+impl Reads {
+    const fn timeout_ms(&self) -> u64 {
+        match self {
+            Self::Map(map) => map.timeout_ms,
+            Self::Switch(_) => Switch::TIMEOUT_MS,
+        }
+    }
+
+    const fn pause_ms(&self) -> u64 {
+        match self {
+            Self::Map(map) => map.pause_ms,
+            Self::Switch(_) => 0,
+        }
+    }
+
+    const fn connect_delay_ms(&self) -> u64 {
+        match self {
+            Self::Map(map) => map.connect_delay_ms,
+            Self::Switch(_) => 0,
+        }
+    }
+}
+
+/// What came of a poll.
+#[derive(Clone, Copy, Debug)]
+enum Said {
+    Reading(Reading),
+    Bit(bool),
 }
 
 /// What a device is to the site.
@@ -57,32 +97,41 @@ pub enum Target {
     Meter(MeterIndex),
     /// An inverter.
     Inverter(InverterIndex),
+    /// The input of the grid operator's dimming.
+    Dimming,
 }
 
 impl Target {
     const fn kind(self) -> DeviceKind {
         match self {
             Self::Meter(_) => DeviceKind::Meter,
-            Self::Inverter(_) => DeviceKind::Inverter,
+            Self::Inverter(_) | Self::Dimming => DeviceKind::Inverter,
         }
     }
 
-    fn input(self, asked_at: Mono, result: Result<Reading, DeviceFault>) -> Input {
+    fn input(self, asked_at: Mono, result: Result<Said, DeviceFault>) -> Input {
         let mixed_up = || DeviceFault::Garbage("a reading of another kind of device".to_owned());
         match self {
             Self::Meter(meter) => {
                 let result = result.and_then(|reading| match reading {
-                    Reading::Meter(reading) => Ok(reading),
-                    Reading::Inverter(_) => Err(mixed_up()),
+                    Said::Reading(Reading::Meter(reading)) => Ok(reading),
+                    Said::Reading(Reading::Inverter(_)) | Said::Bit(_) => Err(mixed_up()),
                 });
                 Input::Meter { meter, asked_at, result }
             }
             Self::Inverter(inverter) => {
                 let result = result.and_then(|reading| match reading {
-                    Reading::Inverter(reading) => Ok(reading),
-                    Reading::Meter(_) => Err(mixed_up()),
+                    Said::Reading(Reading::Inverter(reading)) => Ok(reading),
+                    Said::Reading(Reading::Meter(_)) | Said::Bit(_) => Err(mixed_up()),
                 });
                 Input::Inverter { inverter, asked_at, result }
+            }
+            Self::Dimming => {
+                let result = result.and_then(|said| match said {
+                    Said::Bit(active) => Ok(active),
+                    Said::Reading(_) => Err(mixed_up()),
+                });
+                Input::Dimming { asked_at, result }
             }
         }
     }
@@ -112,8 +161,8 @@ impl BusPlan {
     }
 }
 
-/// Polls the devices of a line until `shutdown` turns true (or its sender is gone). Each poll ends as exactly one [`Input::Meter`] or
-/// [`Input::Inverter`]; while the line itself is down, each attempt to connect ends as one for every device on it.
+/// Polls the devices of a line until `shutdown` turns true (or its sender is gone). Each poll ends as exactly one [`Input::Meter`],
+/// [`Input::Inverter`] or [`Input::Dimming`]; while the line itself is down, each attempt to connect ends as one for every device on it.
 ///
 /// When the inbox is full this waits: polling faster than the site can take in is of no use, the readings would only be older, and a
 /// meter that is late is seen as that by its age.
@@ -142,7 +191,12 @@ async fn run_with<C: Connect>(
 struct Device {
     target: Target,
     unit_id: u8,
-    poll: Poll,
+    poll: DevicePoll,
+}
+
+enum DevicePoll {
+    Map(Box<Poll>),
+    Switch(Switch),
 }
 
 struct Bus<C> {
@@ -158,16 +212,18 @@ struct InboxClosed;
 
 impl<C: Connect> Bus<C> {
     fn new(connect: C, plans: &[DevicePlan], clock: Clock, inbox: mpsc::Sender<Input>) -> Self {
-        let longest = |ms: fn(&DeviceMap) -> u64| {
-            Duration::from_millis(plans.iter().map(|plan| ms(&plan.map)).max().unwrap_or(0))
-        };
+        let longest =
+            |ms: fn(&Reads) -> u64| Duration::from_millis(plans.iter().map(|plan| ms(&plan.reads)).max().unwrap_or(0));
         // RS-485 devices need the pause after any traffic on the line, also that of others: the longest one holds for all.
-        let line = Line::new(connect, longest(|map| map.pause_ms), longest(|map| map.connect_delay_ms));
+        let line = Line::new(connect, longest(Reads::pause_ms), longest(Reads::connect_delay_ms));
         let schedule = Schedule::new(plans, line.guard(), Instant::now());
         let device = |plan: &DevicePlan| Device {
             target: plan.target,
             unit_id: plan.unit_id,
-            poll: Poll::new(plan.map.clone(), plan.target.kind()),
+            poll: match &plan.reads {
+                Reads::Map(map) => DevicePoll::Map(Box::new(Poll::new(map.clone(), plan.target.kind()))),
+                Reads::Switch(switch) => DevicePoll::Switch(*switch),
+            },
         };
         Self { line, devices: plans.iter().map(device).collect(), schedule, clock, inbox }
     }
@@ -206,23 +262,32 @@ impl<C: Connect> Bus<C> {
     }
 
     /// One poll of one device, with the time just before its first request left.
-    async fn poll(&mut self, index: usize) -> (Mono, Result<Reading, Failure>) {
+    async fn poll(&mut self, index: usize) -> (Mono, Result<Said, Failure>) {
         if let Err(failure) = self.line.ready().await {
             return (self.clock.mono(), Err(failure));
         }
         let asked_at = self.clock.mono();
         let device = &mut self.devices[index];
-        let mut request = device.poll.start();
+        let poll = match &mut device.poll {
+            DevicePoll::Map(poll) => poll,
+            DevicePoll::Switch(switch) => {
+                let timeout = Duration::from_millis(Switch::TIMEOUT_MS);
+                let answer = self.line.ask(device.unit_id, timeout, switch.request()).await;
+                let said = answer.and_then(|words| switch.read(Ok(words)).map_err(Failure::Device));
+                return (asked_at, said.map(Said::Bit));
+            }
+        };
+        let mut request = poll.start();
         loop {
-            let timeout = Duration::from_millis(device.poll.map().timeout_ms);
+            let timeout = Duration::from_millis(poll.map().timeout_ms);
             let answer = match self.line.ask(device.unit_id, timeout, request).await {
                 Ok(words) => Ok(words),
                 Err(Failure::Device(fault)) => Err(fault),
                 Err(failure @ Failure::Line(_)) => return (asked_at, Err(failure)),
             };
-            match device.poll.take(answer) {
+            match poll.take(answer) {
                 Step::Ask(next) => request = next,
-                Step::Done(result) => return (asked_at, result.map_err(Failure::Device)),
+                Step::Done(result) => return (asked_at, result.map(Said::Reading).map_err(Failure::Device)),
             }
         }
     }
@@ -232,7 +297,7 @@ impl<C: Connect> Bus<C> {
         &mut self,
         index: usize,
         asked_at: Mono,
-        result: Result<Reading, DeviceFault>,
+        result: Result<Said, DeviceFault>,
     ) -> Result<(), InboxClosed> {
         let input = self.devices[index].target.input(asked_at, result);
         self.inbox.send(input).await.map_err(|_closed| InboxClosed)

@@ -22,8 +22,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Config, load};
 use crate::engine::cloud::messages::Messages;
+use crate::engine::controller::Controller;
+use crate::engine::site::Restored;
 use crate::engine::site::io::{Input, Publication};
-use crate::engine::site::{Restored, Site};
 use crate::shell::clock::Clock;
 use crate::shell::http::{Api, Events};
 use crate::shell::site::{Asker, INBOX, Owner, Reach, Store, StoreOverrun};
@@ -228,11 +229,11 @@ impl Daemon {
         let publications = start::cloud_link(config, inbox_in.clone(), cloud_stops, clock)
             .map(|(publications, link)| spawned(&mut cloud, publications, link));
 
-        let site = Site::new(config.setup(VERSION, random_seed()), restored, clock.now());
+        let controller = Controller::new(config.setup(VERSION, random_seed()), restored, true, clock.now());
         let (memory, remembered) = watch::channel(Vec::new());
         cloud.spawn(memory::run(memory::place(&config.store.path), remembered));
         let reach = Reach { store, registry: registry.clone(), publications, memory, notifier };
-        let (task, asker) = Owner::new(site, clock, reach);
+        let (task, asker) = Owner::new(controller, clock, reach);
         let mut owner = JoinSet::new();
         owner.spawn(task.run(inbox, owner_stops));
 

@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::engine::controller::Controller;
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::ids::{RequestId, Sequence, StationId};
 use crate::engine::model::record::Record;
 use crate::engine::model::status::{Explanation, SiteStatus};
-use crate::engine::site::Site;
 use crate::engine::site::io::{CloudInput, Input, LogLevel, Output, Publication};
 use crate::engine::time::Mono;
 use crate::shell::clock::Clock;
@@ -80,6 +80,7 @@ pub struct Stopping;
 
 enum Question {
     Explain { charger: StationId, answer: oneshot::Sender<Option<Explanation>> },
+    LimitLog { answer: oneshot::Sender<String> },
     Command { command: Command, answer: oneshot::Sender<CommandOutcome> },
 }
 
@@ -122,6 +123,16 @@ impl Asker {
         answered.await.map_err(|_| Stopping)
     }
 
+    /// What became of the limits from outside, oldest first, as a JSON array.
+    ///
+    /// # Errors
+    /// If the owner has ended.
+    pub async fn limit_log(&self) -> Result<String, Stopping> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question::LimitLog { answer }).await.map_err(|_| Stopping)?;
+        answered.await.map_err(|_| Stopping)
+    }
+
     /// Has a command carried out and waits for its outcome.
     ///
     /// # Errors
@@ -135,7 +146,7 @@ impl Asker {
 
 /// The owner.
 pub struct Owner {
-    site: Site,
+    controller: Controller,
     clock: Clock,
     reach: Reach,
     questions: mpsc::Receiver<Question>,
@@ -153,16 +164,16 @@ pub struct Owner {
 impl Owner {
     /// Makes the owner and the way to ask it.
     #[must_use]
-    pub fn new(site: Site, clock: Clock, reach: Reach) -> (Self, Asker) {
+    pub fn new(controller: Controller, clock: Clock, reach: Reach) -> (Self, Asker) {
         let (questions_in, questions) = mpsc::channel(QUESTIONS);
-        let (status, watched) = watch::channel(Arc::new(site.status(clock.now())));
+        let (status, watched) = watch::channel(Arc::new(controller.site().status(clock.now())));
         let last_tick = Arc::new(AtomicU64::new(0));
         let asker = Asker { questions: questions_in, status: watched, last_tick: Arc::clone(&last_tick) };
         let (returned, out, records) = (Vec::new(), Vec::new(), Vec::new());
         let pending = BTreeMap::new();
         let (last_request, overrun) = (0, None);
         let owner = Self {
-            site,
+            controller,
             clock,
             reach,
             questions,
@@ -229,7 +240,7 @@ impl Owner {
         self.handle_all(&mut inputs);
         self.pending.retain(|_, answer| !answer.is_closed());
         let now = self.clock.now();
-        let status = Arc::new(self.site.status(now));
+        let status = Arc::new(self.controller.site().status(now));
         self.last_tick.store(now.mono.ms().max(1), Ordering::Relaxed);
         self.reach.notifier.control_cycle_done(&status, now.mono);
         self.status.send_replace(status);
@@ -238,9 +249,13 @@ impl Owner {
     fn answer(&mut self, question: Question) {
         match question {
             Question::Explain { charger, answer } => {
-                let station = self.site.topology().find_station(&charger);
+                let site = self.controller.site();
+                let station = site.topology().find_station(&charger);
                 // Whoever asked may have gone.
-                let _ = answer.send(station.map(|station| self.site.explain(station, self.clock.now())));
+                let _ = answer.send(station.map(|station| site.explain(station, self.clock.now())));
+            }
+            Question::LimitLog { answer } => {
+                let _ = answer.send(self.controller.site().limit_log());
             }
             Question::Command { answer, .. } if self.pending.len() >= MAX_PENDING => {
                 let error = format!("{MAX_PENDING} commands wait for answers already; try again later");
@@ -257,7 +272,7 @@ impl Owner {
 
     fn handle_all(&mut self, inputs: &mut Vec<Input>) {
         for input in inputs.drain(..) {
-            self.site.handle(input, self.clock.now(), &mut self.out);
+            self.controller.handle(input, self.clock.now(), &mut self.out);
             let mut out = std::mem::take(&mut self.out);
             for output in out.drain(..) {
                 self.execute(output);
@@ -335,6 +350,7 @@ mod tests {
     use super::*;
     use crate::engine::model::exchange::OcppVersion;
     use crate::engine::model::ids::{CircuitId, ConnectionId, SiteId};
+    use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitTarget};
     use crate::engine::model::record::{RecordBody, Stamp};
     use crate::engine::model::topology::StationIndex;
     use crate::engine::site::Restored;
@@ -383,8 +399,8 @@ mod tests {
             notifier: Notifier::silent(),
         };
         let clock = Clock::start();
-        let site = Site::new(testing::setup(), Restored::default(), clock.now());
-        let (owner, asker) = Owner::new(site, clock, reach);
+        let controller = Controller::new(testing::setup(), Restored::default(), true, clock.now());
+        let (owner, asker) = Owner::new(controller, clock, reach);
         (owner, asker, notes)
     }
 
@@ -476,8 +492,13 @@ mod tests {
         owner.reach.store = Box::new(kept.clone());
         for _ in 0..QUESTIONS {
             let (answer, _) = oneshot::channel();
-            let (circuit, limit) = (CircuitId::new("grid"), Current::from_a(50));
-            let command = Command::LimitSet { circuit, limit, until: None };
+            let command = Command::LimitSet(LimitOrder {
+                target: LimitTarget::Circuit(CircuitId::new("grid")),
+                origin: LimitOrigin::Local,
+                amount: LimitAmount::PerPhase(Current::from_a(50)),
+                until: None,
+                heartbeat: None,
+            });
             assert!(asker.questions.try_send(Question::Command { command, answer }).is_ok());
         }
         let (inbox_in, inbox) = mpsc::channel(INBOX);

@@ -185,7 +185,7 @@ impl Station {
     pub(super) fn stop_remotely(&mut self, id: &str, now: Now) -> bool {
         let running = |bay: &super::Bay| bay.running.as_ref().and_then(|running| self.transactions.get(running.index));
         let found = self.bays.iter().position(|bay| running(bay).is_some_and(|truth| truth.id.as_deref() == Some(id)));
-        if let Some(index) = found {
+        if let Some(index) = found.filter(|_| !self.options.quirks.ignores_stop) {
             self.stop(index, StopReason::Remote, now);
         }
         found.is_some()

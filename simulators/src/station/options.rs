@@ -63,6 +63,8 @@ impl StationOptions {
 pub struct Quirks {
     /// Accepts every profile and draws what the car wants.
     pub ignores_limit: bool,
+    /// Accepts the remote stop of a transaction and goes on with it.
+    pub ignores_stop: bool,
     /// Refuses a profile with a limit of 0 A.
     pub refuses_zero: bool,
     /// Refuses every profile.

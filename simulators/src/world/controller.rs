@@ -1,9 +1,10 @@
 //! The controller's side of the world: the site, its journal, its broker.
 
+use siteward::engine::controller::Controller;
+use siteward::engine::model::alarm::AlarmKind;
 use siteward::engine::model::ids::{ConnectionId, Sequence};
 use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::topology::StationIndex;
-use siteward::engine::site::Site;
 use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication};
 use siteward::engine::time::{Mono, Now};
 
@@ -20,8 +21,14 @@ impl World {
         let restored = self.journal.restore()?;
         self.boots = restored.boot;
         let now = self.site_now(self.now_ms);
-        let site = Site::new(self.setup.clone(), restored, now);
-        self.controller = Some(Running { site, started_ms: self.now_ms });
+        let controller = Controller::new(self.setup.clone(), restored, self.options.guard, now);
+        #[cfg(feature = "sabotage")]
+        let controller = {
+            let mut controller = controller;
+            self.options.broken_rule.into_iter().for_each(|rule| controller.sabotage(rule));
+            controller
+        };
+        self.controller = Some(Running { controller, started_ms: self.now_ms });
         self.oracle.note(|| "the controller starts".to_owned());
         if self.broker_up {
             self.broker_link += 1;
@@ -58,7 +65,7 @@ impl World {
         let now = self.site_now(started_ms);
         let mut outputs = std::mem::take(&mut self.outputs);
         if let Some(running) = &mut self.controller {
-            running.site.handle(input, now, &mut outputs);
+            running.controller.handle(input, now, &mut outputs);
         }
         for output in outputs.drain(..) {
             self.carry_out(output);
@@ -101,6 +108,11 @@ impl World {
     fn append(&mut self, record: Record) {
         // The debug form has every field, and is the same for the same record.
         self.trace.write(format!("{record:?}").as_bytes());
+        if let RecordBody::AlarmRaised(alarm) = &record.body
+            && alarm.key.kind == AlarmKind::GuardDisagrees
+        {
+            self.oracle.the_guard_agrees(&alarm.message);
+        }
         if let Some(charger) = charger_of(&record.body)
             && let Some(station) = self.posts.iter().position(|post| post.station.options().identity == charger)
         {
@@ -232,6 +244,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
     match body {
         RecordBody::TransactionStarted { facts, .. }
         | RecordBody::TransactionUpdated { facts, .. }
+        | RecordBody::TransactionPriced { facts, .. }
         | RecordBody::TransactionEnded { facts, .. } => Some(facts.charger.as_str()),
         RecordBody::ChargerConnected { .. }
         | RecordBody::ChargerBooted { .. }
@@ -240,6 +253,9 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::ChargerTamed { .. }
         | RecordBody::AlarmRaised(_)
         | RecordBody::AlarmCleared(_)
+        | RecordBody::OutsideLimit(_)
+        | RecordBody::OutsideLimitEnded { .. }
+        | RecordBody::LimitProven(_)
         | RecordBody::LimitChanged { .. }
         | RecordBody::ConfigurationChanged { .. }
         | RecordBody::CommandExecuted { .. }

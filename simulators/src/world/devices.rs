@@ -61,6 +61,8 @@ fn answer(meter: &mut Meter, request: Request) -> Result<Vec<u16>, DeviceFault> 
     let function = match request.function {
         Function::Input => 4,
         Function::Holding => 3,
+        Function::Coil => 1,
+        Function::Discrete => 2,
     };
     match meter.read(function, request.address, request.count) {
         Answer::Words(words) => Ok(words),

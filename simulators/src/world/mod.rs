@@ -13,12 +13,12 @@ mod store;
 
 use std::collections::BTreeMap;
 
+use siteward::engine::controller::Controller;
 use siteward::engine::modbus::poll::Poll;
 use siteward::engine::model::exchange::OcppVersion;
 use siteward::engine::model::ids::{ConnectionId, Sequence};
 use siteward::engine::model::record::Record;
 use siteward::engine::model::setup::Setup;
-use siteward::engine::site::Site;
 use siteward::engine::site::io::{Input, Output};
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::{Current, PerPhase, Power, Voltage};
@@ -75,7 +75,7 @@ enum Event {
 /// What the controller is while it runs.
 #[derive(Debug)]
 struct Running {
-    site: Site,
+    controller: Controller,
     started_ms: u64,
 }
 

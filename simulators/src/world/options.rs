@@ -3,12 +3,13 @@
 use serde::Deserialize;
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, Meter, MeterIndex, Station, StationModel, Topology, TopologyError,
     Wiring,
 };
+use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::{Current, PerPhase, Phase, Voltage};
 
 use crate::faults::{FaultFile, Planned};
@@ -43,6 +44,10 @@ pub struct WorldOptions {
     pub cars_per_day: u64,
     /// Whether the grid meter is read by its registers, through the engine's own poll machine and device map. It costs time.
     pub meter_by_registers: bool,
+    /// Whether the site runs under its guard.
+    pub guard: bool,
+    /// The rule of the site that is broken on purpose; only in a build with the feature `sabotage`.
+    pub broken_rule: Option<Sabotage>,
     /// What is odd about which station.
     pub quirks: Vec<(usize, Quirks)>,
 }
@@ -64,6 +69,8 @@ impl Default for WorldOptions {
             building_peak: Current::from_a(40),
             cars_per_day: 40,
             meter_by_registers: false,
+            guard: true,
+            broken_rule: None,
             quirks: Vec::new(),
         }
     }
@@ -193,6 +200,7 @@ impl WorldOptions {
             role: InverterRole::Pv,
             circuit: CircuitIndex(0),
             stale_after_ms: 30_000,
+            max: None,
         }];
         let circuits = vec![grid, garage("garage-a"), garage("garage-b")];
         let topology =
@@ -208,8 +216,10 @@ impl WorldOptions {
             tokens: Vec::new(),
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+            outside: OutsideSetup::default(),
             billing: BillingSetup::default(),
             unsafe_fallback: None,
+            charging: ChargingSetup::default(),
             seed: self.seed,
         }
     }
@@ -262,6 +272,7 @@ impl QuirkFile {
         let none = Quirks::default();
         let quirks = match self.is.as_str() {
             "ignores-limit" => Quirks { ignores_limit: true, ..none },
+            "ignores-everything" => Quirks { ignores_limit: true, ignores_stop: true, ..none },
             "refuses-zero" => Quirks { refuses_zero: true, ..none },
             "refuses-profiles" => Quirks { refuses_profiles: true, ..none },
             "slow" => Quirks { extra_reaction_ms: self.amount_ms.unsigned_abs(), ..none },

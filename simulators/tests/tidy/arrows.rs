@@ -10,7 +10,8 @@ struct Layer {
     remedy: &'static str,
 }
 
-/// units <- time <- model <- {plan, ocpp, modbus, cloud} <- site <- shell; config -> engine; cli -> shell, config.
+/// units <- time <- model <- {plan, ocpp, modbus, cloud} <- site <- controller <- shell; model <- guard <- controller; config -> engine;
+/// cli -> shell, config.
 const LAYERS: &[Layer] = &[
     Layer {
         from: "crate::engine",
@@ -29,14 +30,29 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         from: "crate::engine::model",
-        to: &[BILLING, PLAN, OCPP, MODBUS, CLOUD, SITE],
+        to: &[BILLING, OUTSIDE, PLAN, OCPP, MODBUS, CLOUD, SITE],
         remedy: "the model is nouns; what is done with them stands above it",
     },
     Layer { from: BILLING, to: &[PLAN, OCPP, MODBUS, CLOUD, SITE], remedy: "a bill is arithmetic over what is known" },
-    Layer { from: PLAN, to: &[OCPP, MODBUS, CLOUD, SITE], remedy: "the planner knows currents, not protocols" },
+    Layer {
+        from: PLAN,
+        to: &[OCPP, MODBUS, CLOUD, SITE, OUTSIDE],
+        remedy: "the planner knows currents, not protocols",
+    },
+    Layer {
+        from: OUTSIDE,
+        to: &[PLAN, OCPP, MODBUS, CLOUD, SITE],
+        remedy: "limits from outside are arithmetic on the model; the site keeps and records them",
+    },
     Layer { from: OCPP, to: &[PLAN, MODBUS, CLOUD, SITE], remedy: "translate to the model; the site joins the parts" },
     Layer { from: MODBUS, to: &[PLAN, OCPP, CLOUD, SITE], remedy: "translate to the model; the site joins the parts" },
     Layer { from: CLOUD, to: &[PLAN, OCPP, MODBUS, SITE], remedy: "translate to the model; the site joins the parts" },
+    Layer {
+        from: GUARD,
+        to: &[PLAN, OCPP, MODBUS, CLOUD, SITE, CONTROLLER, "crate::engine::outside"],
+        remedy: "the guard reads the wire itself: what it shares with the code that it watches it cannot find wrong",
+    },
+    Layer { from: SITE, to: &[GUARD, CONTROLLER], remedy: "the controller stands above the site and its guard" },
     Layer {
         from: "crate::config",
         to: &["crate::shell", "crate::cli"],
@@ -55,6 +71,9 @@ const MODBUS: &str = "crate::engine::modbus";
 const CLOUD: &str = "crate::engine::cloud";
 const BILLING: &str = "crate::engine::billing";
 const SITE: &str = "crate::engine::site";
+const OUTSIDE: &str = "crate::engine::outside";
+const GUARD: &str = "crate::engine::guard";
+const CONTROLLER: &str = "crate::engine::controller";
 
 /// Below the arrows although it stands in the site's folder: nouns only, what goes into the site and what comes out of it.
 const SITE_NOUNS: &str = "crate::engine::site::io";
@@ -183,6 +202,8 @@ mod tests {
         );
         assert_eq!(layers("src/engine/ocpp/v16.rs", "use crate::engine::{modbus::map, cloud};").len(), 2);
         assert_eq!(layers("src/engine/cloud/mod.rs", "use std::collections::HashMap;").len(), 1);
+        assert_eq!(layers("src/engine/guard/wire.rs", "use crate::engine::ocpp::Session;").len(), 1);
+        assert_eq!(layers("src/engine/site/mod.rs", "use crate::engine::guard::Guard;").len(), 1);
         assert_eq!(layers("simulators/src/world.rs", "use siteward::shell::run;").len(), 1);
     }
 

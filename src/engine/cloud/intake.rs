@@ -3,9 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::engine::model::command::Command;
-use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::model::ids::{IdToken, Sequence, StationId, TransactionId};
+use crate::engine::model::limit::LimitOrigin;
+use crate::engine::outside::order;
 use crate::engine::time::Utc;
-use crate::engine::units::Current;
 
 /// The largest command that is read, in bytes: the largest OCPP payload that stations take is well below it.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -15,16 +16,16 @@ const MAX_ID: usize = 128;
 const MAX_NAME: usize = 255;
 /// The longest part of a wrong input that a message repeats, in characters.
 const MAX_QUOTED: usize = 60;
-/// The highest limit that is believed to be meant, in A.
-const MAX_LIMIT_A: f64 = 100_000.0;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 7] = [
+const SUPPORTED: [&str; 9] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
     "limit.set",
     "limit.clear",
+    "site.dim",
+    "delay.clear",
     "events.acknowledge",
     "events.replay",
 ];
@@ -79,8 +80,10 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::OcppCall { .. } => "ocpp.call",
         Command::TransactionStart { .. } => "transaction.start",
         Command::TransactionStop { .. } => "transaction.stop",
-        Command::LimitSet { .. } => "limit.set",
+        Command::LimitSet(_) => "limit.set",
         Command::LimitClear { .. } => "limit.clear",
+        Command::Dim { .. } => "site.dim",
+        Command::DelayClear { .. } => "delay.clear",
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }
@@ -151,12 +154,27 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
             Ok(Command::TransactionStop { transaction: TransactionId::new(name(data, "transaction")?) })
         }
         "limit.set" => {
-            only_known(data, &["circuit", "charger", "limit_a", "limit_w", "until"], &place)?;
-            limit_set(data)
+            only_known(data, &[&["circuit", "charger"], &order::ORDER_KEYS[..]].concat(), &place)?;
+            let target = order::read_target(data)?;
+            Ok(Command::LimitSet(order::read_order(data, target, LimitOrigin::Cloud)?))
         }
         "limit.clear" => {
-            only_known(data, &["circuit", "charger"], &place)?;
-            Ok(Command::LimitClear { circuit: circuit(data)? })
+            only_known(data, &["circuit", "charger", "source"], &place)?;
+            let target = order::read_target(data)?;
+            Ok(Command::LimitClear { target, origin: order::read_origin(data, LimitOrigin::Cloud)? })
+        }
+        "site.dim" => {
+            only_known(data, &["active", "until"], &place)?;
+            let active = match data.get("active") {
+                Some(Value::Bool(active)) => *active,
+                Some(other) => return Err(format!("\"active\" must be true or false, not {}", name_of(other))),
+                None => return Err("\"active\" is missing; it must be true or false".to_owned()),
+            };
+            Ok(Command::Dim { active, until: read_time(data, "until")?, input: "cloud".to_owned() })
+        }
+        "delay.clear" => {
+            only_known(data, &["charger"], &place)?;
+            Ok(Command::DelayClear { charger: StationId::new(name(data, "charger")?) })
         }
         "events.acknowledge" => {
             only_known(data, &["sequence"], &place)?;
@@ -181,36 +199,6 @@ fn ocpp_call(data: &Map<String, Value>) -> Result<Command, String> {
         None => Ok(Command::OcppCall { charger, action, payload: "{}".to_owned() }),
         Some(other) => Err(format!("\"payload\" must be an object, not {}", name_of(other))),
     }
-}
-
-fn limit_set(data: &Map<String, Value>) -> Result<Command, String> {
-    let circuit = circuit(data)?;
-    if data.contains_key("limit_w") {
-        return Err("\"limit_w\" is not in this version; give \"limit_a\", per phase".to_owned());
-    }
-    let limit = match data.get("limit_a") {
-        Some(Value::Number(number)) => number.as_f64().and_then(amperes),
-        Some(other) => return Err(format!("\"limit_a\" must be a number of amperes, not {}", name_of(other))),
-        None => return Err("\"limit_a\" is missing; it is the limit on each phase in amperes".to_owned()),
-    };
-    let limit = limit.ok_or_else(|| format!("\"limit_a\" must be from 0 to {MAX_LIMIT_A} amperes"))?;
-    Ok(Command::LimitSet { circuit, limit, until: read_time(data, "until")? })
-}
-
-fn circuit(data: &Map<String, Value>) -> Result<CircuitId, String> {
-    if data.contains_key("charger") {
-        return Err("limits on a charger are not in this version; give \"circuit\"".to_owned());
-    }
-    Ok(CircuitId::new(name(data, "circuit")?))
-}
-
-/// Rounds down to a mA, towards less current. A millionth of a mA of tolerance keeps 16.3 from becoming 16.299.
-fn amperes(value: f64) -> Option<Current> {
-    if !(0.0..=MAX_LIMIT_A).contains(&value) {
-        return None;
-    }
-    let ma = (value * 1_000.0 + 1e-6).floor();
-    format!("{ma:.0}").parse().ok().map(Current::from_ma)
 }
 
 fn name<'a>(data: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {

@@ -3,11 +3,13 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::limits;
 use super::topics::Topics;
 use crate::engine::model::alarm::Alarm;
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::ids::SiteId;
+use crate::engine::model::limit::{LimitOrder, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
 use crate::engine::model::status::SiteStatus;
 use crate::engine::site::io::Publication;
@@ -175,7 +177,10 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::ChargerStatus { error: None, .. } | RecordBody::ChargerTamed { .. } => "siteward.charger.status",
         RecordBody::AlarmRaised(_) => "siteward.alarm.raised",
         RecordBody::AlarmCleared(_) => "siteward.alarm.cleared",
-        RecordBody::LimitChanged { .. } => "siteward.limit.changed",
+        RecordBody::OutsideLimit(_) | RecordBody::OutsideLimitEnded { .. } | RecordBody::LimitChanged { .. } => {
+            "siteward.limit.changed"
+        }
+        RecordBody::LimitProven(_) => "siteward.limit.proven",
         RecordBody::ConfigurationChanged { .. } => "siteward.configuration.changed",
         RecordBody::CommandExecuted { .. } => "siteward.command.executed",
         RecordBody::StoreRecovered { .. } => "siteward.store.recovered",
@@ -198,6 +203,9 @@ fn subject(body: &RecordBody) -> Option<&str> {
             Some(alarm.key.subject.as_str()).filter(|subject| !subject.is_empty())
         }
         RecordBody::LimitChanged { circuit, .. } => Some(circuit.as_str()),
+        RecordBody::OutsideLimit(StandingLimit { order: LimitOrder { target, .. }, .. })
+        | RecordBody::OutsideLimitEnded { target, .. } => Some(limits::name_of(target)),
+        RecordBody::LimitProven(proof) => Some(limits::name_of(&proof.target)),
         RecordBody::ConfigurationChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,
@@ -239,6 +247,9 @@ fn data(body: &RecordBody) -> Value {
             "charger": charger, "evse": evse, "fail_safe": true, "fallback_a": fallback.as_a(),
         }),
         RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => alarm_data(alarm),
+        RecordBody::OutsideLimit(standing) => limits::standing(standing),
+        RecordBody::OutsideLimitEnded { target, origin, why } => limits::ended(target, origin, *why),
+        RecordBody::LimitProven(proof) => limits::proven(proof),
         RecordBody::LimitChanged { circuit, limit, until } => json!({
             "circuit": circuit, "limit_a": limit.map(Current::as_a), "until": until,
         }),

@@ -7,9 +7,13 @@ use super::*;
 use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
 use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use crate::engine::model::limit::{
+    Heartbeat, LimitAmount, LimitEnd, LimitOrigin, LimitProof, LimitTarget, OnLoss, ProofResult,
+};
 use crate::engine::model::record::Stamp;
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::time::Mono;
+use crate::engine::units::Power;
 
 const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
 
@@ -62,6 +66,55 @@ fn charger_bodies() -> Vec<RecordBody> {
         status(ConnectorStatus::SuspendedEv, None),
         status(ConnectorStatus::Faulted, Some("GroundFailure")),
         RecordBody::ChargerTamed { charger, evse: 1, fallback: Current::from_a(6) },
+    ]
+}
+
+fn limit_bodies() -> [RecordBody; 5] {
+    let garage = LimitTarget::Circuit(CircuitId::new("garage"));
+    let order = LimitOrder {
+        target: garage.clone(),
+        origin: LimitOrigin::Cloud,
+        amount: LimitAmount::PerPhase(Current::from_ma(62_500)),
+        until: Some(NOON.plus_ms(7_200_000)),
+        heartbeat: None,
+    };
+    let lost = LimitOrder {
+        target: LimitTarget::Charger(StationId::new("CP001")),
+        origin: LimitOrigin::Named("ems".to_owned()),
+        amount: LimitAmount::Total(Power::from_w(11_000)),
+        until: None,
+        heartbeat: Some(Heartbeat {
+            ttl_ms: 60_000,
+            on_loss: OnLoss::Fallback(LimitAmount::Total(Power::from_w(4_200))),
+        }),
+    };
+    let dimming = LimitOrigin::Dimming("modbus".to_owned());
+    let dimmed = LimitOrder {
+        origin: dimming.clone(),
+        amount: LimitAmount::Charging(Power::from_w(7_560)),
+        until: None,
+        ..order.clone()
+    };
+    let proof = LimitProof {
+        order: Sequence(40),
+        target: garage.clone(),
+        origin: dimming.clone(),
+        amount: dimmed.amount,
+        received: NOON,
+        acknowledged_ms: Some(420),
+        kept_ms: Some(6_200),
+        measured_current: None,
+        measured_power: Some(Power::from_w(7_410)),
+        silent: 0,
+        result: ProofResult::Kept,
+    };
+    let standing = |order, lost| RecordBody::OutsideLimit(StandingLimit { order, lost, received: NOON });
+    [
+        standing(order, false),
+        standing(lost, true),
+        standing(dimmed, false),
+        RecordBody::OutsideLimitEnded { target: garage, origin: dimming, why: LimitEnd::Cleared },
+        RecordBody::LimitProven(Box::new(proof)),
     ]
 }
 
@@ -118,6 +171,9 @@ fn bodies() -> Vec<RecordBody> {
             limit: Some(Current::from_ma(62_500)),
             until: Some(NOON.plus_ms(7_200_000)),
         },
+    ]);
+    bodies.extend(limit_bodies());
+    bodies.extend([
         RecordBody::ConfigurationChanged { version: "0.1.0".to_owned(), cause: "start".to_owned() },
         RecordBody::CommandExecuted {
             id: "c-17".to_owned(),

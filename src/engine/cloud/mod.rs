@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod intake;
+pub mod limits;
 pub mod messages;
 pub mod outbox;
 pub mod topics;

@@ -46,7 +46,7 @@ pub enum OutboxAction {
         limit: usize,
     },
     /// Publish a record.
-    Publish(Record),
+    Publish(Box<Record>),
     /// The cursor has moved: the cloud has everything up to this record, it need not be kept.
     Acknowledged(Sequence),
 }
@@ -345,7 +345,7 @@ impl Outbox {
             self.in_flight.insert(self.next);
             self.sent_through = self.sent_through.max(Some(self.next));
             self.next += 1;
-            actions.push(OutboxAction::Publish(record));
+            actions.push(OutboxAction::Publish(Box::new(record)));
         }
     }
 

@@ -10,6 +10,7 @@ pub mod map;
 mod plan;
 pub mod poll;
 mod sunspec;
+pub mod switch;
 pub mod value;
 
 use serde::Deserialize;
@@ -38,7 +39,7 @@ impl std::fmt::Display for DeviceKind {
     }
 }
 
-/// Which of the two tables of 16-bit registers is read.
+/// Which table is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Function {
@@ -46,6 +47,12 @@ pub enum Function {
     Input,
     /// Function code 3, Read Holding Registers.
     Holding,
+    /// Function code 1, Read Coils: each bit is a word, 0 or 1. Not for device maps.
+    #[serde(skip)]
+    Coil,
+    /// Function code 2, Read Discrete Inputs, likewise.
+    #[serde(skip)]
+    Discrete,
 }
 
 /// One read request.

@@ -22,6 +22,8 @@ pub enum Severity {
 pub enum AlarmKind {
     /// A meter gives no usable reading.
     MeterLost,
+    /// A meter gives readings that cannot be right.
+    MeterUntrusted,
     /// An inverter gives no usable reading.
     InverterLost,
     /// A station that should be there is not connected.
@@ -44,6 +46,8 @@ pub enum AlarmKind {
     ClockUntrusted,
     /// A connector reports an error.
     ConnectorFault,
+    /// The guard has kept back or lowered what was to be sent to a station, or finds that a circuit is not lowered.
+    GuardDisagrees,
 }
 
 /// The name of an alarm: its kind and what it is about.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use super::ids::{IdToken, Sequence, StationId, TransactionId};
+use super::limit::{LimitOrder, LimitOrigin, LimitTarget};
 use crate::engine::time::Utc;
-use crate::engine::units::Current;
 
 /// A command, checked for form but not yet for sense.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,19 +32,28 @@ pub enum Command {
         /// Which.
         transaction: TransactionId,
     },
-    /// `limit.set` on a circuit: lowers it, never raises it above its configured limit.
-    LimitSet {
-        /// Which circuit.
-        circuit: CircuitId,
-        /// The limit on each phase.
-        limit: Current,
-        /// When it ends.
-        until: Option<Utc>,
-    },
-    /// `limit.clear`.
+    /// `limit.set`: lowers a circuit or a station, never raises it above what is configured.
+    LimitSet(LimitOrder),
+    /// `limit.clear`: ends the limit of one origin; those of others stay.
     LimitClear {
-        /// Which circuit.
-        circuit: CircuitId,
+        /// On what.
+        target: LimitTarget,
+        /// Whose.
+        origin: LimitOrigin,
+    },
+    /// `site.dim`: the grid operator's dimming begins or ends.
+    Dim {
+        /// Whether the site is dimmed.
+        active: bool,
+        /// When it ends by itself.
+        until: Option<Utc>,
+        /// Through which input: `cloud` or `local`.
+        input: String,
+    },
+    /// `delay.clear`: a station does not wait any longer after a power cut.
+    DelayClear {
+        /// Which station.
+        charger: StationId,
     },
     /// `events.acknowledge`: the cloud has everything up to this record.
     EventsAcknowledge {

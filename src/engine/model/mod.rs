@@ -6,6 +6,7 @@ pub mod alarm;
 pub mod command;
 pub mod exchange;
 pub mod ids;
+pub mod limit;
 pub mod reading;
 pub mod record;
 pub mod setup;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::alarm::Alarm;
 use super::exchange::{BootInfo, ConnectorStatus, OcppVersion};
 use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
+use super::limit::{LimitEnd, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use super::tariff::{Cost, Tariff};
 use crate::engine::time::{Mono, Utc};
 use crate::engine::units::{Current, Energy};
@@ -156,7 +157,20 @@ pub enum RecordBody {
     AlarmRaised(Alarm),
     /// A condition ended.
     AlarmCleared(Alarm),
-    /// A circuit's limit was changed from outside.
+    /// A limit from outside began or changed.
+    OutsideLimit(StandingLimit),
+    /// A limit from outside has ended.
+    OutsideLimitEnded {
+        /// On what.
+        target: LimitTarget,
+        /// From whom.
+        origin: LimitOrigin,
+        /// Why.
+        why: LimitEnd,
+    },
+    /// It is known what became of a limit from outside.
+    LimitProven(Box<LimitProof>),
+    /// A circuit's limit was changed from outside. Older versions wrote it; it is only read.
     LimitChanged {
         /// Which circuit.
         circuit: CircuitId,

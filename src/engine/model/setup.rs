@@ -1,10 +1,15 @@
 //! Everything the engine is told before it starts: the lowered configuration.
 
+use std::collections::BTreeMap;
+
 use chrono_tz::Tz;
 
+use super::ids::CircuitId;
+use super::limit::{Dimming, ScheduledLimit};
 use super::tariff::Tariff;
 use super::token::{TokenEntry, UnknownToken};
 use super::topology::Topology;
+use crate::engine::units::Current;
 
 /// When an event counts as delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +28,55 @@ pub struct CloudSetup {
     pub topic_prefix: String,
     /// When an event counts as delivered.
     pub acknowledge: Acknowledge,
+}
+
+/// What limits the site from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideSetup {
+    /// The zone of the schedules' local times.
+    pub zone: Tz,
+    /// Limits that come and go with the time of day.
+    pub schedules: Vec<ScheduledLimit>,
+    /// The grid operator's dimming; `None`: it is refused.
+    pub dimming: Option<Dimming>,
+    /// Below this no limit from outside goes, on each phase.
+    pub floors: BTreeMap<CircuitId, Current>,
+    /// The longest random wait of a station after a power cut, in ms; 0: none waits.
+    pub random_start_max_ms: u64,
+}
+
+impl Default for OutsideSetup {
+    fn default() -> Self {
+        Self { zone: Tz::UTC, schedules: Vec::new(), dimming: None, floors: BTreeMap::new(), random_start_max_ms: 0 }
+    }
+}
+
+/// How the site as a whole steers: `[charging]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChargingSetup {
+    /// Whether a car that leaves phases unused for a while gives them up for the rest of its transaction.
+    pub learn_car_phases: bool,
+    /// Whether current that is fed in inside a circuit may be given out.
+    pub count_feed_in: bool,
+    /// The most that all raises below the grid connection point may add per second on a phase; `None`: no ramp.
+    pub ramp_per_s: Option<Current>,
+    /// How often the limit of one EVSE may be raised within a minute, at least 1. Cuts are never bounded.
+    pub raises_per_minute: usize,
+    /// How long after its last reading a circuit is planned with its unmeasured load before only the fallbacks are given out; `None`: for
+    /// as long as the meter is silent.
+    pub meter_lost_after_ms: Option<u64>,
+}
+
+impl Default for ChargingSetup {
+    fn default() -> Self {
+        Self {
+            learn_car_phases: false,
+            count_feed_in: false,
+            ramp_per_s: None,
+            raises_per_minute: 6,
+            meter_lost_after_ms: None,
+        }
+    }
 }
 
 /// What charging costs.
@@ -57,8 +111,12 @@ pub struct Setup {
     pub billing: BillingSetup,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
+    /// What limits it from outside.
+    pub outside: OutsideSetup,
     /// The site was started although the sum of its fallbacks does not fit: which circuit, in words.
     pub unsafe_fallback: Option<String>,
+    /// How the site as a whole steers.
+    pub charging: ChargingSetup,
     /// Seeds the engine's dice (message ids).
     pub seed: u64,
 }

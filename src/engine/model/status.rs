@@ -28,6 +28,9 @@ pub struct SiteStatus {
     pub inverters: Vec<InverterStatus>,
     /// Running transactions.
     pub transactions: Vec<TransactionStatus>,
+    /// Limits from outside that stand.
+    #[serde(default)]
+    pub limits: Vec<LimitStatus>,
     /// Standing alarms.
     pub alarms: Vec<Alarm>,
     /// The link to the cloud; `None` if none is configured.
@@ -78,6 +81,9 @@ pub struct ChargerStatus {
     pub model: Option<String>,
     /// The firmware, once it has booted.
     pub firmware: Option<String>,
+    /// After a power cut: so many s until it starts.
+    #[serde(default)]
+    pub starts_in_s: Option<u64>,
     /// Its EVSEs.
     pub evses: Vec<EvseStatus>,
 }
@@ -150,6 +156,33 @@ pub struct InverterStatus {
     pub power_w: Option<i64>,
     /// Why there is no reading, if there is none.
     pub fault: Option<String>,
+}
+
+/// A limit from outside.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// The circuit that it is on; `None` if it is on a charger.
+    pub circuit: Option<String>,
+    /// The charger that it is on.
+    pub charger: Option<String>,
+    /// From whom it comes: `cloud`, `local`, the name that the sender gave itself, `schedule NAME`, `dimming (INPUT)`.
+    pub source: String,
+    /// On each phase, if it is a current.
+    pub limit_a: Option<f64>,
+    /// On all phases together, if it is a power.
+    pub limit_w: Option<i64>,
+    /// For all chargers below together, if it is one for charging only.
+    pub charging_w: Option<i64>,
+    /// The share of the configured limit, if it is one.
+    pub limit_percent: Option<f64>,
+    /// When it ends; `None`: when it is cleared, or its window is over.
+    pub until: Option<Utc>,
+    /// When it was received.
+    pub received: Utc,
+    /// It must be renewed within so many s.
+    pub ttl_s: Option<u64>,
+    /// Its sender has not renewed it in time: what it said for that case holds.
+    pub sender_lost: bool,
 }
 
 /// A running transaction.

@@ -106,6 +106,24 @@ impl Wiring {
     }
 }
 
+impl Wiring {
+    /// Currents measured at the terminals as what flows on each grid phase: for certain, and at the most. Where the order is not known,
+    /// each phase may carry the largest of them, and carries for certain only the smallest, if every phase has a terminal.
+    #[must_use]
+    pub fn attribute(self, at_terminals: PerPhase<Option<Current>>) -> (PerPhase<Current>, PerPhase<Current>) {
+        if !self.unknown {
+            let known = self.to_grid(at_terminals).map(Option::unwrap_or_default);
+            return (known, known);
+        }
+        let wired = self.terminals.iter().zip(at_terminals.iter()).filter(|(terminal, _)| terminal.is_some());
+        let values: Vec<Option<Current>> = wired.map(|(_, (_, value))| *value).collect();
+        let largest = values.iter().flatten().copied().max().unwrap_or_default();
+        let smallest = values.iter().map(|value| value.unwrap_or_default()).min().unwrap_or_default();
+        let sure = if values.len() == Phase::ALL.len() { smallest } else { Current::ZERO };
+        (PerPhase::splat(sure), PerPhase::splat(largest))
+    }
+}
+
 /// A part of the site's wiring behind one protective device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Circuit {
@@ -159,6 +177,37 @@ pub struct DcSupply {
     pub efficiency_permille: u16,
     /// Active power per 1000 VA, 1 to 1000.
     pub power_factor_permille: u16,
+}
+
+impl DcSupply {
+    /// What one output draws from each AC phase while it gives `output`: for certain (as if nothing were lost), and at the most.
+    /// `None` where the voltage is not positive.
+    #[must_use]
+    pub fn drawn_for(&self, output: Power, voltage: Voltage, wiring: Wiring) -> Option<(Current, Current)> {
+        let terminals = i64::try_from(wiring.terminals()).ok()?.max(1);
+        let output = output.w().max(0);
+        let least = Power::from_w(output / terminals).current_at(voltage)?;
+        Some((least, self.current_for(Power::from_w(output), voltage, wiring)?))
+    }
+
+    /// The most that one output draws from each AC phase while it gives `output`, rounded up. `None` where the voltage is not positive.
+    #[must_use]
+    pub fn current_for(&self, output: Power, voltage: Voltage, wiring: Wiring) -> Option<Current> {
+        let terminals = i64::try_from(wiring.terminals()).ok()?.max(1);
+        let factor =
+            i64::from(self.efficiency_permille.max(1)) * i64::from(self.power_factor_permille.max(1)) * terminals;
+        let apparent = output.w().max(0).saturating_mul(1_000_000).saturating_add(factor - 1) / factor;
+        Power::from_w(apparent).current_at(voltage)
+    }
+
+    /// The power that one output may give so that it draws no more than `current` from each AC phase, rounded down.
+    #[must_use]
+    pub fn power_for(&self, current: Current, voltage: Voltage, wiring: Wiring) -> Power {
+        let terminals = i64::try_from(wiring.terminals()).unwrap_or(1).max(1);
+        let apparent = i64::from(current.ma().max(0)) * i64::from(voltage.mv().max(0)) / 1_000 * terminals;
+        let active = apparent.saturating_mul(i64::from(self.power_factor_permille)) / 1_000;
+        Power::from_w(active.saturating_mul(i64::from(self.efficiency_permille)) / 1_000_000)
+    }
 }
 
 /// What a station model can and cannot do, from `configs/chargers/`.
@@ -310,6 +359,8 @@ pub struct Inverter {
     pub circuit: CircuitIndex,
     /// From this age on a reading is not used any more.
     pub stale_after_ms: u64,
+    /// The most current on each phase, fed in or drawn, if it is known.
+    pub max: Option<Current>,
 }
 
 /// The whole site.
@@ -493,4 +544,58 @@ fn check_station(station: &Station, circuits: usize) -> Result<(), TopologyError
         return Err(TopologyError::Currents(station.id.to_string()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn amps(values: [Option<i32>; 3]) -> PerPhase<Option<Current>> {
+        PerPhase::from_fn(|phase| values[phase.index()].map(Current::from_a))
+    }
+
+    fn all(a: i32) -> PerPhase<Current> {
+        PerPhase::splat(Current::from_a(a))
+    }
+
+    #[test]
+    fn what_is_measured_at_turned_terminals_is_known_on_the_phases() {
+        let wiring = Wiring::new(&[Phase::L2, Phase::L3, Phase::L1]).unwrap();
+        let (sure, most) = wiring.attribute(amps([Some(10), Some(0), Some(5)]));
+        assert_eq!(sure, PerPhase::new(Current::from_a(5), Current::from_a(10), Current::ZERO));
+        assert_eq!(sure, most);
+    }
+
+    #[test]
+    fn what_is_measured_at_unknown_terminals_counts_on_the_safe_side() {
+        let three = Wiring::unknown(3).unwrap();
+        assert_eq!(three.attribute(amps([Some(10), Some(7), Some(9)])), (all(7), all(10)));
+        assert_eq!(three.attribute(amps([Some(10), None, None])), (all(0), all(10)));
+        let one = Wiring::unknown(1).unwrap();
+        assert_eq!(one.attribute(amps([Some(10), None, None])), (all(0), all(10)), "on two phases it draws nothing");
+    }
+
+    #[test]
+    fn what_a_dc_output_draws_and_may_give_is_rounded_to_the_safe_side() {
+        let dc = DcSupply {
+            max: Power::from_w(150_000),
+            min: Power::from_w(5_000),
+            efficiency_permille: 950,
+            power_factor_permille: 990,
+        };
+        let voltage = Voltage::from_mv(230_000);
+        for watts in [1, 5_000, 49_999, 150_000] {
+            let drawn = dc.current_for(Power::from_w(watts), voltage, Wiring::STRAIGHT).unwrap();
+            let back = dc.power_for(drawn, voltage, Wiring::STRAIGHT);
+            assert!((watts - 2..=watts + 2).contains(&back.w()), "{watts} W draw {drawn}, which gives {back}");
+            let exact = i64::from(drawn.ma()) * 230 * 3 * 950 * 990;
+            assert!(exact >= watts * 1_000 * 1_000_000, "{watts} W draw more than {drawn}");
+            let (least, most) = dc.drawn_for(Power::from_w(watts), voltage, Wiring::STRAIGHT).unwrap();
+            assert!(least <= most && most == drawn);
+        }
+        for ma in [1, 7_300, 231_000] {
+            let given = dc.power_for(Current::from_ma(ma), voltage, Wiring::STRAIGHT);
+            assert!(given.w() * 1_000 * 1_000_000 <= i64::from(ma) * 230 * 3 * 950 * 990, "{ma} mA give {given}");
+        }
+    }
 }

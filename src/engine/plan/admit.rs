@@ -8,28 +8,31 @@
 //! 3. who waits for at least [`SHORTEST_WAIT_MS`], the longest first; a deadline may put somebody ahead of those who have waited for less
 //!    than [`HEAD_START_MS`] minus his laxity, so that the least laxity goes first and nobody is passed for ever;
 //! 4. whose turn is over: he stays while nobody needs his place. Those who take up fewer scarce rows stay rather than others, so
-//!    that as many as possible are served; for four hours at most, then it is their turn to wait;
+//!    that as many as possible are served (who takes up more has more power while he is served, too); for twelve hours at most, then it is
+//!    their turn to wait;
 //! 5. who has only begun to wait. (Else one who has just been sent away would at once take the next one's place, and so on.)
 //!
-//! Where times are the same to the minute, those who take up fewer scarce rows go first.
+//! Where times are the same to the minute, those who take up fewer scarce rows go first, then those with more phases; among those who are
+//! equal in all, an order that is another one each time, so that no place in the configuration is better than another.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::binding::Binding;
 use super::fill::Term;
-use super::frame::{Frame, What, counted_on};
+use super::frame::{Frame, Tight, What, counted_on};
 use super::wish::Wishes;
 use super::{EvseState, Offer, TURN_MS};
 use crate::engine::time::Mono;
 
 /// Who has lost his place waits at least so long for another one, if all are taken.
-pub const SHORTEST_WAIT_MS: u64 = TURN_MS / 3;
+pub const SHORTEST_WAIT_MS: u64 = TURN_MS;
 
 /// A car whose laxity is 0 goes ahead of those who have waited for less than this.
 pub const HEAD_START_MS: u64 = 4 * TURN_MS;
 
 /// Whose turn was over so long ago waits once, even if others could be sent away at less cost.
-const LONG_TURN_MS: u64 = 16 * TURN_MS;
+const LONG_TURN_MS: u64 = 48 * TURN_MS;
 
 /// Times are compared by the minute.
 const MINUTE_MS: u64 = 60_000;
@@ -42,8 +45,12 @@ struct Place {
     /// The minute since which it waits, as its deadline puts it; for whose turn is over, how many long turns ago that was.
     since: i64,
     scarce: usize,
+    /// Who uses more phases makes more of a place.
+    phases: Reverse<u32>,
     /// In ms.
     exactly: Exactly,
+    /// Another order for each time at which somebody comes.
+    drawn: u64,
     evse: usize,
 }
 
@@ -68,7 +75,7 @@ pub(super) struct Admission {
     /// Those who do not fit, in the order of the queue.
     pub(super) waiting: Vec<usize>,
     /// The terms of each class in the rows on which not all minimums fit.
-    pub(super) scarce: Vec<Vec<Term>>,
+    pub(super) scarce: Tight,
 }
 
 /// Decides who is served. Whoever is not gets his binding.
@@ -86,7 +93,7 @@ pub(super) fn admit(
     let mut order = Vec::new();
     let line = Line::new(frame, wishes, now);
     for (index, _) in wishes.all() {
-        let rows = scarce[frame.class_of[index]].len();
+        let rows = scarce.of(frame.class_of[index]).len();
         if rows == 0 {
             admitted[index] = true;
         } else {
@@ -96,16 +103,19 @@ pub(super) fn admit(
     order.sort_unstable();
     let mut room = room.to_vec();
     let mut waiting = Vec::new();
-    for place in order {
-        let Some(wish) = &wishes.of[place.evse] else { continue };
-        let terms = &scarce[frame.class_of[place.evse]];
-        let full = terms.iter().find(|term| room[term.at()] < needs(frame, place.evse, wish.min, **term));
-        match full {
-            Some(term) => {
+    let mut over = vec![0; room.len()];
+    for group in order.chunk_by_mut(|one, next| (one.priority, one.tier) == (next.priority, next.tier)) {
+        if group[0].tier == Tier::TurnOver {
+            put_last(frame, wishes, &scarce, (group, &room, &mut over));
+        }
+        for place in group {
+            let Some(wish) = &wishes.of[place.evse] else { continue };
+            let terms = scarce.of(frame.class_of[place.evse]);
+            let full = terms.iter().find(|term| room[term.at()] < needs(frame, place.evse, wish.min, **term));
+            if let Some(term) = full {
                 offers[place.evse].binding = Binding::Queue(frame.bottleneck(term.at()));
-                waiting.push(place);
-            }
-            None => {
+                waiting.push(*place);
+            } else {
                 admitted[place.evse] = true;
                 take(frame, place.evse, wish.min, terms, &mut room);
             }
@@ -117,11 +127,56 @@ pub(super) fn admit(
     Admission { admitted, waiting: waiting.into_iter().map(|place| place.evse).collect(), scarce }
 }
 
+/// Puts those of a group last of which as few as possible must leave for the others to fit into what those before it have left: again and
+/// again the one who relieves the overfull rows most. Who has had more long turns leaves before.
+fn put_last(
+    frame: &Frame<'_>,
+    wishes: &Wishes<'_>,
+    scarce: &Tight,
+    (group, room, over): (&mut [Place], &[i64], &mut [i64]),
+) {
+    let min_of = |place: &Place| wishes.of[place.evse].map_or(0, |wish| wish.min);
+    over.iter_mut().zip(room).for_each(|(over, room)| *over = -room);
+    for place in group.iter() {
+        for term in scarce.of(frame.class_of[place.evse]) {
+            over[term.at()] += i64::from(term.coefficient) * min_of(place);
+        }
+    }
+    let relief = |place: &Place, over: &[i64]| -> i64 {
+        let terms = scarce.of(frame.class_of[place.evse]).iter();
+        terms.map(|term| over[term.at()].clamp(0, i64::from(term.coefficient) * min_of(place))).sum()
+    };
+    let key = |place: &Place, relief: i64| (place.since, relief, place.exactly, place.drawn);
+    let mut next: BinaryHeap<_> = group.iter().enumerate().map(|(at, place)| (key(place, relief(place, over)), at)).collect();
+    for place in group.iter_mut() {
+        place.scarce = 0;
+    }
+    let mut last = usize::MAX;
+    while let Some((was, at)) = next.pop() {
+        let place = &mut group[at];
+        let now = relief(place, over);
+        if now == 0 {
+            continue;
+        }
+        // What it relieves only becomes less.
+        if now < was.1 {
+            next.push((key(place, now), at));
+            continue;
+        }
+        for term in scarce.of(frame.class_of[place.evse]) {
+            over[term.at()] -= i64::from(term.coefficient) * min_of(place);
+        }
+        place.scarce = last;
+        last -= 1;
+    }
+    group.sort_unstable_by_key(|place| (place.scarce, *place));
+}
+
 /// What `amount` takes of a row: on the unbalance, only what its own current on the other phase is not counted on to outweigh.
 pub(super) fn needs(frame: &Frame<'_>, evse: usize, amount: i64, term: Term) -> i64 {
     let needed = i64::from(term.coefficient) * amount;
     match frame.rows[term.at()].what {
-        What::Phase(_) | What::Power => needed,
+        What::Phase(_) | What::Power | What::Charging => needed,
         What::Unbalance { against, .. } if frame.class(evse).phases.contains(against) => {
             needed - counted_on(&frame.state.evses[evse], amount)[against.index()]
         }
@@ -172,12 +227,12 @@ struct Line<'a> {
     wishes: &'a Wishes<'a>,
     now: Mono,
     /// For each priority the minute in which the first of those arrived who are in line now.
-    first: std::collections::BTreeMap<i32, i64>,
+    first: BTreeMap<i32, i64>,
 }
 
 impl<'a> Line<'a> {
     fn new(frame: &Frame<'_>, wishes: &'a Wishes<'a>, now: Mono) -> Self {
-        let mut line = Self { wishes, now, first: std::collections::BTreeMap::new() };
+        let mut line = Self { wishes, now, first: BTreeMap::new() };
         for (index, _) in wishes.all() {
             let evse = &frame.state.evses[index];
             if evse.served_since.is_none() && line.has_waited(evse) {
@@ -201,7 +256,7 @@ impl<'a> Line<'a> {
         let (tier, since, exactly) = match evse.served_since {
             Some(served) if self.now.since(served) < TURN_MS => {
                 let came = minute(i64::try_from(arrival.ms()).unwrap_or(i64::MAX));
-                let is_guest = self.first.get(&evse.priority).is_some_and(|first| came > *first);
+                let is_guest = self.first.get(&evse.priority).is_some_and(|first| came >= *first);
                 (if is_guest { Tier::Line } else { Tier::InTurn }, since, Exactly::Earliest(arrival.ms()))
             }
             Some(served) => {
@@ -211,6 +266,17 @@ impl<'a> Line<'a> {
             None if self.has_waited(evse) => (Tier::Line, since, Exactly::Earliest(arrival.ms())),
             None => (Tier::Fresh, since, Exactly::Earliest(arrival.ms())),
         };
-        Place { priority: Reverse(evse.priority), tier, since, scarce, exactly, evse: index }
+        let drawn = drawn(arrival.ms(), index);
+        let (priority, phases) = (Reverse(evse.priority), Reverse(evse.phases.len()));
+        Place { priority, tier, since, scarce, phases, exactly, drawn, evse: index }
     }
+}
+
+/// Mixes a time and an index so that the order of the results says nothing of the indices (the finisher of splitmix64).
+fn drawn(time: u64, index: usize) -> u64 {
+    let index = u64::try_from(index).unwrap_or(u64::MAX).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = time.wrapping_mul(0xd134_2543_de82_ef95) ^ index;
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

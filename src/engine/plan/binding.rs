@@ -12,6 +12,8 @@ pub enum Limited {
     Current,
     /// The power of all phases together, at most this. The phase says nothing then.
     Power(Power),
+    /// The power of all EVSEs together, at most this. The phase says nothing then.
+    Charging(Power),
     /// What EVSEs put on the phase beyond another one.
     Unbalance {
         /// The phase that has less.
@@ -86,7 +88,8 @@ impl Binding {
             Self::Circuit(bottleneck) => match (bottleneck.limited, bottleneck.limit_source) {
                 (Limited::Current, LimitSource::Configured) => "circuit",
                 (Limited::Current, LimitSource::External) => "external_limit",
-                (Limited::Power(_), _) => "power",
+                (Limited::Power(_), LimitSource::Configured) => "power",
+                (Limited::Power(_), LimitSource::External) | (Limited::Charging(_), _) => "external_limit",
                 (Limited::Unbalance { .. }, _) => "unbalance",
             },
             Self::Queue(_) => "queue",
@@ -129,6 +132,7 @@ impl Bottleneck {
         match self.limited {
             Limited::Current => {}
             Limited::Power(limit) => return format!("circuit {id}: power limit {limit}"),
+            Limited::Charging(limit) => return format!("circuit {id}: {limit} for all chargers together"),
             Limited::Unbalance { against, limit } => {
                 return format!("circuit {id}: {} may be at most {limit} above {against}", self.phase);
             }

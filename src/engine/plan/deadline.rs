@@ -1,9 +1,11 @@
 //! Deadlines: what somebody must have to be ready in time, and what cannot be met.
 
+use std::collections::BTreeMap;
+
 use super::admit::{Admission, laxity_ms};
 use super::frame::{Frame, counted_on};
 use super::wish::Wishes;
-use super::{EvseState, Offer, QueuePlace, Shortfall};
+use super::{EvseState, Offer, Shortfall};
 use crate::engine::time::Mono;
 
 /// The least that each admitted EVSE gets: its minimum, or what its deadline needs, as far as that fits beside the minimums of the
@@ -58,22 +60,21 @@ fn needed_ma(evse: &EvseState, now: Mono) -> Option<i64> {
 }
 
 /// What will be missing at each deadline if all goes on as it is: who is served has its target until then, who waits has its
-/// minimum from the latest moment at which its turn begins, and who takes no part has nothing. A deadline that has passed is short by
+/// minimum from the moment at which its turn is expected to begin, and who takes no part has nothing. A deadline that has passed is short by
 /// all that is missing.
 pub(super) fn shortfalls(
     frame: &Frame<'_>,
     wishes: &Wishes<'_>,
     offers: &[Offer],
-    queue: &[QueuePlace],
+    waits: &BTreeMap<usize, Mono>,
     now: Mono,
 ) -> Vec<Shortfall> {
     let mut shortfalls = Vec::new();
     for (index, evse) in frame.state.evses.iter().enumerate() {
         let Some(deadline) = evse.deadline.filter(|deadline| deadline.missing_ma_s > 0) else { continue };
         let evse = super::frame::evse_index(index);
-        let waits = queue.iter().find(|place| place.evse == evse);
-        let (from, rate) = match (waits, &wishes.of[index]) {
-            (Some(place), Some(wish)) => (place.starts, wish.min),
+        let (from, rate) = match (waits.get(&index), &wishes.of[index]) {
+            (Some(starts), Some(wish)) => (*starts, wish.min),
             (Some(_), None) | (None, _) => (now, i64::from(offers[index].target.ma())),
         };
         let gets = i128::from(deadline.by.since(from)) * i128::from(rate) / 1000;

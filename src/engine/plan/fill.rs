@@ -202,6 +202,7 @@ struct Run<'a> {
     rows: Vec<Row>,
     profiles_of_row: Lists,
     members_of_profile: Lists,
+    open: usize,
     open_in_profile: Vec<usize>,
     phases: Vec<Phase>,
     shares: Vec<Share>,
@@ -228,6 +229,7 @@ impl<'a> Run<'a> {
             rows,
             profiles_of_row,
             members_of_profile: Lists::new(profiles.len(), by_profile),
+            open: 0,
             open_in_profile: vec![0; profiles.len()],
             phases: vec![Phase::Settled; members.len()],
             shares: Vec::with_capacity(members.len()),
@@ -255,6 +257,7 @@ impl<'a> Run<'a> {
             let weight = weight_of(member);
             load[member.profile].1 += weight;
             self.phases[number] = Phase::AtMinimum;
+            self.open += 1;
             self.open_in_profile[member.profile] += 1;
             self.starts.push((level_of(member.min, weight), number));
             self.ends.push((level_of(member.max, weight), number));
@@ -271,7 +274,7 @@ impl<'a> Run<'a> {
 
     fn run(&mut self) {
         let (mut started, mut ended) = (0, 0);
-        loop {
+        while self.open > 0 {
             let start = self.starts.get(started).map_or(NEVER, |start| start.0);
             let end = self.ends.get(ended).map_or(NEVER, |end| end.0);
             match self.due.peek().map(|due| due.0) {
@@ -283,7 +286,6 @@ impl<'a> Run<'a> {
                         None => {}
                     }
                 }
-                Some(_) | None if end == NEVER => return,
                 Some(_) | None if end <= start => {
                     self.reach_maximum(self.ends[ended].1);
                     ended += 1;
@@ -352,6 +354,7 @@ impl<'a> Run<'a> {
 
     fn settle(&mut self, number: usize, amount: i64, row: Option<usize>) {
         self.phases[number] = Phase::Settled;
+        self.open -= 1;
         self.open_in_profile[self.problem.members[number].profile] -= 1;
         self.shares[number] = Share { amount, row };
     }

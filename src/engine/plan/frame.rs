@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use super::binding::{Bottleneck, Limited};
 use super::fill::Term;
-use super::{EvseState, PlanState};
+use super::{EvseState, LimitSource, PlanState};
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, Topology};
-use crate::engine::units::{Current, PerPhase, Phase, PhaseSet};
+use crate::engine::units::{Current, PerPhase, Phase, PhaseSet, Power};
 
 /// What a row limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum What {
     Phase(Phase),
     /// The currents of all phases together, at nominal voltage.
     Power,
+    /// The same of the EVSEs alone.
+    Charging,
     /// What EVSEs put on a phase beyond another.
     Unbalance { phase: Phase, against: Phase },
 }
@@ -75,8 +77,11 @@ impl<'a> Frame<'a> {
         let mut has_unbalance = false;
         for (index, circuit) in circuits.iter().enumerate() {
             let start = rows.len();
-            if circuit.max_power.is_some() {
+            if state.circuits[index].power_limit(circuit).is_some() {
                 rows.push(Row { circuit: CircuitIndex(index), what: What::Power });
+            }
+            if state.circuits[index].charging_power.is_some() {
+                rows.push(Row { circuit: CircuitIndex(index), what: What::Charging });
             }
             if circuit.max_unbalance.is_some() {
                 has_unbalance = true;
@@ -91,23 +96,19 @@ impl<'a> Frame<'a> {
     }
 
     fn classify(&mut self) {
-        let mut known = vec![None; self.topology.circuits().len() * 32];
+        let mut known = vec![usize::MAX; self.topology.circuits().len() * 32];
         for (index, evse) in self.topology.evses().iter().enumerate() {
             let phases = self.state.evses[index].phases;
             let wiring = self.topology.station(evse.station).wiring;
             let slots = if wiring.is_known() { usize::MAX } else { wiring.terminals() };
             let slots = phases.iter().take(slots).count();
             let bits: usize = phases.iter().map(|phase| 1 << phase.index()).sum();
-            let slot = &mut known[evse.circuit.0 * 32 + slots * 8 + bits];
-            let class = match *slot {
-                Some(class) => class,
-                None => {
-                    *slot = Some(self.classes.len());
-                    self.add_class(evse.circuit, phases, slots);
-                    self.classes.len() - 1
-                }
-            };
-            self.class_of.push(class);
+            let class = &mut known[evse.circuit.0 * 32 + slots * 8 + bits];
+            if *class == usize::MAX {
+                *class = self.classes.len();
+                self.add_class(evse.circuit, phases, slots);
+            }
+            self.class_of.push(*class);
         }
     }
 
@@ -119,7 +120,7 @@ impl<'a> Frame<'a> {
             self.terms.extend(phases.iter().map(|phase| Term::one(number(above.0 * 3 + phase.index()))));
             for row in self.extras[above.0].clone() {
                 match self.rows[row].what {
-                    What::Power => self.terms.push(Term { row: number(row), coefficient: slots }),
+                    What::Power | What::Charging => self.terms.push(Term { row: number(row), coefficient: slots }),
                     What::Unbalance { phase, .. } if phases.contains(phase) => {
                         self.terms.push(Term::one(number(row)));
                         unbalanced = true;
@@ -147,9 +148,17 @@ impl<'a> Frame<'a> {
     }
 
     /// For each class its terms in the rows that are `tight`. Rows of the unbalance are always: what others draw counts for them.
-    pub(super) fn tight_terms(&self, tight: impl Fn(usize) -> bool) -> Vec<Vec<Term>> {
-        let is_tight = |term: &&Term| tight(term.at()) || matches!(self.rows[term.at()].what, What::Unbalance { .. });
-        self.classes.iter().map(|class| self.terms(class).iter().filter(is_tight).copied().collect()).collect()
+    pub(super) fn tight_terms(&self, tight: impl Fn(usize) -> bool) -> Tight {
+        let is_tight: Vec<bool> =
+            self.rows.iter().enumerate().map(|(at, row)| tight(at) || matches!(row.what, What::Unbalance { .. })).collect();
+        let mut terms = Vec::with_capacity(self.terms.len());
+        let mut ends = Vec::with_capacity(self.classes.len() + 1);
+        ends.push(0);
+        for class in &self.classes {
+            terms.extend(self.terms(class).iter().filter(|term| is_tight[term.at()]));
+            ends.push(terms.len());
+        }
+        Tight { terms, ends }
     }
 
     /// What each row can carry besides the background.
@@ -162,11 +171,10 @@ impl<'a> Frame<'a> {
             match row.what {
                 What::Phase(phase) => i64::from(state.limit.of(phase).ma()) - background(phase),
                 What::Power => {
-                    let watts = circuit.max_power.map_or(0, |power| power.w());
-                    // mW over mV are A, 1e6 times W over mV are mA: rounded down.
-                    let all = i128::from(watts) * 1_000_000 / i128::from(voltage);
-                    i64::try_from(all).unwrap_or(i64::MAX / 2) - Phase::ALL.into_iter().map(background).sum::<i64>()
+                    let watts = state.power_limit(circuit).unwrap_or_default();
+                    phase_sum(watts, voltage) - Phase::ALL.into_iter().map(background).sum::<i64>()
                 }
+                What::Charging => phase_sum(state.charging_power.unwrap_or_default(), voltage),
                 What::Unbalance { .. } => circuit.max_unbalance.map_or(0, |limit| i64::from(limit.ma())),
             }
         };
@@ -185,7 +193,7 @@ impl<'a> Frame<'a> {
         let class = self.class(evse);
         let phases = Phase::ALL.map(|phase| i64::from(committed.of(phase).ma()));
         // Where nobody knows to which phases it is wired, each counts, but no more of them than it has terminals carry current.
-        let is_known = class.slots as usize == class.phases.iter().count();
+        let is_known = usize::try_from(class.slots).is_ok_and(|slots| slots == class.phases.iter().count());
         let power =
             if is_known { phases.iter().sum() } else { i64::from(committed.max().ma()) * i64::from(class.slots) };
         Load { phases, power }
@@ -230,7 +238,9 @@ impl<'a> Frame<'a> {
     /// The rows of the unbalance above a circuit.
     pub(super) fn unbalance_above(&self, circuit: usize) -> impl Iterator<Item = usize> {
         let above = self.topology.path_to_grid(CircuitIndex(circuit));
-        above.flat_map(|above| self.extras[above.0].clone()).filter(|row| !matches!(self.rows[*row].what, What::Power))
+        above
+            .flat_map(|above| self.extras[above.0].clone())
+            .filter(|row| !matches!(self.rows[*row].what, What::Power | What::Charging))
     }
 
     /// What people are told of a row that is full.
@@ -240,7 +250,8 @@ impl<'a> Frame<'a> {
         let settings = self.topology.circuit(circuit);
         let (phase, limited) = match what {
             What::Phase(phase) => (phase, Limited::Current),
-            What::Power => (Phase::L1, Limited::Power(settings.max_power.unwrap_or_default())),
+            What::Power => (Phase::L1, Limited::Power(state.power_limit(settings).unwrap_or_default())),
+            What::Charging => (Phase::L1, Limited::Charging(state.charging_power.unwrap_or_default())),
             What::Unbalance { phase, against } => {
                 (phase, Limited::Unbalance { against, limit: settings.max_unbalance.unwrap_or_default() })
             }
@@ -250,10 +261,26 @@ impl<'a> Frame<'a> {
             phase,
             limited,
             limit: state.limit.of(phase),
-            limit_source: state.limit_source,
+            limit_source: match what {
+                What::Phase(_) | What::Unbalance { .. } => state.limit_source,
+                What::Power if state.power_limit(settings) == settings.max_power => LimitSource::Configured,
+                What::Power | What::Charging => LimitSource::External,
+            },
             background: state.background.of(phase),
             background_source: state.background_source,
         }
+    }
+}
+
+/// Some of the terms of each class.
+pub(super) struct Tight {
+    terms: Vec<Term>,
+    ends: Vec<usize>,
+}
+
+impl Tight {
+    pub(super) fn of(&self, class: usize) -> &[Term] {
+        &self.terms[self.ends[class]..self.ends[class + 1]]
     }
 }
 
@@ -268,7 +295,7 @@ impl Load {
     fn on(&self, what: What) -> i64 {
         match what {
             What::Phase(phase) | What::Unbalance { phase, .. } => self.phases[phase.index()],
-            What::Power => self.power,
+            What::Power | What::Charging => self.power,
         }
     }
 }
@@ -287,6 +314,12 @@ pub(super) fn counted_on_unmoved(evse: &EvseState) -> [i64; 3] {
 /// mA as a current.
 pub(super) fn current(ma: i64) -> Current {
     Current::from_ma(i32::try_from(ma).unwrap_or(if ma < 0 { i32::MIN } else { i32::MAX }))
+}
+
+/// The sum of the phases' currents, in mA, of a power at a voltage in mV; rounded down.
+fn phase_sum(power: Power, voltage: i64) -> i64 {
+    // mW over mV are A, 1e6 times W over mV are mA.
+    i64::try_from(i128::from(power.w()) * 1_000_000 / i128::from(voltage)).unwrap_or(i64::MAX / 2)
 }
 
 /// The index of an EVSE in the topology.

@@ -1,8 +1,8 @@
 //! What must hold for a plan, found anew from the plan alone.
 
 use super::{Offer, PlanState};
-use crate::engine::model::topology::Topology;
-use crate::engine::units::{Phase, PhaseSet};
+use crate::engine::model::topology::{CircuitIndex, Topology};
+use crate::engine::units::{Phase, PhaseSet, Power};
 
 /// What may flow on a circuit, in mA, and what is raised.
 #[derive(Clone, Copy, Default)]
@@ -58,10 +58,14 @@ fn circuit_holds(topology: &Topology, state: &PlanState, index: usize, worst: &W
         let load = worst.phases[phase.index()] + i64::from(background.of(phase).ma());
         load <= i64::from(circuit.limit.of(phase).ma())
     });
-    let Some(most) = topology.circuits()[index].max_power.filter(|_| !worst.raised.is_empty()) else {
+    if worst.raised.is_empty() {
         return phases_hold;
+    }
+    let below = |milliamperes: i64, most: Option<Power>| {
+        let micro_watts = i128::from(milliamperes) * i128::from(topology.voltage().mv());
+        most.is_none_or(|most| micro_watts <= i128::from(most.w()) * 1_000_000)
     };
     let others: i64 = Phase::ALL.iter().map(|phase| i64::from(background.of(*phase).ma())).sum();
-    let micro_watts = i128::from(worst.power + others) * i128::from(topology.voltage().mv());
-    phases_hold && micro_watts <= i128::from(most.w()) * 1_000_000
+    let most = circuit.power_limit(topology.circuit(CircuitIndex(index)));
+    phases_hold && below(worst.power + others, most) && below(worst.power, circuit.charging_power)
 }

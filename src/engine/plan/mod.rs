@@ -23,9 +23,9 @@ mod raise;
 mod share;
 mod wish;
 
-use crate::engine::model::topology::{EvseIndex, Topology};
+use crate::engine::model::topology::{Circuit, EvseIndex, Topology};
 use crate::engine::time::Mono;
-use crate::engine::units::{Current, PerPhase, PhaseSet};
+use crate::engine::units::{Current, PerPhase, PhaseSet, Power};
 pub use admit::{HEAD_START_MS, SHORTEST_WAIT_MS};
 use binding::Binding;
 use frame::{Frame, counted_on_unmoved, current};
@@ -78,6 +78,10 @@ pub struct CircuitState {
     pub limit: PerPhase<Current>,
     /// Where it comes from.
     pub limit_source: LimitSource,
+    /// The power of all that flows, where something from outside has lowered it below the circuit's own.
+    pub max_power: Option<Power>,
+    /// The power of all EVSEs below together, whatever else flows: the grid operator's dimming.
+    pub charging_power: Option<Power>,
     /// What everything but the EVSEs draws on each phase, at least 0.
     pub background: PerPhase<Current>,
     /// Where that comes from.
@@ -85,6 +89,17 @@ pub struct CircuitState {
     /// The most that all raises on a phase together may add in this plan (ramp); `None`: no ramp. Whoever keeps it saves it up from plan to
     /// plan, at least to the largest minimum below: nobody can start into less.
     pub ramp: Option<Current>,
+}
+
+impl CircuitState {
+    /// The most power that may flow on all phases of the circuit together.
+    #[must_use]
+    pub fn power_limit(&self, circuit: &Circuit) -> Option<Power> {
+        match (self.max_power, circuit.max_power) {
+            (Some(lowered), Some(configured)) => Some(lowered.min(configured)),
+            (lowered, configured) => lowered.or(configured),
+        }
+    }
 }
 
 /// Energy that a car must have by a certain time.
@@ -214,8 +229,9 @@ pub fn plan(topology: &Topology, state: &PlanState, now: Mono) -> Plan {
     }
     raise::offers(&frame, &wishes, &allotted, &capacities, &mut offers);
     assert!(invariant_holds(topology, state, &offers), "the plan would overload a circuit");
-    let queue = queue::places(&frame, &wishes, &admission, &room, now);
-    let shortfalls = deadline::shortfalls(&frame, &wishes, &offers, &queue, now);
+    let (queue, expected) = queue::places(&frame, &wishes, &admission, &room, now);
+    let waits = queue.iter().zip(expected).map(|(place, starts)| (place.evse.0, starts)).collect();
+    let shortfalls = deadline::shortfalls(&frame, &wishes, &offers, &waits, now);
     Plan { offers, queue, shortfalls }
 }
 

@@ -25,34 +25,41 @@ pub const NOT_FORESEEABLE: Mono = Mono::from_ms(u64::MAX);
 struct Holders {
     capacity: i64,
     held: i64,
+    /// The end of the last turn that had to end for somebody who waits already.
+    reached: Mono,
     until: BinaryHeap<Reverse<(Mono, i64)>>,
 }
 
-/// The places of those who wait, in the order of the queue.
+/// The places of those who wait, in the order of the queue, and for each when its turn begins if everybody keeps his place in it.
 pub(super) fn places(
     frame: &Frame<'_>,
     wishes: &Wishes<'_>,
     admission: &Admission,
     room: &[i64],
     now: Mono,
-) -> Vec<QueuePlace> {
+) -> (Vec<QueuePlace>, Vec<Mono>) {
+    let mut places: Vec<QueuePlace> = Vec::with_capacity(admission.waiting.len());
+    let mut expected = Vec::with_capacity(admission.waiting.len());
     if admission.waiting.is_empty() {
-        return Vec::new();
+        return (places, expected);
     }
-    let mut queue = Queue { frame, wishes, admission, now, rows: rows_of(room) };
-    let mut places = Vec::with_capacity(admission.waiting.len());
-    let mut priority = None;
-    for (ahead, index) in admission.waiting.iter().enumerate() {
-        let own = frame.state.evses[*index].priority;
-        if priority != Some(own) {
-            queue.begin(own, room);
-            priority = Some(own);
+    let mut queue = Queue { frame, wishes, admission, now, rows: Vec::new() };
+    let priority = |index: &usize| frame.state.evses[*index].priority;
+    for group in admission.waiting.chunk_by(|one, next| priority(one) == priority(next)) {
+        let first = places.len();
+        queue.begin(priority(&group[0]), room);
+        for index in group {
+            let starts = queue.start_of(*index);
+            let insists = queue.insists_until(*index);
+            queue.hold(*index, starts.max(insists.unwrap_or(starts)).plus_ms(TURN_MS));
+            places.push(QueuePlace { evse: evse_index(*index), position: places.len() + 1, starts });
+            expected.push(starts);
         }
-        let starts = queue.start_of(*index);
-        queue.hold(*index, starts.plus_ms(TURN_MS));
-        places.push(QueuePlace { evse: evse_index(*index), position: ahead + 1, starts });
+        let is_sent_away = |index: &&usize| frame.state.evses[**index].served_since.is_some();
+        let sent_away = group.iter().filter(is_sent_away).count();
+        queue.say_the_latest(&mut places[first..], sent_away);
     }
-    places
+    (places, expected)
 }
 
 fn rows_of(room: &[i64]) -> Vec<Holders> {
@@ -90,18 +97,40 @@ impl Queue<'_> {
     fn end_of_turn(&self, index: usize) -> Mono {
         let evse = &self.frame.state.evses[index];
         let turn = evse.served_since.unwrap_or(self.now).plus_ms(TURN_MS);
+        self.insists_until(index).map_or(turn, |until| turn.max(until.plus_ms(TURN_MS)))
+    }
+
+    /// Until when somebody's deadline can put him ahead of others.
+    fn insists_until(&self, index: usize) -> Option<Mono> {
+        let evse = &self.frame.state.evses[index];
         let max = self.wishes.of[index].map_or(1, |wish| wish.max);
         let head_start = i64::try_from(HEAD_START_MS).unwrap_or(i64::MAX);
-        let insists = laxity_ms(evse, max, self.now).is_some_and(|laxity| laxity < head_start);
-        match evse.deadline.filter(|_| insists) {
-            Some(deadline) => turn.max(deadline.by.plus_ms(TURN_MS)),
-            None => turn,
+        let minutes = i64::try_from(CHANGE_MS).unwrap_or(i64::MAX);
+        let insists = laxity_ms(evse, max, self.now).is_some_and(|laxity| laxity < head_start + minutes);
+        evse.deadline.filter(|_| insists).map(|deadline| deadline.by)
+    }
+
+    /// Turns what is expected of those with one priority into what is certain.
+    ///
+    /// Those who are sent away together get their order when they have gone. Deadlines put some ahead of others again and again, until the last of
+    /// these deadlines; from then on each has his place by his arrival, and stands at worst behind everybody once.
+    fn say_the_latest(&self, places: &mut [QueuePlace], sent_away: usize) {
+        let latest = places.iter().map(|place| place.starts).max().unwrap_or(self.now);
+        let together = places.len() - sent_away;
+        if sent_away > 1 {
+            places[together..].iter_mut().for_each(|place| place.starts = latest.plus_ms(TURN_MS));
+        }
+        let Some(priority) = places.first().map(|place| self.frame.state.evses[place.evse.0].priority) else { return };
+        let equals = self.wishes.all().filter(|(index, _)| self.frame.state.evses[*index].priority == priority);
+        if let Some(last) = equals.filter_map(|(index, _)| self.insists_until(index)).max() {
+            let then = last.plus_ms(TURN_MS + CHANGE_MS).plus_ms(latest.since(self.now));
+            places.iter_mut().for_each(|place| place.starts = place.starts.max(then));
         }
     }
 
     fn hold(&mut self, index: usize, until: Mono) {
         let Some(wish) = &self.wishes.of[index] else { return };
-        for term in &self.admission.scarce[self.frame.class_of[index]] {
+        for term in self.admission.scarce.of(self.frame.class_of[index]) {
             let row = &mut self.rows[term.at()];
             let amount = i64::from(term.coefficient) * wish.min;
             row.held += amount;
@@ -115,7 +144,7 @@ impl Queue<'_> {
         // Who is sent away now begins to wait now.
         let arrival = if evse.served_since.is_some() { self.now } else { evse.wants_since.unwrap_or(self.now) };
         let mut starts = arrival.plus_ms(SHORTEST_WAIT_MS).max(self.now);
-        for term in &self.admission.scarce[self.frame.class_of[index]] {
+        for term in self.admission.scarce.of(self.frame.class_of[index]) {
             let row = &mut self.rows[term.at()];
             let needs = i64::from(term.coefficient) * wish.min;
             while row.held > row.capacity - needs {
@@ -125,8 +154,9 @@ impl Queue<'_> {
                     return NOT_FORESEEABLE;
                 }
                 row.held -= amount;
-                starts = starts.max(until);
+                row.reached = row.reached.max(until);
             }
+            starts = starts.max(row.reached);
         }
         starts.plus_ms(CHANGE_MS)
     }

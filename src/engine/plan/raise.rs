@@ -5,8 +5,7 @@
 //! step keeps what is free on the row that stops him: smaller raises of others must not take it away from him again and again.
 
 use super::binding::Binding;
-use super::fill::Term;
-use super::frame::{Frame, Load, What, counted_on, counted_on_unmoved, current};
+use super::frame::{Frame, Load, Tight, What, counted_on, counted_on_unmoved, current};
 use super::share::Allotment;
 use super::wish::Wishes;
 use super::{EvseState, Offer};
@@ -36,7 +35,7 @@ struct Raising<'a> {
     room: Vec<i64>,
     /// What each circuit and phase may still rise by; `None` where no circuit has a ramp.
     ramp: Option<Vec<i64>>,
-    tight: Vec<Vec<Term>>,
+    tight: Tight,
 }
 
 /// Finds the offers that may leave now. `capacities` are those of the rows before anything is taken from them.
@@ -133,7 +132,7 @@ impl<'a> Raising<'a> {
 
     /// Whether anything could keep a raise of this EVSE back.
     fn can_stop(&self, evse: usize) -> bool {
-        self.ramp.is_some() || !self.tight[self.frame.class_of[evse]].is_empty()
+        self.ramp.is_some() || !self.tight.of(self.frame.class_of[evse]).is_empty()
     }
 
     fn make(&mut self, raise: &Raise, wishes: &Wishes<'_>, offer: &mut Offer) {
@@ -162,11 +161,11 @@ impl<'a> Raising<'a> {
             }
         };
         let from = |phase: Phase| raise.from[phase.index()];
-        for term in &self.tight[self.frame.class_of[raise.evse]] {
+        for term in self.tight.of(self.frame.class_of[raise.evse]) {
             let room = self.room[term.at()];
             let most = match self.frame.rows[term.at()].what {
                 What::Phase(phase) | What::Unbalance { phase, .. } => from(phase) + room.max(0),
-                What::Power => raise.reach_power(room, i64::from(term.coefficient)),
+                What::Power | What::Charging => raise.reach_power(room, i64::from(term.coefficient)),
             };
             at_most(most, Stop::Row(term.at()));
         }
@@ -182,10 +181,10 @@ impl<'a> Raising<'a> {
     }
 
     fn spend(&mut self, raise: &Raise, limit: i64) {
-        for term in &self.tight[self.frame.class_of[raise.evse]] {
+        for term in self.tight.of(self.frame.class_of[raise.evse]) {
             self.room[term.at()] -= match self.frame.rows[term.at()].what {
                 What::Phase(phase) | What::Unbalance { phase, .. } => raise.extra_on(phase, limit),
-                What::Power => raise.extra_power(limit, i64::from(term.coefficient)),
+                What::Power | What::Charging => raise.extra_power(limit, i64::from(term.coefficient)),
             };
         }
         if let Some(ramp) = &mut self.ramp {

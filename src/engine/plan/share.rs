@@ -8,11 +8,10 @@
 //! measured to draw; whoever then gets less than that is counted with what he gets, and the shares are found anew. That can only go
 //! down, and after a few rounds each counts with no more than he has for certain.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 
 use super::fill::{Member, Problem, Share, Term};
-use super::frame::{Frame, Load, What, counted_on};
+use super::frame::{Frame, Load, Tight, What, counted_on};
 use super::wish::Wishes;
 
 /// After so many rounds each counts, for the unbalance, with what he has for certain.
@@ -93,8 +92,8 @@ impl Sharing<'_> {
             for share in allotted.iter_mut().filter(|share| is_coarse(share.evse)) {
                 self.round_down(share);
             }
-            self.spend(&mut allotted, is_coarse);
-            let settled: std::collections::BTreeMap<usize, i64> =
+            self.spend(&mut allotted, |index, _| if is_coarse(index) { self.max(index) } else { 0 });
+            let settled: BTreeMap<usize, i64> =
                 allotted.iter().filter(|share| is_coarse(share.evse)).map(|share| (share.evse, share.amount)).collect();
             let again =
                 self.fill(|index, floor| settled.get(&index).map_or((floor, self.max(index)), |has| (*has, *has)));
@@ -102,8 +101,10 @@ impl Sharing<'_> {
                 *share = again;
             }
         }
+        let exact: Vec<i64> = allotted.iter().map(|share| share.amount).collect();
         allotted.iter_mut().for_each(|share| self.round_down(share));
-        self.spend(&mut allotted, |_| true);
+        // Nobody is more than a step above his exact share: else he would gain what rounding takes from many others.
+        self.spend(&mut allotted, |index, number| if is_coarse(index) { self.max(index) } else { exact[number] + 1 });
         for share in allotted.iter_mut().filter(|share| share.amount >= self.max(share.evse)) {
             share.row = None;
         }
@@ -134,8 +135,9 @@ impl Sharing<'_> {
         }
     }
 
-    /// Gives out what is left in whole steps, to whoever has least for his weight.
-    fn spend(&self, allotted: &mut [Allotment], takes_part: impl Fn(usize) -> bool) {
+    /// Gives out what is left in whole steps, to whoever has least for his weight. `until`, of an EVSE and its number among the
+    /// allotted: who has so much gets no further step.
+    fn spend(&self, allotted: &mut [Allotment], until: impl Fn(usize, usize) -> i64) {
         let mut room = self.room.clone();
         room.iter_mut().zip(self.load(allotted)).for_each(|(room, load)| *room -= load);
         let tight = self.tight_for(allotted, &room);
@@ -143,36 +145,42 @@ impl Sharing<'_> {
             let weight = i64::from(self.frame.state.evses[share.evse].weight.max(1));
             share.amount.saturating_mul(1_000_000) / weight
         };
-        let below = |share: &&Allotment| share.amount < self.max(share.evse) && takes_part(share.evse);
-        let mut next: BinaryHeap<Reverse<(i64, usize)>> = allotted
-            .iter()
-            .enumerate()
-            .filter(|(_, share)| below(share))
-            .map(|(number, share)| Reverse((level(share), number)))
-            .collect();
-        while let Some(Reverse((_, number))) = next.pop() {
-            let share = &mut allotted[number];
-            let Some(wish) = &self.wishes.of[share.evse] else { continue };
-            let Some(above) = wish.grid.above(share.amount).filter(|above| *above <= wish.max) else { continue };
-            let step = above - share.amount;
-            let terms = &tight[self.frame.class_of[share.evse]];
-            // Room only becomes less: who does not fit now never will.
-            if let Some(full) = terms.iter().find(|term| room[term.at()] < i64::from(term.coefficient) * step) {
-                share.row = share.row.or(Some(full.at()));
-                continue;
-            }
-            for term in terms {
-                room[term.at()] -= i64::from(term.coefficient) * step;
-            }
-            share.amount = above;
-            if above < wish.max {
-                next.push(Reverse((level(share), number)));
-            }
+        let is_below = |share: &Allotment, number: usize| {
+            share.amount < self.max(share.evse) && share.amount < until(share.evse, number)
+        };
+        let mut next: Vec<(i64, usize)> = Vec::with_capacity(allotted.len());
+        let all = allotted.iter().enumerate();
+        next.extend(all.filter(|(at, share)| is_below(share, *at)).map(|(at, share)| (level(share), at)));
+        // Each round gives one step to each who can take it. Room only becomes less: who cannot now never will.
+        while !next.is_empty() {
+            next.sort_unstable();
+            next.retain_mut(|(at_level, number)| {
+                let share = &mut allotted[*number];
+                let took = self.step_up(share, tight.of(self.frame.class_of[share.evse]), &mut room);
+                *at_level = level(share);
+                took && is_below(share, *number)
+            });
         }
     }
 
+    /// Gives one step more if that fits.
+    fn step_up(&self, share: &mut Allotment, terms: &[Term], room: &mut [i64]) -> bool {
+        let Some(wish) = &self.wishes.of[share.evse] else { return false };
+        let Some(above) = wish.grid.above(share.amount).filter(|above| *above <= wish.max) else { return false };
+        let step = above - share.amount;
+        if let Some(full) = terms.iter().find(|term| room[term.at()] < i64::from(term.coefficient) * step) {
+            share.row = share.row.or(Some(full.at()));
+            return false;
+        }
+        for term in terms {
+            room[term.at()] -= i64::from(term.coefficient) * step;
+        }
+        share.amount = above;
+        true
+    }
+
     /// The terms of each class in the rows that cannot carry everybody's maximum.
-    fn tight_for(&self, allotted: &[Allotment], room: &[i64]) -> Vec<Vec<Term>> {
+    fn tight_for(&self, allotted: &[Allotment], room: &[i64]) -> Tight {
         let more = self.frame.row_loads(allotted.iter().map(|share| {
             let more = (self.max(share.evse) - share.amount).max(0);
             (share.evse, Frame::load_at(self.frame.class(share.evse), more))

@@ -5,7 +5,7 @@ use crate::engine::model::ids::{CircuitId, SiteId, StationId};
 use crate::engine::model::topology::{Circuit, CircuitIndex, Station, StationModel, Wiring};
 use crate::engine::units::{Phase, Voltage};
 
-pub(super) const NOW: Mono = Mono::from_ms(1_000_000);
+pub(super) const NOW: Mono = Mono::from_ms(10_000_000);
 
 pub(super) fn amps(a: i32) -> Current {
     Current::from_a(a)
@@ -52,6 +52,8 @@ pub(super) fn state(topology: &Topology, committed: &[i32]) -> PlanState {
         .map(|circuit| CircuitState {
             limit: circuit.limit,
             limit_source: LimitSource::Configured,
+            max_power: None,
+            charging_power: None,
             background: PerPhase::splat(Current::ZERO),
             background_source: BackgroundSource::None,
             ramp: None,

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::testing::*;
 use super::*;
 use crate::engine::model::topology::{Circuit, CircuitIndex, Station};
-use crate::engine::units::Phase;
+use crate::engine::units::{PerPhase, Phase, Power};
 
 fn targets(plan: &Plan) -> Vec<i32> {
     plan.offers.iter().map(|offer| offer.target.ma()).collect()
@@ -39,6 +39,48 @@ fn what_one_branch_cannot_use_goes_to_the_other() {
     let plan = plan(&topology, &state(&topology, &[0, 0, 0]), NOW);
     assert_eq!(targets(&plan), [8_000, 8_000, 32_000]);
     assert_eq!(plan.offers[0].binding.bottleneck().map(|b| b.circuit), Some(CircuitIndex(1)));
+}
+
+#[test]
+fn a_power_for_charging_alone_does_not_count_other_loads() {
+    let stations = vec![station(0, 0, &[Phase::L1]), station(1, 0, &[Phase::L2])];
+    let topology = site(vec![circuit("grid", None, 200)], stations);
+    let mut state = state(&topology, &[0, 0]);
+    state.circuits[0].background = PerPhase::splat(amps(90));
+    state.circuits[0].charging_power = Some(Power::from_w(7_560));
+    let plan = plan(&topology, &state, NOW);
+    // 7560 W are 32.869 A of all phases together, however they are spread.
+    assert_eq!(targets(&plan), [16_400, 16_400]);
+    assert_eq!(plan.offers[0].binding.name(), "external_limit");
+    let sentence = plan.offers[0].binding.bottleneck().map(|bottleneck| bottleneck.describe(&topology));
+    assert_eq!(sentence.as_deref(), Some("circuit grid: 7560 W for all chargers together"));
+}
+
+#[test]
+fn what_is_left_for_charging_is_raised_into_only_when_cuts_are_confirmed() {
+    let topology = site(vec![circuit("grid", None, 200)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[32, 0]);
+    state.circuits[0].charging_power = Some(Power::from_w(10_000));
+    let plan = plan(&topology, &state, NOW);
+    // 14.492 A for two of at least 6 A each.
+    assert_eq!(targets(&plan), [7_200, 7_200]);
+    assert_eq!(limits(&plan), [7_200, 0], "the first one may still draw 22 kW");
+    assert_eq!(plan.offers[1].binding.name(), "raise_pending");
+}
+
+#[test]
+fn a_power_lowered_from_outside_counts_other_loads_and_never_raises() {
+    let mut grid = circuit("grid", None, 200);
+    grid.max_power = Some(Power::from_w(30_000));
+    let topology = site(vec![grid], vec![station(0, 0, &Phase::ALL)]);
+    let mut state = state(&topology, &[0]);
+    state.circuits[0].background = PerPhase::splat(amps(10));
+    state.circuits[0].max_power = Some(Power::from_w(20_700));
+    let lowered = plan(&topology, &state, NOW);
+    assert_eq!((targets(&lowered), lowered.offers[0].binding.name()), (vec![20_000], "external_limit"));
+    state.circuits[0].max_power = Some(Power::from_w(90_000));
+    let configured = plan(&topology, &state, NOW);
+    assert_eq!(targets(&configured), [32_000]);
 }
 
 #[test]

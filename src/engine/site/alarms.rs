@@ -5,7 +5,7 @@ use super::{Output, Site};
 use crate::engine::model::alarm::{Alarm, AlarmKey, AlarmKind, Severity};
 use crate::engine::model::ids::StationId;
 use crate::engine::model::record::RecordBody;
-use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, MeterIndex, StationIndex};
+use crate::engine::model::topology::{CircuitIndex, EvseIndex, MeterIndex, StationIndex};
 use crate::engine::time::Now;
 use crate::engine::units::Current;
 
@@ -19,7 +19,7 @@ const CLOUD_LOST_MS: u64 = 60_000;
 const ABOVE_LIMIT_MS: u64 = 10_000;
 
 /// A meter is given so long after the start before it is missed.
-const FIRST_READING_MS: u64 = 10_000;
+pub(super) const FIRST_READING_MS: u64 = 10_000;
 
 impl Site {
     /// What has to be said at the start leaves with the first tick.
@@ -61,7 +61,9 @@ impl Site {
         let topology = &self.setup.topology;
         let subject = key.subject.as_str();
         match key.kind {
-            AlarmKind::MeterLost => topology.meters().iter().any(|meter| meter.id.as_str() == subject),
+            AlarmKind::MeterLost | AlarmKind::MeterUntrusted => {
+                topology.meters().iter().any(|meter| meter.id.as_str() == subject)
+            }
             AlarmKind::InverterLost => topology.inverters().iter().any(|inverter| inverter.id.as_str() == subject),
             AlarmKind::StationLost => topology.find_station(&StationId::new(subject)).is_some(),
             AlarmKind::StationAboveLimit | AlarmKind::LimitRefused | AlarmKind::ConnectorFault => {
@@ -75,6 +77,7 @@ impl Site {
             AlarmKind::CircuitAboveLimit => {
                 topology.circuits().iter().any(|circuit| circuit.id.as_str() == subject && circuit.meter.is_some())
             }
+            AlarmKind::GuardDisagrees => topology.circuits().iter().any(|circuit| circuit.id.as_str() == subject),
             AlarmKind::CloudLost => self.cloud.is_some(),
             AlarmKind::FallbackUnsafe
             | AlarmKind::StoreFailed
@@ -98,11 +101,46 @@ impl Site {
         self.record(RecordBody::AlarmRaised(Alarm { key, severity, message, remedy: remedy.to_owned() }), now, out);
     }
 
+    /// Raises an alarm, or says anew what stands in other words.
+    pub(super) fn restate(
+        &mut self,
+        (kind, subject, severity): (AlarmKind, &str, Severity),
+        message: String,
+        remedy: &str,
+        (now, out): (Now, &mut Vec<Output>),
+    ) {
+        let key = AlarmKey::new(kind, subject);
+        if self.ledger.alarms().iter().any(|alarm| alarm.key == key && alarm.message != message) {
+            self.clear(kind, subject, now, out);
+        }
+        self.raise((kind, subject, severity), message, remedy, (now, out));
+    }
+
     pub(super) fn clear(&mut self, kind: AlarmKind, subject: &str, now: Now, out: &mut Vec<Output>) {
         let key = AlarmKey::new(kind, subject);
         let Some(alarm) = self.ledger.alarms().iter().find(|alarm| alarm.key == key).cloned() else { return };
         super::log(out, super::LogLevel::Info, format!("alarm over: {}", alarm.message));
         self.record(RecordBody::AlarmCleared(alarm), now, out);
+    }
+
+    /// The guard has its own idea of what may leave. That is never normal.
+    pub(super) fn guard_disagrees(
+        &mut self,
+        circuit: CircuitIndex,
+        message: Option<String>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        let subject = self.setup.topology.circuit(circuit).id.to_string();
+        match message {
+            Some(message) => self.raise(
+                (AlarmKind::GuardDisagrees, &subject, Severity::Critical),
+                message,
+                "The circuit is safe. If nobody sent charging profiles by hand, report it with `siteward events`: it is a fault of Siteward.",
+                (now, out),
+            ),
+            None => self.clear(AlarmKind::GuardDisagrees, &subject, now, out),
+        }
     }
 
     /// Looks at all conditions that only time brings.
@@ -111,6 +149,7 @@ impl Site {
         for index in 0..self.meters.len() {
             self.watch_meter(MeterIndex(index), now, out);
         }
+        self.watch_trust(now, out);
         for index in 0..self.inverters.len() {
             self.watch_inverter(index, now, out);
         }
@@ -135,26 +174,6 @@ impl Site {
                 (now, out),
             );
         }
-    }
-
-    fn watch_meter(&mut self, index: MeterIndex, now: Now, out: &mut Vec<Output>) {
-        let meter = self.setup.topology.meters()[index.0].clone();
-        let state = &self.meters[index.0];
-        let fresh = state.last.as_ref().is_some_and(|last| last.fresh(now.mono, meter.stale_after_ms).is_some());
-        if fresh {
-            return self.clear(AlarmKind::MeterLost, meter.id.as_str(), now, out);
-        }
-        if now.mono.since(self.started) < FIRST_READING_MS.max(meter.stale_after_ms) {
-            return;
-        }
-        let why = state.fault.as_ref().map_or_else(|| "no reading came".to_owned(), ToString::to_string);
-        self.dirty = true;
-        self.raise(
-            (AlarmKind::MeterLost, meter.id.as_str(), Severity::Critical),
-            format!("Meter {} gives no reading: {why}.", meter.id),
-            "Its circuit is planned with `unmeasured_load_a`, or with the fallbacks only. Check its power, wiring, address and unit_id.",
-            (now, out),
-        );
     }
 
     fn watch_inverter(&mut self, index: usize, now: Now, out: &mut Vec<Output>) {
@@ -194,14 +213,9 @@ impl Site {
 
     /// A station is above its limit as long as its samples say so; after a start they need a while to come.
     fn watch_evse(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
-        let early = now.mono.since(self.started) < STATION_LOST_MS;
-        if early || self.fresh_measured(index, now.mono).is_some() {
-            return;
+        if now.mono.since(self.started) >= STATION_LOST_MS {
+            self.watch_conduct(index, now, out);
         }
-        self.evses[index.0].above_samples = 0;
-        let Evse { station, number, .. } = self.setup.topology.evse(index);
-        let subject = format!("{}/{number}", self.station_id(station));
-        self.clear(AlarmKind::StationAboveLimit, &subject, now, out);
     }
 
     fn watch_circuit(&mut self, index: CircuitIndex, now: Now, out: &mut Vec<Output>) {

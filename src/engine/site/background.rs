@@ -1,8 +1,15 @@
 //! What everything but the EVSEs draws in a circuit.
 //!
-//! The meter says what flows through the circuit now; the stations say, some seconds late, what they drew. The difference is not the
-//! background while a car ramps. So the estimate moves towards the difference slowly, and is kept inside the bounds that
-//! are certain: the EVSEs draw no more than their committed currents and no less than what is left of their last sample after a cut.
+//! The meter says what flowed through the circuit at some time; the stations say, some seconds late, what they drew. The difference of
+//! both is not the background while a car ramps, nor while the meter still shows what was before it did. So each reading
+//! is held against what the EVSEs may have drawn **at the time that the reading tells of**, as an interval: the estimate moves only when it is
+//! outside of what the reading and that interval allow. It is kept inside the bounds that are certain: the EVSEs drew no more than
+//! their committed currents, and no less than what is left of their last samples after a cut.
+//!
+//! A meter that shows new values only every so often may have taken them at the end of that time (a snapshot) or over it (a mean). More
+//! background is concluded from the end alone, less only from what holds for the whole time: the safe side of both.
+
+use std::collections::VecDeque;
 
 use crate::engine::time::{Mono, Sampled};
 use crate::engine::units::{Current, PerPhase};
@@ -16,15 +23,66 @@ const RELEASE_MS: i64 = 10_000;
 /// Kept free above the estimate, so that small noise stays below the limit without a cut.
 const MARGIN: Current = Current::from_ma(300);
 
+/// What the EVSEs drew is remembered for so long: more than the slowest meter that is useful takes for new values.
+const MEMORY_MS: u64 = 180_000;
+
+/// At most so many moments of it are kept, about one a second; a meter that is asked more often has them joined.
+const MOST_MOMENTS: usize = 200;
+
+/// See [`MOST_MOMENTS`].
+const MOMENT_MS: u64 = 1_000;
+
 /// The currents of all EVSEs below a circuit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drawn {
-    /// What they are likely to draw: their last samples.
-    pub likely: PerPhase<Current>,
-    /// The least that they draw.
+    /// The least that they are likely to draw, by their last samples.
+    pub low: PerPhase<Current>,
+    /// The most that they are likely to draw.
+    pub high: PerPhase<Current>,
+    /// The least that they draw for certain.
     pub least: PerPhase<Current>,
     /// The most that they may draw.
     pub most: PerPhase<Current>,
+}
+
+impl Drawn {
+    /// The wider of two.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            low: self.low.zip_with(other.low, Current::min),
+            high: self.high.zip_with(other.high, Current::max),
+            least: self.least.zip_with(other.least, Current::min),
+            most: self.most.zip_with(other.most, Current::max),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Drawn {
+    fn add_assign(&mut self, other: Self) {
+        self.low += other.low;
+        self.high += other.high;
+        self.least += other.least;
+        self.most += other.most;
+    }
+}
+
+/// What is fed in inside a circuit, as current on each phase, at least 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FedIn {
+    /// The least of the last readings.
+    pub low: PerPhase<Current>,
+    /// The most of the last readings.
+    pub high: PerPhase<Current>,
+}
+
+/// The time that a reading tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// It may tell of what was then.
+    pub from: Mono,
+    /// A snapshot was not taken before this.
+    pub newest: Mono,
 }
 
 /// The estimate for one metered circuit.
@@ -32,34 +90,103 @@ pub struct Drawn {
 pub struct Background {
     estimate: Option<Sampled<PerPhase<Current>>>,
     used: PerPhase<Current>,
+    /// What the EVSEs drew, oldest first.
+    moments: VecDeque<(Mono, Drawn)>,
+    /// When the last reading that said something new came, and what it tells of.
+    read: Option<(Mono, Seen)>,
+    /// The meter's readings are not to be believed.
+    distrusted: bool,
 }
 
 impl Background {
-    /// Takes in a reading of the circuit's meter, measured at `at` or later.
-    pub fn reading(&mut self, total: PerPhase<Current>, drawn: &Drawn, at: Mono) {
-        let likely = total - drawn.likely;
-        let floor = total - drawn.most;
-        let ceiling = total - drawn.least;
-        let (before, elapsed_ms) = match &self.estimate {
-            Some(estimate) => (*estimate.for_display(), at.since(estimate.at())),
-            None => (likely, 0),
+    /// Remembers what the EVSEs draw now.
+    pub fn note(&mut self, drawn: Drawn, now: Mono) {
+        self.moments.push_back((now, drawn));
+        while self.moments.get(1).is_some_and(|(at, _)| now.since(*at) > MEMORY_MS) {
+            self.moments.pop_front();
+        }
+        if self.moments.len() > MOST_MOMENTS {
+            self.thin();
+        }
+    }
+
+    /// Joins neighbours, so that a meter that is asked often costs no more than one that is asked each second.
+    fn thin(&mut self) {
+        let mut thinned: VecDeque<(Mono, Drawn)> = VecDeque::with_capacity(MOST_MOMENTS);
+        for (at, drawn) in self.moments.drain(..) {
+            match thinned.back_mut() {
+                Some((first, joined)) if at.since(*first) < MOMENT_MS => *joined = joined.or(drawn),
+                Some(_) | None => thinned.push_back((at, drawn)),
+            }
+        }
+        self.moments = thinned;
+    }
+
+    /// What the EVSEs drew since `from`: the moment before counts too, as it lasted until the next.
+    fn drawn_since(&self, from: Mono) -> Drawn {
+        let mut span: Option<Drawn> = None;
+        for (at, drawn) in self.moments.iter().rev() {
+            span = Some(span.map_or(*drawn, |span| span.or(*drawn)));
+            if *at <= from {
+                break;
+            }
+        }
+        span.unwrap_or_default()
+    }
+
+    /// Takes in a reading of the circuit's meter that tells of `seen`; the answer to a poll at `at`.
+    pub fn reading(&mut self, total: PerPhase<Current>, fed_in: FedIn, seen: Seen, at: Mono) {
+        let (wide, narrow) = (self.drawn_since(seen.from), self.drawn_since(seen.newest));
+        let upper = total + fed_in.high - wide.low;
+        let lower = total + fed_in.low - narrow.high;
+        let floor = total - narrow.most;
+        let ceiling = total + fed_in.high - wide.least;
+        let (before, elapsed_ms) = match (&self.estimate, self.read) {
+            (Some(estimate), Some((read_at, _))) => (*estimate.for_display(), at.since(read_at)),
+            (Some(_) | None, _) => (upper, 0),
         };
         let elapsed_ms = i64::try_from(elapsed_ms).unwrap_or(i64::MAX).min(60_000);
-        let moved = before.zip_with(likely, |old, new| approach(old, new, elapsed_ms, FOLLOW_MS));
-        let bounded = PerPhase::from_fn(|phase| moved.of(phase).min(ceiling.of(phase)).max(floor.of(phase)));
+        let bounded = PerPhase::from_fn(|phase| {
+            let old = before.of(phase);
+            let goal = old.min(upper.of(phase)).max(lower.of(phase));
+            approach(old, goal, elapsed_ms, FOLLOW_MS).min(ceiling.of(phase)).max(floor.of(phase))
+        });
         let first = self.estimate.is_none();
         self.estimate = Some(Sampled::new(bounded, at));
+        self.read = Some((at, seen));
         self.used = self.used.zip_with(bounded, |used, estimate| {
             let wanted = estimate + MARGIN;
             if first || wanted >= used { wanted } else { approach(used, wanted, elapsed_ms, RELEASE_MS) }
         });
     }
 
+    /// The meter was asked at `at` and shows what it showed before: nothing new, but it is there.
+    pub fn still(&mut self, at: Mono) {
+        self.estimate = self.estimate.take().map(|estimate| Sampled::new(*estimate.for_display(), at));
+    }
+
+    /// Whether the readings are to be believed.
+    pub const fn trust(&mut self, trusted: bool) {
+        self.distrusted = !trusted;
+    }
+
+    /// The time that the last reading with new values tells of.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen> {
+        self.read.map(|(_, seen)| seen)
+    }
+
+    /// The most that the EVSEs may have drawn in the time that the last reading tells of, and since.
+    #[must_use]
+    pub fn most_seen(&self) -> Option<PerPhase<Current>> {
+        self.read.map(|(_, seen)| self.drawn_since(seen.from).most)
+    }
+
     /// The background to plan with, if the last reading is not older than `max_age_ms`. At least 0: what is fed in inside the
     /// circuit is not given out, since it can vanish within a second.
     #[must_use]
     pub fn fresh(&self, now: Mono, max_age_ms: u64) -> Option<PerPhase<Current>> {
-        self.estimate.as_ref()?.fresh(now, max_age_ms)?;
+        self.estimate.as_ref().filter(|_| !self.distrusted)?.fresh(now, max_age_ms)?;
         Some(self.used.map(Current::at_least_zero))
     }
 
@@ -85,8 +212,15 @@ mod tests {
         PerPhase::splat(Current::from_a(a))
     }
 
-    fn drawn(likely: i32, least: i32, most: i32) -> Drawn {
-        Drawn { likely: amps(likely), least: amps(least), most: amps(most) }
+    fn drawn(low: i32, high: i32, most: i32) -> Drawn {
+        Drawn { low: amps(low), high: amps(high), least: amps(low), most: amps(most) }
+    }
+
+    /// A reading of a meter that shows what is, each second.
+    fn read(background: &mut Background, total_a: i32, drawn: Drawn, at_ms: u64) {
+        let at = Mono::from_ms(at_ms);
+        background.note(drawn, at);
+        background.reading(amps(total_a), FedIn::default(), Seen { from: at, newest: at }, at);
     }
 
     fn used_a(background: &Background, at_ms: u64) -> i32 {
@@ -96,34 +230,34 @@ mod tests {
     #[test]
     fn a_ramping_car_is_not_background() {
         let mut background = Background::default();
-        background.reading(amps(30), &drawn(10, 10, 10), Mono::from_ms(1_000));
+        read(&mut background, 30, drawn(10, 10, 10), 1_000);
         assert_eq!(used_a(&background, 1_000), 20_300);
         // The car may now draw 26 A and does, its sample still says 10 A.
-        background.reading(amps(46), &drawn(10, 10, 26), Mono::from_ms(1_500));
+        read(&mut background, 46, drawn(10, 10, 26), 1_500);
         assert!(used_a(&background, 1_500) < 21_500, "{}", used_a(&background, 1_500));
     }
 
     #[test]
     fn what_no_car_can_draw_is_background_at_once() {
         let mut background = Background::default();
-        background.reading(amps(30), &drawn(10, 10, 10), Mono::from_ms(1_000));
-        background.reading(amps(60), &drawn(10, 10, 16), Mono::from_ms(1_500));
+        read(&mut background, 30, drawn(10, 10, 10), 1_000);
+        read(&mut background, 60, drawn(10, 10, 16), 1_500);
         assert_eq!(used_a(&background, 1_500), 44_300);
     }
 
     #[test]
     fn a_cut_that_the_sample_does_not_show_yet_frees_nothing() {
         let mut background = Background::default();
-        background.reading(amps(50), &drawn(30, 30, 30), Mono::from_ms(1_000));
+        read(&mut background, 50, drawn(30, 30, 30), 1_000);
         // Cut to 6 A, the car follows, the sample still says 30 A: the background is still 20 A, not minus 4.
-        background.reading(amps(26), &drawn(6, 6, 6), Mono::from_ms(7_000));
+        read(&mut background, 26, drawn(6, 6, 6), 7_000);
         assert_eq!(used_a(&background, 7_000), 20_300);
     }
 
     #[test]
     fn a_stale_reading_is_no_reading_and_feed_in_is_not_given_out() {
         let mut background = Background::default();
-        background.reading(amps(-15), &drawn(0, 0, 0), Mono::from_ms(1_000));
+        read(&mut background, -15, drawn(0, 0, 0), 1_000);
         assert_eq!(used_a(&background, 1_000), 0);
         assert_eq!(used_a(&background, 6_001), -1);
         assert_eq!(background.last_known(), Some(amps(0)));

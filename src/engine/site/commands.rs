@@ -8,12 +8,11 @@ use crate::engine::cloud::messages::response;
 use crate::engine::cloud::outbox::OutboxAction;
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::exchange::{StationCall, StationReply};
-use crate::engine::model::ids::{CircuitId, IdToken, RequestId, Sequence, StationId, TransactionId};
+use crate::engine::model::ids::{IdToken, RequestId, Sequence, StationId, TransactionId};
 use crate::engine::model::record::RecordBody;
 use crate::engine::model::topology::StationIndex;
 use crate::engine::ocpp::Priority;
-use crate::engine::time::{Now, Utc};
-use crate::engine::units::Current;
+use crate::engine::time::Now;
 
 /// The state topic is published at most so often, when something has changed.
 const STATE_MS: u64 = 1_000;
@@ -62,8 +61,10 @@ impl Site {
             }
             Command::TransactionStart { charger, connector, token } => self.remote_start(&charger, connector, token),
             Command::TransactionStop { transaction } => self.remote_stop(transaction),
-            Command::LimitSet { circuit, limit, until } => Done::Now(self.set_limit(circuit, limit, until, (now, out))),
-            Command::LimitClear { circuit } => Done::Now(self.clear_limit(circuit, now, out)),
+            Command::LimitSet(order) => Done::Now(self.set_limit(order, now, out)),
+            Command::LimitClear { target, origin } => Done::Now(self.clear_limit(&target, &origin, now, out)),
+            Command::Dim { active, until, input } => Done::Now(self.dim(active, until, input, (now, out))),
+            Command::DelayClear { charger } => Done::Now(self.clear_delay(&charger, now, out)),
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }
@@ -95,44 +96,6 @@ impl Site {
             Some(charger) => self.to_station(&charger, StationCall::Stop { transaction }),
             None => rejected(format!("no transaction {transaction} is running")),
         }
-    }
-
-    fn set_limit(
-        &mut self,
-        circuit: CircuitId,
-        limit: Current,
-        until: Option<Utc>,
-        (now, out): (Now, &mut Vec<Output>),
-    ) -> CommandOutcome {
-        let Some(index) = self.setup.topology.find_circuit(&circuit) else {
-            return CommandOutcome::Rejected { error: format!("there is no circuit {circuit} in site.toml") };
-        };
-        let configured = self.setup.topology.circuit(index).limit.max();
-        if limit < Current::ZERO || limit > configured {
-            let error = format!(
-                "a limit on {circuit} must be from 0 to its configured {configured}: it can be lowered, never raised"
-            );
-            return CommandOutcome::Rejected { error };
-        }
-        if until.is_some_and(|until| now.utc_trusted && until <= now.utc) {
-            return CommandOutcome::Rejected { error: "`until` is in the past".to_owned() };
-        }
-        log(out, LogLevel::Info, format!("circuit {circuit} is limited to {limit} from outside"));
-        self.record(RecordBody::LimitChanged { circuit, limit: Some(limit), until }, now, out);
-        self.dirty = true;
-        CommandOutcome::Accepted { data: None }
-    }
-
-    fn clear_limit(&mut self, circuit: CircuitId, now: Now, out: &mut Vec<Output>) -> CommandOutcome {
-        if self.setup.topology.find_circuit(&circuit).is_none() {
-            return CommandOutcome::Rejected { error: format!("there is no circuit {circuit} in site.toml") };
-        }
-        if self.ledger.limits().contains_key(&circuit) {
-            log(out, LogLevel::Info, format!("circuit {circuit} has its configured limit again"));
-            self.record(RecordBody::LimitChanged { circuit, limit: None, until: None }, now, out);
-            self.dirty = true;
-        }
-        CommandOutcome::Accepted { data: None }
     }
 
     fn with_outbox(

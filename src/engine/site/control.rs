@@ -1,32 +1,23 @@
 //! The control cycle: what is known becomes a plan, the plan becomes limits on their way to stations.
 
-use super::io::{LogLevel, Output};
+use std::collections::VecDeque;
+
+use super::Site;
+use super::appetite::Appetite;
+use super::conduct::Conduct;
+use super::io::Output;
 use super::ledger::Ledger;
+use super::phases::CarPhases;
 use super::readings::Measured;
 use super::tether::Tether;
-use super::{Site, log};
-use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
-use crate::engine::model::record::RecordBody;
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
-use crate::engine::plan::{self, BackgroundSource, CircuitState, EvseState, LimitSource, Offer};
+use crate::engine::plan::{self, CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
 use crate::engine::units::{Current, Energy, PerPhase};
 
 /// The plan is made anew at least so often, whatever happens.
 const REPLAN_MS: u64 = 5_000;
-
-/// A car that leaves more than this unused, for [`UNUSED_MS`], is offered no more than what it takes and this on top.
-const UNUSED: Current = Current::from_a(2);
-
-/// See [`UNUSED`].
-const UNUSED_MS: u64 = 30_000;
-
-/// A car within this of its offer uses all of it.
-const USES_ALL: Current = Current::from_a(1);
-
-/// A sample above the limit by more than this is the station's fault, not its meter's (class B with its PWM tolerance).
-const ABOVE: Current = Current::from_ma(1_500);
 
 /// One EVSE as the control sees it.
 #[derive(Debug)]
@@ -39,11 +30,16 @@ pub(super) struct EvseControl {
     pub(super) served_since: Option<Mono>,
     pub(super) wants_since: Option<Mono>,
     pub(super) raised_at: Option<Mono>,
-    /// The car leaves something unused since then.
-    unused_since: Option<Mono>,
-    /// The most that the car is known to take, with a margin.
-    pub(super) takes: Option<Current>,
-    pub(super) above_samples: u32,
+    /// When its limit last became another one, or was confirmed to be: samples from before a car could follow say nothing of it.
+    pub(super) moved_at: Option<Mono>,
+    /// When it was raised within the last minute.
+    pub(super) raises: VecDeque<Mono>,
+    /// What the car takes of what it is offered.
+    pub(super) appetite: Appetite,
+    /// Which phases the car uses.
+    pub(super) phases: CarPhases,
+    /// Whether the station keeps its limit.
+    pub(super) conduct: Conduct,
 }
 
 impl EvseControl {
@@ -61,9 +57,11 @@ impl EvseControl {
             served_since: None,
             wants_since: None,
             raised_at: None,
-            unused_since: None,
-            takes: None,
-            above_samples: 0,
+            moved_at: None,
+            raises: VecDeque::new(),
+            appetite: Appetite::default(),
+            phases: CarPhases::default(),
+            conduct: Conduct::default(),
         }
     }
 }
@@ -71,8 +69,13 @@ impl EvseControl {
 impl Site {
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
         self.note_wishes(now.mono);
+        self.note_waits(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
+        let rating_ends = self.use_short_time(now.mono);
+        self.fill_ramp(now.mono);
+        #[cfg(feature = "sabotage")]
+        self.break_plan_state();
         self.plan = plan::plan(&self.setup.topology, &self.plan_state, now.mono);
         let full = self.any_circuit_full();
         let mut sent = false;
@@ -86,7 +89,7 @@ impl Site {
         if sent {
             self.remember_offers(now, out);
         }
-        let changes = self.evses.iter().filter_map(|control| control.tether.next_change(now.mono));
+        let changes = self.evses.iter().filter_map(|control| control.tether.next_change(now.mono)).chain(rating_ends);
         self.plan_due = changes.min().unwrap_or(Mono::from_ms(u64::MAX)).min(now.mono.plus_ms(REPLAN_MS));
     }
 
@@ -103,49 +106,33 @@ impl Site {
 
     fn circuit_state(&self, index: usize, now: Now) -> CircuitState {
         let circuit = &self.setup.topology.circuits()[index];
-        let outside = self.ledger.limits().get(&circuit.id).map(|outside| outside.limit);
-        let limit = outside.map_or(circuit.limit, |outside| circuit.limit.map(|configured| configured.min(outside)));
+        let (limit, max_power, charging_power) = self.circuit_limits(CircuitIndex(index));
         let limit_source = if limit == circuit.limit { LimitSource::Configured } else { LimitSource::External };
-        let fresh = circuit.meter.and_then(|meter| {
-            self.backgrounds[index].fresh(now.mono, self.setup.topology.meters()[meter.0].stale_after_ms)
-        });
-        // While the meter is silent the assumption holds, but never less than what was last seen.
-        let last = self.backgrounds[index].last_known().unwrap_or(PerPhase::splat(Current::ZERO));
-        let (background, background_source) = match (fresh, circuit.unmeasured_load, circuit.meter) {
-            (Some(measured), _, _) => (measured, BackgroundSource::Meter),
-            (None, Some(assumed), Some(_)) => (assumed.zip_with(last, Current::max), BackgroundSource::Configured),
-            (None, Some(assumed), None) => (assumed, BackgroundSource::Configured),
-            (None, None, Some(_)) => (last, BackgroundSource::Unknown),
-            (None, None, None) => (PerPhase::splat(Current::ZERO), BackgroundSource::None),
-        };
-        CircuitState { limit, limit_source, background, background_source, ramp: None }
+        let (background, background_source) = self.background_of(CircuitIndex(index), now.mono);
+        let ramp = self.ramp_of(CircuitIndex(index));
+        CircuitState { limit, limit_source, max_power, charging_power, background, background_source, ramp }
     }
 
     fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);
         let control = &self.evses[index.0];
         let reachable = self.reachable(index);
-        let told = control.tether.committed(reachable, now.mono);
-        // A station above its limit is budgeted at what it draws.
-        let above = self.fresh_measured(index, now.mono).filter(|_| control.above_samples > 0);
-        let told = station.wiring.phases().spread(told);
-        let committed = above.map_or(told, |measured| told.zip_with(measured.current, Current::max));
         let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
         EvseState {
-            phases: station.wiring.phases(),
-            committed,
+            phases: self.phases_of(index, now.mono),
+            committed: self.committed(index, now.mono),
             drawn,
             demand,
-            demand_is_maximum: demand == station.max,
-            // A station that refuses its limits cannot be moved: others must not wait for a cut that never comes.
-            reachable: reachable && control.tether.refused_at().is_none(),
+            demand_is_maximum: demand == self.station_max(self.setup.topology.evse(index).station),
+            // A station that refuses its limits, or does not keep them, cannot be moved: others must not wait for a cut that never comes.
+            reachable: reachable && control.tether.refused_at().is_none() && !control.conduct.is_above(),
             min: station.min,
             fallback: station.fallback,
             step: station.model.step,
             weight: station.weight,
             priority: station.priority,
-            hold: false,
+            hold: self.is_held(index, now.mono),
             deadline: None,
             served_since: control.served_since,
             wants_since: control.wants_since,
@@ -172,10 +159,10 @@ impl Site {
             Some(token) => self.authorize(token, now) == AuthorizationStatus::Accepted,
             None => flowing,
         };
-        if !may_charge {
+        if !may_charge || self.waits_until(evse.station, now.mono).is_some() {
             return nothing;
         }
-        control.takes.map_or(station.max, |takes| takes.max(station.min)).min(station.max)
+        control.appetite.takes().map_or(station.max, |takes| takes.max(station.min)).min(self.station_max(evse.station))
     }
 
     /// Keeps who waits since when, and who is served since when.
@@ -186,75 +173,16 @@ impl Site {
             if wants == Current::ZERO {
                 control.wants_since = None;
                 control.served_since = None;
-                control.takes = None;
-                control.unused_since = None;
+                control.appetite = Appetite::default();
             } else {
                 control.wants_since.get_or_insert(now);
             }
         }
     }
 
-    /// Judges a fresh sample of the current: does the car leave something unused, does the station keep its limit?
-    pub(super) fn judge_sample(
-        &mut self,
-        evse: EvseIndex,
-        current: PerPhase<Current>,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) {
-        let reachable = self.reachable(evse);
-        let control = &mut self.evses[evse.0];
-        let drawn = current.max();
-        let settled = !control.tether.is_settling(now.mono);
-        let Some(offered) = control.tether.offered().filter(|_| settled) else { return };
-        if drawn + USES_ALL >= offered.limit {
-            // It uses all it has: hand back at once.
-            control.takes = None;
-            control.unused_since = None;
-        } else if drawn + UNUSED < offered.limit {
-            let since = *control.unused_since.get_or_insert(now.mono);
-            if now.mono.since(since) >= UNUSED_MS {
-                control.takes = Some(drawn + UNUSED);
-            }
-        }
-        let may = control.tether.committed(reachable, now.mono);
-        let above = drawn > may + ABOVE;
-        control.above_samples = if above { control.above_samples.saturating_add(1) } else { 0 };
-        let samples = control.above_samples;
-        let Evse { station, number, .. } = self.setup.topology.evse(evse);
-        let charger = self.station_id(station).clone();
-        let subject = format!("{charger}/{number}");
-        match samples {
-            0 => self.clear(AlarmKind::StationAboveLimit, &subject, now, out),
-            2 => self.raise(
-                (AlarmKind::StationAboveLimit, &subject, Severity::Error),
-                format!("{charger} connector {number} draws {drawn} where it may draw {may}."),
-                "It is budgeted at what it draws and told its limit again. Check the station's own settings and its phase rotation.",
-                (now, out),
-            ),
-            _ => {}
-        }
-    }
-
     /// The offer of the last plan for an EVSE; `None` before the first plan.
     pub(super) fn offer(&self, evse: EvseIndex) -> Option<&Offer> {
         self.plan.offers.get(evse.0)
-    }
-
-    /// Ends outside limits whose time is over.
-    pub(super) fn expire_limits(&mut self, now: Now, out: &mut Vec<Output>) {
-        let over: Vec<_> = self
-            .ledger
-            .limits()
-            .iter()
-            .filter(|(_, outside)| outside.until.is_some_and(|until| now.utc_trusted && now.utc >= until))
-            .map(|(circuit, _)| circuit.clone())
-            .collect();
-        for circuit in over {
-            log(out, LogLevel::Info, format!("the outside limit on circuit {circuit} has ended"));
-            self.record(RecordBody::LimitChanged { circuit, limit: None, until: None }, now, out);
-            self.dirty = true;
-        }
     }
 
     /// What is left on each phase of a circuit by the last plan: limit − background − committed.

@@ -5,7 +5,7 @@ use crate::engine::model::exchange::OcppVersion;
 use crate::engine::model::ids::{ConnectionId, RequestId, Sequence};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
 use crate::engine::model::record::Record;
-use crate::engine::model::topology::{InverterIndex, MeterIndex, StationIndex};
+use crate::engine::model::topology::{CircuitIndex, InverterIndex, MeterIndex, StationIndex};
 use crate::engine::time::Mono;
 
 /// Something that happened.
@@ -58,10 +58,24 @@ pub enum Input {
         /// What it said.
         result: Result<InverterReading, DeviceFault>,
     },
+    /// A poll of the dimming's input ended.
+    Dimming {
+        /// When the request went out.
+        asked_at: Mono,
+        /// Whether it says that the site is dimmed.
+        result: Result<bool, DeviceFault>,
+    },
     /// The journal has something to say.
     Journal(JournalInput),
     /// The cloud's broker has something to say.
     Cloud(CloudInput),
+    /// The guard does not agree with what the site does on a circuit, or does again.
+    GuardDisagrees {
+        /// Which circuit.
+        circuit: CircuitIndex,
+        /// What is the case; `None`: it is over.
+        message: Option<String>,
+    },
     /// A person or a script on site asks for something. It is answered by [`Output::Reply`].
     Request {
         /// The question's number.

@@ -10,7 +10,8 @@ use crate::engine::billing::split::{ActivityAt, RegisterAt};
 use crate::engine::model::alarm::{Alarm, AlarmKey};
 use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
-use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
+use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
+use crate::engine::model::record::{Record, RecordBody, Stamp, TransactionFacts};
 use crate::engine::model::tariff::Tariff;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
@@ -31,13 +32,22 @@ const REMEMBERED_ACTIVITY: usize = 256;
 /// How many answered commands are remembered, so that one that comes again is not carried out again.
 const REMEMBERED_COMMANDS: usize = 256;
 
+/// How many proofs of limits from outside are kept on site: with two commands a day more than half a year.
+const REMEMBERED_PROOFS: usize = 500;
+
 /// What has to be known again after a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     last: Sequence,
     next_transaction: i32,
     stations: BTreeMap<StationId, StationFacts>,
-    limits: BTreeMap<CircuitId, OutsideLimit>,
+    /// What older versions kept of limits from outside; taken over when it is read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    limits: BTreeMap<CircuitId, OldLimit>,
+    #[serde(default)]
+    standing: Vec<StandingLimit>,
+    #[serde(default)]
+    proofs: VecDeque<ProofRecord>,
     alarms: Vec<Alarm>,
     commands: VecDeque<CommandRecord>,
 }
@@ -108,13 +118,22 @@ pub struct EndedTransaction {
     pub ended_by: Sequence,
 }
 
-/// A limit from outside.
+/// A limit from outside as older versions kept it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutsideLimit {
-    /// The current on each phase.
-    pub limit: Current,
-    /// When it ends.
-    pub until: Option<Utc>,
+struct OldLimit {
+    limit: Current,
+    until: Option<Utc>,
+}
+
+/// A proof with the time of its record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofRecord {
+    /// When it was made, as far as the calendar time was known.
+    pub at: Utc,
+    /// Whether that was known.
+    pub trusted: bool,
+    /// The proof.
+    pub proof: LimitProof,
 }
 
 /// A command that was answered.
@@ -139,7 +158,11 @@ impl Ledger {
     /// # Errors
     /// If the bytes are not a snapshot.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        serde_json::from_slice(bytes).map_err(|error| SnapshotError(error.to_string()))
+        let mut ledger: Self = serde_json::from_slice(bytes).map_err(|error| SnapshotError(error.to_string()))?;
+        for (circuit, old) in std::mem::take(&mut ledger.limits) {
+            ledger.set_old_limit(&circuit, old, Utc::default());
+        }
+        Ok(ledger)
     }
 
     /// The state as bytes.
@@ -171,10 +194,21 @@ impl Ledger {
         self.stations.values().flat_map(|station| &station.open)
     }
 
-    /// The limits from outside.
+    /// The limits from outside, in the order in which they were set.
     #[must_use]
-    pub const fn limits(&self) -> &BTreeMap<CircuitId, OutsideLimit> {
-        &self.limits
+    pub fn limits(&self) -> &[StandingLimit] {
+        &self.standing
+    }
+
+    /// The limit on a target from an origin.
+    #[must_use]
+    pub fn limit(&self, target: &LimitTarget, origin: &LimitOrigin) -> Option<&StandingLimit> {
+        self.standing.iter().find(|standing| standing.order.target == *target && standing.order.origin == *origin)
+    }
+
+    /// The last proofs of limits from outside, oldest first.
+    pub fn proofs(&self) -> impl Iterator<Item = &ProofRecord> {
+        self.proofs.iter()
     }
 
     /// The standing alarms.
@@ -226,11 +260,21 @@ impl Ledger {
                 self.alarms.push(alarm.clone());
             }
             RecordBody::AlarmCleared(alarm) => self.alarms.retain(|standing| standing.key != alarm.key),
+            RecordBody::OutsideLimit(standing) => self.set_limit(standing.clone()),
+            RecordBody::OutsideLimitEnded { target, origin, .. } => self.end_limit(target, origin),
+            RecordBody::LimitProven(proof) => {
+                let Stamp { utc: at, trusted, .. } = record.stamp;
+                push_bounded(
+                    &mut self.proofs,
+                    ProofRecord { at, trusted, proof: LimitProof::clone(proof) },
+                    REMEMBERED_PROOFS,
+                );
+            }
             RecordBody::LimitChanged { circuit, limit: Some(limit), until } => {
-                self.limits.insert(circuit.clone(), OutsideLimit { limit: *limit, until: *until });
+                self.set_old_limit(circuit, OldLimit { limit: *limit, until: *until }, record.stamp.utc);
             }
             RecordBody::LimitChanged { circuit, limit: None, .. } => {
-                self.limits.remove(circuit);
+                self.end_limit(&LimitTarget::Circuit(circuit.clone()), &LimitOrigin::Cloud);
             }
             RecordBody::CommandExecuted { id, status, error, .. } => {
                 push_bounded(
@@ -244,6 +288,26 @@ impl Ledger {
             | RecordBody::ConfigurationChanged { .. }
             | RecordBody::StoreRecovered { .. } => {}
         }
+    }
+
+    fn set_limit(&mut self, standing: StandingLimit) {
+        self.end_limit(&standing.order.target, &standing.order.origin);
+        self.standing.push(standing);
+    }
+
+    fn end_limit(&mut self, target: &LimitTarget, origin: &LimitOrigin) {
+        self.standing.retain(|standing| standing.order.target != *target || standing.order.origin != *origin);
+    }
+
+    fn set_old_limit(&mut self, circuit: &CircuitId, old: OldLimit, received: Utc) {
+        let order = LimitOrder {
+            target: LimitTarget::Circuit(circuit.clone()),
+            origin: LimitOrigin::Cloud,
+            amount: LimitAmount::PerPhase(old.limit),
+            until: old.until,
+            heartbeat: None,
+        };
+        self.set_limit(StandingLimit { order, lost: false, received });
     }
 
     fn open_mut(&mut self, facts: &TransactionFacts) -> Option<&mut OpenTransaction> {

@@ -4,13 +4,23 @@
 //! records; everything else is known again within seconds of a start from what devices say.
 
 mod alarms;
+mod appetite;
 pub mod background;
 mod billing;
 mod commands;
+mod conduct;
 mod control;
+mod gauge;
 pub mod io;
 pub mod ledger;
+mod load;
+mod outside;
+mod outside_status;
+mod pace;
+mod phases;
+mod proofs;
 mod readings;
+pub mod sabotage;
 mod sending;
 mod stations;
 mod status;
@@ -34,7 +44,11 @@ use background::Background;
 use control::EvseControl;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
+use outside::Outside;
+use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
+#[cfg(feature = "sabotage")]
+use sabotage::Sabotage;
 use stations::{HeldAnswer, StationState};
 
 /// How often the things that only time moves are looked at: time-outs, alarms, the cloud.
@@ -68,6 +82,10 @@ enum Purpose {
     Limit(EvseIndex),
     Configure(String),
     Trigger,
+    /// A sample of the current, asked for out of turn.
+    Sample(EvseIndex),
+    /// A stop or a change of availability of a station above its limit.
+    Enforce(EvseIndex),
     Request(RequestId),
     Cloud(commands::CloudRequest),
 }
@@ -106,8 +124,11 @@ pub struct Site {
     meters: Vec<MeterState>,
     inverters: Vec<InverterState>,
     backgrounds: Vec<Background>,
+    paces: Vec<Pace>,
+    ramp: Ramp,
     plan_state: PlanState,
     plan: Plan,
+    outside: Outside,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
     last_call: u64,
     held: Vec<HeldAnswer>,
@@ -118,6 +139,8 @@ pub struct Site {
     above_since: BTreeMap<CircuitIndex, Mono>,
     /// The last register seen of each running transaction: what a tariff border needs.
     last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
+    #[cfg(feature = "sabotage")]
+    sabotage: Option<Sabotage>,
     /// Something that the plan rests on has changed.
     dirty: bool,
     plan_due: Mono,
@@ -129,6 +152,7 @@ impl Site {
     #[must_use]
     pub fn new(setup: Setup, restored: Restored, now: Now) -> Self {
         let topology = &setup.topology;
+        let outside = Outside::new(&setup, &restored, now.mono);
         let ledger = restored.ledger;
         let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
             messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
@@ -146,8 +170,11 @@ impl Site {
             meters: topology.meters().iter().map(|_| MeterState::default()).collect(),
             inverters: topology.inverters().iter().map(|_| InverterState::default()).collect(),
             backgrounds: topology.circuits().iter().map(|_| Background::default()).collect(),
+            paces: topology.circuits().iter().map(|_| Pace::default()).collect(),
+            ramp: Ramp::default(),
             plan_state: PlanState::default(),
             plan: Plan::default(),
+            outside,
             calls: BTreeMap::new(),
             last_call: 0,
             held: Vec::new(),
@@ -157,6 +184,8 @@ impl Site {
             start_notes: None,
             above_since: BTreeMap::new(),
             last_registers: BTreeMap::new(),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
             dirty: true,
             plan_due: now.mono,
             slow_due: now.mono,
@@ -171,6 +200,7 @@ impl Site {
         if let Some(remembered) = &restored.remembered {
             site.restore_offers(remembered, now);
         }
+        site.restore_conduct();
         site.set_durable(site.durable);
         site.begin(restored.damage, now);
         site
@@ -193,8 +223,10 @@ impl Site {
             Input::Inverter { inverter, asked_at, result } => {
                 self.inverter_polled(inverter, asked_at, result, (now, out));
             }
+            Input::Dimming { asked_at, result } => self.contact_polled(asked_at, result, (now, out)),
             Input::Journal(journal) => self.journal_said(journal, now, out),
             Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
+            Input::GuardDisagrees { circuit, message } => self.guard_disagrees(circuit, message, now, out),
             Input::Request { request, command } => self.requested(request, command, now, out),
         }
     }
@@ -227,14 +259,16 @@ impl Site {
         if now.mono >= self.slow_due {
             self.slow_due = now.mono.plus_ms(SLOW_MS);
             self.tick_sessions(now, out);
-            self.expire_limits(now, out);
+            self.outside_tick(now, out);
             self.watch(now, out);
+            self.ask_for_samples(now, out);
             self.cloud_tick(now, out);
         }
         if self.dirty || now.mono >= self.plan_due {
             self.dirty = false;
             self.control(now, out);
         }
+        self.look_at_limits(now, out);
     }
 
     fn station_id(&self, station: StationIndex) -> &StationId {
@@ -305,5 +339,7 @@ fn log(out: &mut Vec<Output>, level: LogLevel, message: String) {
     out.push(Output::Log { level, message });
 }
 
+#[cfg(test)]
+mod plant_tests;
 #[cfg(test)]
 mod tests;

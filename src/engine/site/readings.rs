@@ -1,18 +1,23 @@
 //! What meters, inverters and stations measure, as the site keeps it.
 
-use super::background::Drawn;
+use super::background::{Drawn, FedIn, Seen};
+use super::gauge::Gauge;
 use super::io::{LogLevel, Output};
 use super::{Site, log};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading, StationReading};
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, InverterIndex, MeterIndex, StationIndex};
 use crate::engine::time::{Mono, Now, Sampled};
-use crate::engine::units::{Current, Energy, PerPhase, Power};
+use crate::engine::units::{Current, Energy, PerPhase, Power, Voltage};
 
 /// A meter as the site sees it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MeterState {
     pub(super) last: Option<Sampled<MeterReading>>,
     pub(super) fault: Option<DeviceFault>,
+    /// Whether it can be believed, and how often it measures.
+    pub(super) gauge: Gauge,
+    /// It shows new values less often than readings become stale.
+    pub(super) is_slow: bool,
 }
 
 /// An inverter as the site sees it.
@@ -20,12 +25,20 @@ pub(super) struct MeterState {
 pub(super) struct InverterState {
     pub(super) last: Option<Sampled<InverterReading>>,
     pub(super) fault: Option<DeviceFault>,
+    /// What it feeds in by its last two readings; `None` before the first.
+    pub(super) fed_in: Option<FedIn>,
+    feeds: PerPhase<Current>,
 }
 
 /// What an EVSE was last measured to draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Measured {
+    /// The most that it may draw on each grid phase.
     pub(super) current: PerPhase<Current>,
+    /// What it draws there for certain: less only where it is not known which terminal is on which phase.
+    pub(super) sure: PerPhase<Current>,
+    /// The station names a current for each phase.
+    by_phase: bool,
     pub(super) power: Option<Power>,
 }
 
@@ -54,7 +67,8 @@ impl Site {
                 }
                 self.meters[meter.0].last = Some(Sampled::new(reading, asked_at));
                 if let Some(total) = reading.current.complete() {
-                    self.take_background(meter, total, asked_at, now);
+                    let seen = self.meters[meter.0].gauge.take(&reading, asked_at);
+                    self.take_background((meter, total), seen, asked_at, now);
                 }
             }
             Err(fault) => {
@@ -81,6 +95,12 @@ impl Site {
                     log(out, LogLevel::Info, format!("inverter {id} can be read again"));
                 }
                 state.last = Some(Sampled::new(reading, asked_at));
+                if let Some(feeds) = fed_in(&reading, self.setup.topology.voltage()) {
+                    let before = if state.fed_in.is_some() { state.feeds } else { feeds };
+                    let low = before.zip_with(feeds, Current::min);
+                    state.fed_in = Some(FedIn { low, high: before.zip_with(feeds, Current::max) });
+                    state.feeds = feeds;
+                }
             }
             Err(fault) => {
                 if state.fault.as_ref() != Some(&fault) {
@@ -91,13 +111,28 @@ impl Site {
         }
     }
 
-    fn take_background(&mut self, meter: MeterIndex, total: PerPhase<Current>, asked_at: Mono, now: Now) {
-        for index in 0..self.backgrounds.len() {
-            if self.setup.topology.circuits()[index].meter == Some(meter) {
-                let drawn = self.drawn_below(CircuitIndex(index), now.mono);
-                self.backgrounds[index].reading(total, &drawn, asked_at);
-                self.dirty = true;
+    fn take_background(
+        &mut self,
+        (meter, total): (MeterIndex, PerPhase<Current>),
+        seen: Option<Seen>,
+        asked_at: Mono,
+        now: Now,
+    ) {
+        let stale_after_ms = self.setup.topology.meters()[meter.0].stale_after_ms;
+        for index in (0..self.backgrounds.len()).map(CircuitIndex) {
+            if self.setup.topology.circuit(index).meter != Some(meter) {
+                continue;
             }
+            let drawn = self.drawn_below(index, now.mono);
+            let fed_in = self.fed_in(index, now.mono);
+            let background = &mut self.backgrounds[index.0];
+            let was_fresh = background.fresh(now.mono, stale_after_ms).is_some();
+            background.note(drawn, now.mono);
+            match seen {
+                Some(seen) => background.reading(total, fed_in, seen, asked_at),
+                None => background.still(asked_at),
+            }
+            self.dirty |= seen.is_some() || !was_fresh;
         }
     }
 
@@ -109,46 +144,60 @@ impl Site {
         let mut sum = Drawn::default();
         for (index, evse) in self.setup.topology.evses().iter().enumerate() {
             if self.below(*evse, circuit) {
-                let drawn = self.drawn_by(EvseIndex(index), now);
-                sum.likely += drawn.likely;
-                sum.least += drawn.least;
-                sum.most += drawn.most;
+                sum += self.drawn_by(EvseIndex(index), now);
             }
         }
         sum
     }
 
+    /// Whether a transaction runs at an EVSE.
+    pub(super) fn is_charging(&self, index: EvseIndex) -> bool {
+        let evse = self.setup.topology.evse(index);
+        let facts = self.ledger.station(self.station_id(evse.station));
+        facts.is_some_and(|facts| facts.transaction_at(evse.number).is_some())
+    }
+
     /// What one EVSE draws now, as far as it is known.
     fn drawn_by(&self, index: EvseIndex, now: Mono) -> Drawn {
-        let evse = self.setup.topology.evse(index);
-        let station = self.setup.topology.station(evse.station);
-        let control = &self.evses[index.0];
         let zero = PerPhase::splat(Current::ZERO);
-        let most = station.wiring.phases().spread(control.tether.committed(self.reachable(index), now));
-        let charging =
-            self.ledger.station(&station.id).is_some_and(|facts| facts.transaction_at(evse.number).is_some());
-        // A station that has gone silent is taken to go on as last measured for as long as its lease holds.
-        let max_age_ms = if self.stations[evse.station.0].session.is_some() {
-            station.model.meter_interval_ms * SAMPLE_INTERVALS
-        } else {
-            station.model.lease_ms
-        };
-        let sample = control.measured.as_ref().and_then(|sample| sample.fresh(now, max_age_ms));
-        let Some(sample) = sample.filter(|_| charging) else {
-            return Drawn { likely: zero, least: zero, most };
-        };
-        // After a cut the sample is too high: no more than what the EVSE may draw is sure to go away with it.
-        let least = sample.current.zip_with(most, Current::min);
-        let cut = control.tether.offered().map_or(most, |sent| station.wiring.phases().spread(sent.limit));
-        let least = least.zip_with(cut, Current::min);
-        Drawn { likely: least, least, most }
+        let most = self.committed(index, now);
+        if !self.reachable(index) {
+            // Nobody knows what a silent station does: anything up to what it may.
+            return Drawn { low: zero, high: most, least: zero, most };
+        }
+        if !self.is_charging(index) {
+            return Drawn { low: zero, high: zero, least: zero, most };
+        }
+        if let Some((_, sample)) = self.settled_sample(index, now) {
+            let low = sample.sure.zip_with(most, Current::min);
+            return Drawn { low, high: sample.current.zip_with(most, Current::min), least: low, most };
+        }
+        // It follows a change. After a cut the sample is too high: no more than what it may draw is sure to be left.
+        let told = self.evses[index.0].tether.offered().map_or(most, |sent| most.map(|most| most.min(sent.limit)));
+        let sample = self.fresh_measured(index, now).map_or(zero, |sample| sample.sure);
+        let least = sample.zip_with(told, Current::min);
+        Drawn { low: least, high: most, least, most }
+    }
+
+    /// The last sample and when it came, if the car had time to follow its limit before that.
+    pub(super) fn settled_sample(&self, index: EvseIndex, now: Mono) -> Option<(Mono, Measured)> {
+        let reaction_ms = self.setup.topology.station(self.setup.topology.evse(index).station).model.reaction_ms;
+        let control = &self.evses[index.0];
+        let sample = control.measured.as_ref()?;
+        let value = *sample.fresh(now, self.sample_gap_ms(index))?;
+        let followed = control.moved_at.is_none_or(|moved| sample.at() >= moved.plus_ms(reaction_ms));
+        (followed && !control.tether.is_settling(now)).then_some((sample.at(), value))
+    }
+
+    /// From this age on a station's sample says nothing any more.
+    pub(super) fn sample_gap_ms(&self, index: EvseIndex) -> u64 {
+        let evse = self.setup.topology.evse(index);
+        self.setup.topology.station(evse.station).model.meter_interval_ms * SAMPLE_INTERVALS
     }
 
     /// The current that an EVSE was measured to draw, if the sample is fresh.
     pub(super) fn fresh_measured(&self, index: EvseIndex, now: Mono) -> Option<Measured> {
-        let evse = self.setup.topology.evse(index);
-        let interval = self.setup.topology.station(evse.station).model.meter_interval_ms;
-        self.evses[index.0].measured.as_ref().and_then(|sample| sample.fresh(now, interval * SAMPLE_INTERVALS)).copied()
+        self.evses[index.0].measured.as_ref().and_then(|sample| sample.fresh(now, self.sample_gap_ms(index))).copied()
     }
 
     /// Takes in what a station measures.
@@ -180,31 +229,60 @@ impl Site {
         if let Some(energy) = reading.energy {
             self.evses[index.0].energy = Some(energy);
         }
-        let Some(current) = self.current_of(index, reading) else { return };
+        let Some(measured) = self.measured(index, reading) else { return };
+        let gap_ms = self.sample_gap_ms(index);
+        let evse = self.setup.topology.evse(index);
+        let wired = self.setup.topology.station(evse.station).wiring.phases();
         let control = &mut self.evses[index.0];
-        control.measured = Some(Sampled::new(Measured { current, power: reading.power }, now.mono));
-        self.judge_sample(index, current, now, out);
+        control.measured = Some(Sampled::new(measured, now.mono));
+        if measured.by_phase {
+            let facts = self.ledger.station(&self.setup.topology.station(evse.station).id);
+            let open = facts.and_then(|facts| facts.transaction_at(evse.number));
+            control.phases.transaction(open.map(|open| &open.facts.transaction));
+            control.phases.sample(measured.current, wired, now.mono, gap_ms);
+        }
+        self.judge_sample(index, measured.current, now, out);
+        self.note_meter_at_sample(index, now.mono);
         self.dirty = true;
     }
 
     /// The current on the grid's phases: as reported by phase, or from a value without phase, or from the power.
-    fn current_of(&self, index: EvseIndex, reading: &StationReading) -> Option<PerPhase<Current>> {
+    fn measured(&self, index: EvseIndex, reading: &StationReading) -> Option<Measured> {
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);
-        let phases = station.wiring.phases();
-        let by_phase = station.wiring.to_grid(reading.current);
-        if by_phase.iter().any(|(_, value)| value.is_some()) {
-            return Some(by_phase.map(|value| value.unwrap_or_default().at_least_zero()));
+        let voltage = self.setup.topology.voltage();
+        if let Some(dc) = station.dc {
+            // Its current may be that of the cable: only the power says what it draws.
+            let power = reading.power?;
+            let (sure, current) = dc.drawn_for(power, voltage, station.wiring)?;
+            let (sure, current) = (station.wiring.phases().spread(sure), station.wiring.phases().spread(current));
+            return Some(Measured { current, sure, by_phase: false, power: reading.power });
         }
-        if let Some(each) = reading.current_total {
-            return Some(phases.spread(each.at_least_zero()));
+        let each_terminal = reading.current.map(|value| value.map(Current::at_least_zero));
+        if each_terminal.iter().any(|(_, value)| value.is_some()) {
+            let (sure, current) = station.wiring.attribute(each_terminal);
+            return Some(Measured { current, sure, by_phase: station.wiring.is_known(), power: reading.power });
         }
-        let power = reading.power?;
-        let each = Power::from_w(power.w() / i64::from(phases.len().max(1)));
-        Some(phases.spread(each.current_at(self.setup.topology.voltage())?.at_least_zero()))
+        let terminals = i64::try_from(station.wiring.terminals()).unwrap_or(3).max(1);
+        let each = match (reading.current_total, reading.power) {
+            (Some(each), _) => each.at_least_zero(),
+            (None, Some(power)) => Power::from_w(power.w() / terminals).current_at(voltage)?.at_least_zero(),
+            (None, None) => return None,
+        };
+        let all = station.wiring.attribute(PerPhase::splat(Some(each)));
+        Some(Measured { current: all.1, sure: all.0, by_phase: false, power: reading.power })
     }
 
     /// The energy register of an EVSE, if it was ever reported in this run.
     pub(super) fn energy_register(&self, index: EvseIndex) -> Option<Energy> {
         self.evses[index.0].energy
     }
+}
+
+/// What an inverter feeds in on each phase, at least 0: by its currents, or evenly by its power.
+fn fed_in(reading: &InverterReading, voltage: Voltage) -> Option<PerPhase<Current>> {
+    if reading.current.iter().any(|(_, current)| current.is_some()) {
+        return Some(reading.current.map(|current| current.unwrap_or_default().at_least_zero()));
+    }
+    let each = Power::from_w(reading.power?.w() / 3).current_at(voltage)?;
+    Some(PerPhase::splat(each.at_least_zero()))
 }

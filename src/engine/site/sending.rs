@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::appetite::Appetite;
 use super::io::Output;
 use super::tether::{STEP_UP_DELAY_MS, SentLimit};
 use super::{Purpose, Site};
@@ -54,6 +55,11 @@ impl Site {
         let wanted = match self.plan.offers[evse.0].limit {
             // What refuses everything is tried with the least that every station knows.
             _ if control.tether.refused_at().is_some() => minimum,
+            // What does not keep its limit is told the same again, or to stop where nobody wants to charge.
+            _ if control.conduct.is_above() => match self.plan_state.evses[evse.0].demand {
+                Current::ZERO => Current::ZERO,
+                _ => last.map_or(minimum, |last| last.limit),
+            },
             Current::ZERO if control.tether.refuses_pause() => minimum,
             limit => limit,
         };
@@ -65,10 +71,11 @@ impl Site {
             return Some((wanted, Priority::Urgent));
         }
         let rested = control.raised_at.is_none_or(|at| now.since(at) >= RAISE_PAUSE_MS) || last.limit == Current::ZERO;
+        let wanted = if wanted > last.limit { self.paced(evse, wanted).max(last.limit) } else { wanted };
         let raise = wanted > last.limit && rested && (wanted - last.limit >= RAISE_STEP || last.limit == Current::ZERO);
         let due = now.since(last.sent_at) >= renew_ms;
         // Above its limit: told again at once.
-        let told_again = control.above_samples > 0 && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
+        let told_again = control.conduct.is_above() && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
         (raise || due || told_again).then_some((wanted, Priority::Normal))
     }
 
@@ -107,30 +114,42 @@ impl Site {
         let minimum = settings.min;
         let station_time = self.station_time(station, now);
         assert!(limit == Current::ZERO || limit >= minimum, "an offer between zero and the minimum must not leave");
+        #[cfg(feature = "sabotage")]
+        let is_lasting = self.breaks(super::sabotage::Sabotage::NoLease);
+        #[cfg(not(feature = "sabotage"))]
+        let is_lasting = false;
         let control = &mut self.evses[evse.0];
+        let lasts_ms = if is_lasting { 86_400_000 } else { control.tether.lasts_ms(limit) };
         let lease = LeasedLimit {
             evse: number,
             limit,
             fallback: settings.fallback,
             now: station_time,
-            lasts_ms: control.tether.lasts_ms(limit),
+            lasts_ms,
             stack_level: settings.model.stack_level,
             phases: settings.wiring.phases().len(),
         };
-        if control.tether.offered().is_none_or(|last| limit > last.limit) {
+        let before = control.tether.offered().map(|last| last.limit);
+        if before.is_none_or(|before| limit > before) {
             control.raised_at = Some(now.mono);
+        }
+        if before != Some(limit) {
+            control.moved_at = Some(now.mono);
         }
         match (limit >= minimum, control.served_since) {
             (true, None) => control.served_since = Some(now.mono),
             (false, Some(_)) => {
                 control.served_since = None;
-                control.takes = None;
+                control.appetite = Appetite::default();
                 // Its turn is over: it waits behind those who wait already.
                 control.wants_since = control.wants_since.map(|_| now.mono);
             }
             (true, Some(_)) | (false, None) => {}
         }
         control.tether.sent(limit, now.mono);
+        if before.is_some_and(|before| limit > before) {
+            self.raised(evse, limit, now.mono);
+        }
         self.call(station, StationCall::SetLimit(lease), (priority, Purpose::Limit(evse)), now, out);
     }
 
@@ -141,7 +160,11 @@ impl Site {
         self.dirty = true;
         let refusal = match reply {
             StationReply::Accepted { .. } => {
-                self.evses[evse.0].tether.accepted(now.mono);
+                let control = &mut self.evses[evse.0];
+                if control.tether.pending().is_some_and(|sent| control.moved_at == Some(sent.sent_at)) {
+                    control.moved_at = Some(now.mono);
+                }
+                control.tether.accepted(now.mono);
                 self.remember_fallback(evse, now, out);
                 if self.evses[evse.0].tether.refused_limit().is_none() {
                     self.clear(AlarmKind::LimitRefused, &subject, now, out);

@@ -212,6 +212,8 @@ impl Site {
         answer: StationAnswer,
         (now, out): (Now, &mut Vec<Output>),
     ) {
+        #[cfg(feature = "sabotage")]
+        let needs = if self.breaks(super::sabotage::Sabotage::AnswerBeforeDurable) { self.durable } else { needs };
         if needs <= self.durable {
             return self.answer(station, token, &answer, (now, out));
         }
@@ -283,6 +285,7 @@ impl Site {
         for evse in self.setup.topology.evses_of(station) {
             self.evses[evse.0].tether.booted(now.mono);
         }
+        self.booted_after_cut(station, now, out);
         self.tell_time(station, now);
         self.stations[station.0].configured = false;
         self.configure(station, now, out);
@@ -437,8 +440,10 @@ impl Site {
         (now, out): (Now, &mut Vec<Output>),
     ) {
         let Some((_, purpose)) = self.calls.remove(&key) else { return };
+        // A station that knows no triggered samples may leave the request unanswered; that alone does not make it silent.
         let silent = matches!(reply, StationReply::Timeout);
-        if self.stations[station.0].unresponsive != silent {
+        let optional = silent && matches!(purpose, Purpose::Sample(_));
+        if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
             self.dirty = true;
             if silent {
@@ -459,6 +464,8 @@ impl Site {
                 }
             }
             Purpose::Trigger => {}
+            Purpose::Sample(evse) => self.sample_asked(evse, &reply),
+            Purpose::Enforce(evse) => self.enforced(evse, &reply, out),
             Purpose::Request(request) => {
                 out.push(Output::Reply { request, outcome: super::commands::outcome(reply) });
             }

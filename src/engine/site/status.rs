@@ -2,6 +2,7 @@
 
 use super::Site;
 use super::ledger::OpenTransaction;
+use super::outside_status::limit_status;
 use crate::engine::model::exchange::{ChargingState, ConnectorStatus};
 use crate::engine::model::status::{
     ChargerStatus, CircuitStatus, CloudStatus, EvseStatus, Explanation, InverterStatus, MeterStatus, SiteStatus,
@@ -32,6 +33,7 @@ impl Site {
             meters: (0..self.meters.len()).map(|index| self.meter_status(index, now)).collect(),
             inverters: (0..self.inverters.len()).map(|index| self.inverter_status(index, now)).collect(),
             transactions: self.transactions(),
+            limits: self.ledger.limits().iter().map(limit_status).collect(),
             alarms: self.ledger.alarms().to_vec(),
             cloud: self.cloud.as_ref().map(|cloud| CloudStatus {
                 connected: cloud.connected,
@@ -99,6 +101,7 @@ impl Site {
             vendor: info.map(|info| info.vendor.clone()),
             model: info.map(|info| info.model.clone()),
             firmware: info.and_then(|info| info.firmware.clone()),
+            starts_in_s: self.waits_until(index, now.mono).map(|until| until.since(now.mono) / 1_000),
             evses: topology.evses_of(index).map(|evse| self.evse_status(evse, now)).collect(),
         }
     }
@@ -122,8 +125,8 @@ impl Site {
             power_w: measured.and_then(|measured| measured.power).map(Power::w),
             energy_wh: energy,
             transaction: open.map(|open| open.facts.transaction.to_string()),
-            binding: self.offer(index).map_or("none", |offer| offer.binding.name()).to_owned(),
-            explanation: self.sentence(index, now),
+            binding: self.binding_name(index, now.mono).to_owned(),
+            explanation: self.outside_sentence(index, now.mono).unwrap_or_else(|| self.sentence(index, now)),
         }
     }
 
@@ -144,9 +147,12 @@ impl Site {
             Binding::NoDemand => format!("paused: no transaction wants to charge here ({nearest})"),
             Binding::Demand => format!("{limit}: the car takes no more ({nearest})"),
             Binding::EvseMaximum => format!("{limit}: this is its own maximum ({nearest})"),
-            Binding::Circuit(at) => format!("{limit}: {}, rest shared", at.describe(topology)),
+            Binding::Circuit(at) => {
+                format!("{limit}: {}{}, rest shared", at.describe(topology), self.lowered_circuit(at.circuit))
+            }
             Binding::Queue(at) => {
-                format!("waits for its turn: its minimum of {} does not fit, {}", station.min, at.describe(topology))
+                let (why, by) = (at.describe(topology), self.lowered_circuit(at.circuit));
+                format!("waits for its turn: its minimum of {} does not fit, {why}{by}", station.min)
             }
             Binding::MeterLost { circuit } => {
                 let id = &topology.circuit(circuit).id;

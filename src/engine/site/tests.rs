@@ -5,7 +5,7 @@ use super::*;
 use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, MeterId, SiteId};
 use crate::engine::model::reading::MeterReading;
-use crate::engine::model::setup::{Acknowledge, BillingSetup, CloudSetup};
+use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{Circuit, Meter, MeterIndex, Station, StationModel, Wiring};
 use crate::engine::time::Utc;
@@ -58,8 +58,10 @@ fn setup(limit_a: i32) -> Setup {
         tokens: vec![token("GOOD", AuthorizationStatus::Accepted), token("BAD", AuthorizationStatus::Blocked)],
         unknown_token: UnknownToken::Reject,
         cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
+        outside: OutsideSetup::default(),
         billing: BillingSetup::default(),
         unsafe_fallback: None,
+        charging: ChargingSetup::default(),
         seed: 7,
     }
 }
@@ -471,7 +473,7 @@ fn events_leave_only_when_durable_and_a_command_runs_once() {
         let payload = command.to_string().into_bytes();
         world.put(Input::Cloud(CloudInput::Message { payload, response_topic: None, correlation: None }));
     }
-    assert_eq!(world.count(|body| matches!(body, RecordBody::LimitChanged { .. })), 1);
+    assert_eq!(world.count(|body| matches!(body, RecordBody::OutsideLimit(_))), 1);
     let answered = |world: &World| world.published.iter().filter(|sent| sent.topic.ends_with("/responses")).count();
     assert_eq!(answered(&world), 0, "no answer before its record is durable");
     world.durable();
@@ -821,3 +823,6 @@ fn the_id_of_a_stop_without_a_start_is_not_given_again() {
     world.durable();
     assert_eq!(world.answers(A)[1]["transactionId"], 2);
 }
+
+#[path = "outside_tests.rs"]
+mod outside;

@@ -58,7 +58,7 @@ impl Site {
                     started: at,
                     meter_start: Some(meter_start),
                 };
-                self.start(facts, now, out)
+                self.start(&facts, now, out)
             }
             StationRequest::StopTransaction { transaction, token, meter_stop, at, reason, .. } => {
                 let stop = Stop { transaction, token, meter_stop, at, reason };
@@ -77,14 +77,14 @@ impl Site {
         self.answer_durably(needs, (station, token), answer, (now, out));
     }
 
-    fn start(&mut self, facts: TransactionFacts, now: Now, out: &mut Vec<Output>) -> (Sequence, StationAnswer) {
+    fn start(&mut self, facts: &TransactionFacts, now: Now, out: &mut Vec<Output>) -> (Sequence, StationAnswer) {
         let status = facts.token.as_ref().map_or(AuthorizationStatus::Invalid, |token| self.authorize(token, now));
-        let known = self.ledger.station(&facts.charger).and_then(|station| station.same_start(&facts));
+        let known = self.ledger.station(&facts.charger).and_then(|station| station.same_start(facts));
         if let Some((known, sequence)) = known {
             // A resend after a lost answer: the same answer, no second transaction.
             return (sequence, started(&known.transaction, status));
         }
-        self.close_forgotten(&facts, now, out);
+        self.close_forgotten(facts, now, out);
         let transaction = facts.transaction.clone();
         log(
             out,
@@ -93,7 +93,7 @@ impl Site {
         );
         let offline = is_late(facts.started, now);
         self.record(RecordBody::TransactionStarted { facts: facts.clone(), seq_no: None, offline }, now, out);
-        self.price(&facts, now, out);
+        self.price(facts, now, out);
         (self.ledger.last(), started(&transaction, status))
     }
 

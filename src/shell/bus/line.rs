@@ -112,6 +112,8 @@ impl<C: Connect> Line<C> {
         let wire_request = match function {
             Function::Input => tokio_modbus::Request::ReadInputRegisters(address, count),
             Function::Holding => tokio_modbus::Request::ReadHoldingRegisters(address, count),
+            Function::Coil => tokio_modbus::Request::ReadCoils(address, count),
+            Function::Discrete => tokio_modbus::Request::ReadDiscreteInputs(address, count),
         };
         // The request has 8 bytes, the answer 5 and the words; on a slow line they take longer than the device does.
         let on_the_wire = self.wire.per_byte * (13 + 2 * u32::from(count));
@@ -152,6 +154,12 @@ impl<C: Connect> Line<C> {
                 if words.len() == usize::from(request.count) =>
             {
                 Ok(words)
+            }
+            // Bits come in whole bytes.
+            Response::ReadCoils(bits) | Response::ReadDiscreteInputs(bits)
+                if bits.len() >= usize::from(request.count) =>
+            {
+                Ok(bits.into_iter().take(usize::from(request.count)).map(u16::from).collect())
             }
             Response::ReadHoldingRegisters(words) | Response::ReadInputRegisters(words) => {
                 // Possibly the answer to another request.

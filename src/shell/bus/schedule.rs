@@ -43,8 +43,9 @@ impl Schedule {
             most_wait_alone: match plan.target {
                 Target::Meter(_) => MOST_WAIT_METER,
                 Target::Inverter(_) => MOST_WAIT_INVERTER,
+                Target::Dimming => MOST_WAIT_METER,
             },
-            cost: Duration::from_millis(plan.map.timeout_ms) + guard,
+            cost: Duration::from_millis(plan.reads.timeout_ms()) + guard,
             failures: 0,
         };
         Self { entries: plans.iter().map(entry).collect(), line_failures: 0 }

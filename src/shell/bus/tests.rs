@@ -61,7 +61,7 @@ fn map() -> DeviceMap {
 }
 
 fn meter(index: usize, unit_id: u8, interval_ms: u64) -> DevicePlan {
-    DevicePlan { target: Target::Meter(MeterIndex(index)), unit_id, interval_ms, map: map() }
+    DevicePlan { target: Target::Meter(MeterIndex(index)), unit_id, interval_ms, reads: Reads::Map(map()) }
 }
 
 struct Rig {

@@ -5,17 +5,14 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::read::no_charger;
 use super::{ANSWER_TIME, Api, MAX_BODY_BYTES};
 use crate::engine::model::command::{Command, CommandOutcome};
-use crate::engine::model::ids::{CircuitId, StationId};
-use crate::engine::time::Utc;
-use crate::engine::units::Current;
+use crate::engine::model::ids::StationId;
 
 /// Sends one OCPP request to a station. The body is passed on as it is.
 pub(super) async fn ocpp(
@@ -31,48 +28,7 @@ pub(super) async fn ocpp(
     outcome(&api, Command::OcppCall { charger: StationId::new(&id), action, payload }).await
 }
 
-/// `{"limit_a": 40, "until": "2026-03-01T12:00:00Z"}`
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Limit {
-    limit_a: Number,
-    until: Option<Utc>,
-}
-
-/// Lowers a circuit's limit.
-pub(super) async fn set_limit(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
-    let body = whole(body)?;
-    known_circuit(&api, &id)?;
-    let Limit { limit_a, until } = serde_json::from_slice(&body).map_err(|error| {
-        Problem::new(
-            400,
-            format!(
-                "{error}; expected {{\"limit_a\": 40}} or {{\"limit_a\": 40, \"until\": \"2026-03-01T12:00:00Z\"}}."
-            ),
-        )
-    })?;
-    let limit = amperes(&limit_a.to_string()).ok_or_else(|| {
-        Problem::new(400, format!("limit_a = {limit_a}: expected amperes from 0 to 100000, such as 40 or 16.5."))
-    })?;
-    outcome(&api, Command::LimitSet { circuit: CircuitId::new(&id), limit, until }).await
-}
-
-/// Restores a circuit's configured limit.
-pub(super) async fn clear_limit(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
-    known_circuit(&api, &id)?;
-    outcome(&api, Command::LimitClear { circuit: CircuitId::new(&id) }).await
-}
-
-fn known_circuit(api: &Api, id: &str) -> Result<(), Problem> {
-    let known = api.asker.status().circuits.iter().any(|circuit| circuit.id == id);
-    if known { Ok(()) } else { Err(Problem::new(404, format!("There is no circuit {id:?} in site.toml."))) }
-}
-
-async fn outcome(api: &Api, command: Command) -> Result<Response, Problem> {
+pub(super) async fn outcome(api: &Api, command: Command) -> Result<Response, Problem> {
     let Ok(outcome) = timeout(ANSWER_TIME, api.asker.command(command)).await else {
         return Err(Problem::new(504, "There was no answer in time."));
     };
@@ -93,7 +49,7 @@ fn answer(outcome: CommandOutcome) -> Result<Response, Problem> {
     }
 }
 
-fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
+pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(413, format!("The body is larger than {MAX_BODY_BYTES} bytes.")),
         status => Problem::new(status.as_u16(), error.body_text()),
@@ -110,32 +66,9 @@ fn payload(body: &[u8]) -> Result<String, Problem> {
     String::from_utf8(body.to_vec()).map_err(|error| wrong(error.to_string()))
 }
 
-/// Decimal amperes as a current, rounded down to mA: towards less current.
-fn amperes(text: &str) -> Option<Current> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let whole: u32 = whole.parse().ok().filter(|whole| *whole <= 100_000)?;
-    let thousandths: String = fraction.chars().chain("000".chars()).take(3).collect();
-    let total = whole * 1_000 + thousandths.parse::<u32>().ok()?;
-    Some(Current::from_ma(i32::try_from(total).ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn amperes_round_towards_less() {
-        assert_eq!(amperes("40"), Some(Current::from_a(40)));
-        assert_eq!(amperes("16.5"), Some(Current::from_ma(16_500)));
-        assert_eq!(amperes("6.0019"), Some(Current::from_ma(6_001)));
-        assert_eq!(amperes("0"), Some(Current::ZERO));
-        for wrong in ["-1", "1e3", "1.-5", "100001", "99999999999", ""] {
-            assert_eq!(amperes(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_payload_is_an_object_and_stays_as_it_is() {

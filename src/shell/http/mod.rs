@@ -5,6 +5,7 @@
 
 mod act;
 mod guard;
+mod limits;
 mod listener;
 mod problem;
 mod read;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
@@ -71,7 +72,12 @@ pub fn router(api: Api) -> Router {
     let v1 = Router::new()
         .route("/site", get(read::site))
         .route("/circuits", get(read::circuits))
-        .route("/circuits/{id}/limit", put(act::set_limit).delete(act::clear_limit))
+        .route("/circuits/{id}/limit", put(limits::set_on_circuit).delete(limits::clear_on_circuit))
+        .route("/chargers/{id}/limit", put(limits::set_on_charger).delete(limits::clear_on_charger))
+        .route("/chargers/{id}/delay", delete(limits::clear_delay))
+        .route("/dimming", put(limits::dim).delete(limits::undim))
+        .route("/limits", get(limits::standing))
+        .route("/limits/log", get(limits::log))
         .route("/chargers", get(read::chargers))
         .route("/chargers/{id}", get(read::charger))
         .route("/chargers/{id}/explain", get(read::explain))

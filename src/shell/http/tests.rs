@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::engine::controller::Controller;
 use crate::engine::model::record::{RecordBody, Stamp};
-use crate::engine::site::{Restored, Site};
+use crate::engine::site::Restored;
 use crate::engine::time::{Mono, Utc};
 use crate::shell::site::{INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Registry, testing};
@@ -69,8 +70,8 @@ async fn with_shelf(shelf: Shelf) -> Served {
         memory: watch::Sender::new(Vec::new()),
         notifier: Notifier::silent(),
     };
-    let site = Site::new(testing::setup(), Restored::default(), clock.now());
-    let (owner, mut asker) = Owner::new(site, clock, reach);
+    let controller = Controller::new(testing::setup(), Restored::default(), true, clock.now());
+    let (owner, mut asker) = Owner::new(controller, clock, reach);
     let (inbox_in, inbox) = mpsc::channel(INBOX);
     let (stop, shutdown) = watch::channel(false);
     tokio::spawn(owner.run(inbox, shutdown));
@@ -102,7 +103,18 @@ async fn text(response: Response) -> (StatusCode, String) {
 #[tokio::test]
 async fn every_list_answers() {
     let served = served().await;
-    for path in ["site", "circuits", "chargers", "meters", "inverters", "transactions", "alarms", "events"] {
+    for path in [
+        "site",
+        "circuits",
+        "chargers",
+        "meters",
+        "inverters",
+        "transactions",
+        "alarms",
+        "events",
+        "limits",
+        "limits/log",
+    ] {
         let (status, body) = get(&served, &format!("/api/v1/{path}")).await;
         assert_eq!(status, StatusCode::OK, "{path}: {body}");
         serde_json::from_str::<serde_json::Value>(&body).unwrap();
@@ -133,6 +145,11 @@ async fn errors_are_problems() {
         (Method::GET, "/api/v1/events?after=x", 400),
         (Method::GET, "/api/v1/events?afterwards=1", 400),
         (Method::DELETE, "/api/v1/circuits/nowhere/limit", 404),
+        (Method::DELETE, "/api/v1/circuits/grid/limit?from=ems", 400),
+        (Method::DELETE, "/api/v1/circuits/grid/limit?source=EMS", 400),
+        (Method::DELETE, "/api/v1/chargers/CP999/limit", 404),
+        (Method::DELETE, "/api/v1/chargers/CP999/delay", 404),
+        (Method::DELETE, "/api/v1/dimming", 400),
     ] {
         let response = send(&served, request(method, uri).body(Body::empty()).unwrap()).await;
         assert_eq!(response.status().as_u16(), expected, "{uri}");
@@ -141,6 +158,30 @@ async fn errors_are_problems() {
         let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(problem["status"], expected);
         assert!(problem["detail"].is_string() && problem["title"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_makes_no_sense_is_refused_with_what_would_be_right() {
+    let served = served().await;
+    for (uri, body, says) in [
+        ("circuits/grid/limit", "{}", "\"limit_a\" is missing"),
+        ("circuits/grid/limit", "[]", "expected {\"limit_a\": 40}"),
+        ("circuits/grid/limit", r#"{"limit_a": 40, "untill": "2030-01-01T00:00:00Z"}"#, "unknown field \"untill\""),
+        ("circuits/grid/limit", r#"{"limit_a": 101}"#, "from 0 to its configured 100.0 A"),
+        ("circuits/grid/limit", r#"{"limit_a": 40, "ttl_s": 1}"#, "from 5 to 86400"),
+        ("chargers/CP001/limit", r#"{"limit_a": 1000}"#, "never raised"),
+        ("chargers/CP999/limit", r#"{"limit_a": 10}"#, "There is no charger"),
+        ("dimming", "", "add [dimming] to site.toml"),
+        ("dimming", r#"{"until": "noon"}"#, "2026-03-01T12:00:00Z"),
+    ] {
+        let put = request(Method::PUT, &format!("/api/v1/{uri}")).header("content-type", "application/json");
+        let (status, answer) = text(send(&served, put.body(Body::from(body)).unwrap()).await).await;
+        let problem: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert!(
+            status.is_client_error() && problem["detail"].as_str().unwrap().contains(says),
+            "{uri} {body}: {answer}"
+        );
     }
 }
 

@@ -12,14 +12,14 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{OpenStore, StartError, VERSION};
-use crate::config::{Config, DeviceConfig, DeviceTarget};
+use crate::config::{Config, DeviceConfig, DeviceTarget, DimmingDevice};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::engine::site::Restored;
 use crate::engine::site::io::{Input, Publication};
 use crate::engine::site::ledger::Ledger;
-use crate::shell::bus::{BusPlan, DevicePlan, Target};
+use crate::shell::bus::{BusPlan, DevicePlan, Reads, Target};
 use crate::shell::clock::Clock;
 use crate::shell::http::Events;
 use crate::shell::journal::{Journal, JournalHandle, OpenError, Opened};
@@ -39,7 +39,8 @@ pub(super) fn random_seed() -> u64 {
 
 /// The Modbus lines with their devices.
 pub(super) fn bus_plans(config: &Config) -> Result<Vec<BusPlan>, StartError> {
-    let devices = config.devices.iter().map(device_plan).collect();
+    let devices =
+        config.devices.iter().map(device_plan).chain(config.dimming_device.as_ref().map(dimming_plan)).collect();
     BusPlan::group(devices).map_err(|error| bad(&config.path, &error))
 }
 
@@ -48,8 +49,13 @@ fn device_plan(device: &DeviceConfig) -> (Connection, DevicePlan) {
         DeviceTarget::Meter(index) => Target::Meter(index),
         DeviceTarget::Inverter(index) => Target::Inverter(index),
     };
-    let (unit_id, interval_ms, map) = (device.unit_id, device.interval_ms, device.map.clone());
-    (device.connection.clone(), DevicePlan { target, unit_id, interval_ms, map })
+    let (unit_id, interval_ms, reads) = (device.unit_id, device.interval_ms, Reads::Map(device.map.clone()));
+    (device.connection.clone(), DevicePlan { target, unit_id, interval_ms, reads })
+}
+
+fn dimming_plan(device: &DimmingDevice) -> (Connection, DevicePlan) {
+    let (unit_id, interval_ms, reads) = (device.unit_id, device.interval_ms, Reads::Switch(device.switch));
+    (device.connection.clone(), DevicePlan { target: Target::Dimming, unit_id, interval_ms, reads })
 }
 
 fn bad(file: &Path, error: &str) -> StartError {
@@ -80,6 +86,10 @@ pub(super) fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
         ("[store]", running.store != new.store),
         ("[cloud]", running.cloud != new.cloud),
         ("[authorization]", running.unknown_token != new.unknown_token || running.tokens != new.tokens),
+        (
+            "[[schedules]], [dimming] or `floor_a`",
+            running.outside != new.outside || running.dimming_device != new.dimming_device,
+        ),
         ("[[circuits]], [[meters]], [[inverters]] or [[chargers]]", wiring),
     ]
     .into_iter()

@@ -1,7 +1,7 @@
 //! A small site for the tests of the shell.
 
 use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
-use crate::engine::model::setup::{BillingSetup, Setup};
+use crate::engine::model::setup::{BillingSetup, ChargingSetup, OutsideSetup, Setup};
 use crate::engine::model::token::UnknownToken;
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Meter, MeterIndex, Secret, Station, StationModel, Topology, Wiring,
@@ -36,8 +36,10 @@ pub(crate) fn setup() -> Setup {
         tokens: Vec::new(),
         unknown_token: UnknownToken::Reject,
         cloud: None,
+        outside: OutsideSetup::default(),
         billing: BillingSetup::default(),
         unsafe_fallback: None,
+        charging: ChargingSetup::default(),
         seed: 1,
     }
 }

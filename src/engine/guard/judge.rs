@@ -1,0 +1,192 @@
+//! The rule itself: may a frame leave, what of it may, and does the site lower where it must?
+
+use super::hold::Ms;
+use super::wire::{self, Profile, Sent};
+use super::{Change, Guard, TOLERANCE, View, ms};
+use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex};
+use crate::engine::time::{Mono, Now};
+use crate::engine::units::{Current, PerPhase, Phase, PhaseSet};
+
+/// A meter is believed so much longer than it is declared to be fresh.
+const STALE_SLACK_MS: u64 = 2_000;
+
+/// A station that has left a call open for longer cannot be cut now.
+const ANSWERS_WITHIN_MS: Ms = 3_000;
+
+impl Guard {
+    /// Why a frame may not leave as it is: where, in words, and what the EVSE may draw instead.
+    pub(super) fn refuse(
+        &self,
+        station: StationIndex,
+        change: Change,
+        what: &Sent,
+        now: Now,
+    ) -> Option<(CircuitIndex, String, Option<Current>)> {
+        let settings = self.topology.station(station);
+        let evses = self.topology.evses_of(station).flat_map(|evse| self.phases_of(evse).iter());
+        let phases: PhaseSet = evses.collect();
+        let Change { rise, highest } = change;
+        let mut worst: Option<(CircuitIndex, String, Option<Current>)> = None;
+        for circuit in self.topology.path_to_grid(settings.circuit) {
+            let id = &self.topology.circuit(circuit).id;
+            if self.circuits[circuit.0].frozen && !self.is_cut(station, what, now) {
+                return Some((circuit, format!("circuit {id} is above its limit and is not lowered"), None));
+            }
+            if rise == Current::ZERO {
+                continue;
+            }
+            let (other, is_blind) = self.other_load(circuit, now.mono);
+            if is_blind {
+                if highest > settings.fallback {
+                    let why = format!(
+                        "the meter of circuit {id} is silent: nothing above the fallback of {} may be given out",
+                        settings.fallback
+                    );
+                    return Some((circuit, why, Some(settings.fallback)));
+                }
+                continue;
+            }
+            let (room, phase) = self.room(circuit, other, phases);
+            if rise > room + TOLERANCE {
+                let why = format!(
+                    "{} may draw {rise} more than before, and circuit {id} has {} left on {phase}",
+                    settings.id,
+                    room.at_least_zero()
+                );
+                let may = highest - rise + room.at_least_zero();
+                if worst.as_ref().is_none_or(|(_, _, least)| least.is_none_or(|least| may < least)) {
+                    worst = Some((circuit, why, Some(may)));
+                }
+            }
+        }
+        worst
+    }
+
+    /// What is left on the fullest of the phases, as a current that may be added on all of them.
+    fn room(&self, circuit: CircuitIndex, other: PerPhase<Current>, phases: PhaseSet) -> (Current, Phase) {
+        let settings = self.topology.circuit(circuit);
+        let state = &self.circuits[circuit.0];
+        let limit = state.outside.map_or(settings.limit, |outside| settings.limit.zip_with(outside, Current::min));
+        let free = limit - other - state.most;
+        let tightest = phases.iter().map(|phase| (free.of(phase), phase)).min_by_key(|(room, _)| *room);
+        let (room, phase) = tightest.unwrap_or((Current::ZERO, Phase::L1));
+        let Some(power) = settings.max_power else { return (room, phase) };
+        let drawn: i64 =
+            (other + state.most).iter().map(|(_, drawn)| drawn.power_at(self.topology.voltage()).w()).sum();
+        let left = (power.w() - drawn).saturating_mul(1_000_000);
+        let each = left / i64::from(self.topology.voltage().mv().max(1)) / i64::from(phases.len().max(1));
+        (room.min(Current::from_ma(i32::try_from(each).unwrap_or(i32::MAX))), phase)
+    }
+
+    /// What a circuit is proven or declared to carry besides the EVSEs, and whether nothing is known of it.
+    fn other_load(&self, circuit: CircuitIndex, now: Mono) -> (PerPhase<Current>, bool) {
+        let settings = self.topology.circuit(circuit);
+        let zero = PerPhase::splat(Current::ZERO);
+        let Some(meter) = settings.meter else { return (settings.unmeasured_load.unwrap_or(zero), false) };
+        let fresh_ms = self.topology.meters()[meter.0].stale_after_ms + STALE_SLACK_MS;
+        let proven = self.circuits[circuit.0].proven;
+        let last = proven.map_or(zero, |(load, _)| load.map(Current::at_least_zero));
+        match (proven.filter(|(_, at)| now.since(*at) <= fresh_ms), settings.unmeasured_load) {
+            (Some(_), _) => (last, false),
+            (None, Some(assumed)) => (assumed.zip_with(last, Current::max), false),
+            (None, None) => (last, true),
+        }
+    }
+
+    /// In words, if a circuit stays above its limit although a station that answers was not cut.
+    pub(super) fn neglected(&self, circuit: CircuitIndex, now: Mono) -> Option<String> {
+        let (other, is_blind) = self.other_load(circuit, now);
+        let all = self.room(circuit, other, PhaseSet::ALL).0;
+        if is_blind || all + TOLERANCE >= Current::ZERO {
+            return None;
+        }
+        let (mut spared, mut could) = (PerPhase::splat(Current::ZERO), None);
+        for (index, evse) in self.topology.evses().iter().enumerate() {
+            let state = &self.evses[index];
+            let answers = self.answers(evse.station, now) && !state.refused;
+            let Some(newest) = state.newest.filter(|_| answers) else { continue };
+            if !self.topology.path_to_grid(evse.circuit).any(|above| above == circuit) {
+                continue;
+            }
+            let station = self.topology.station(evse.station);
+            spared += self.phases_of(EvseIndex(index)).spread((state.view.most - newest).at_least_zero());
+            if newest > station.min && state.view.most > station.min {
+                could = Some((station, evse.number, newest));
+            }
+        }
+        let (station, number, newest) = could?;
+        let (room, phase) = self.room(circuit, other - spared, station.wiring.phases());
+        (room + TOLERANCE < Current::ZERO).then(|| {
+            format!(
+                "circuit {} is {} above its limit on {phase} by what was sent, and {} connector {number} still has {newest}",
+                self.topology.circuit(circuit).id,
+                -room,
+                station.id
+            )
+        })
+    }
+
+    /// Whether a frame lowers what it is about, or gives nothing anyhow.
+    fn is_cut(&self, station: StationIndex, what: &Sent, now: Now) -> bool {
+        let Sent::Profile(profile) = what else { return false };
+        let limit = self.now_by(station, profile, now);
+        let evse = self.topology.find_evse(station, profile.evse);
+        let newest = evse.and_then(|evse| self.evses[evse.0].newest);
+        limit <= self.topology.station(station).min || newest.is_some_and(|newest| limit < newest)
+    }
+
+    /// The frame with the highest limits that are safe, if it can be lowered at all.
+    pub(super) fn lowered(
+        &self,
+        station: StationIndex,
+        text: &str,
+        what: &Sent,
+        (room, before): (Option<Current>, &[(EvseIndex, View)]),
+        now: Now,
+    ) -> Option<String> {
+        let (Sent::Profile(profile), Some(room)) = (what, room) else { return None };
+        let evse = self.topology.find_evse(station, profile.evse)?;
+        let settings = self.topology.station(station);
+        let has = before.iter().find(|(index, _)| *index == evse).map_or(Current::ZERO, |(_, view)| view.most);
+        let may = room.max(has);
+        let step = settings.model.levels.iter().copied().filter(|level| *level <= may).max();
+        let stepped = if settings.model.levels.is_empty() {
+            may.floor_to(settings.model.step).floor_to(Current::from_ma(100))
+        } else {
+            step.unwrap_or(Current::ZERO)
+        };
+        let safe = if stepped < settings.min { Current::ZERO } else { stepped };
+        let scale = self.scale(station, now);
+        let limits: Vec<Option<String>> = scale
+            .moments(profile)
+            .into_iter()
+            .zip(&profile.periods)
+            .map(|(begins, period)| {
+                let limit = scale.current(profile, *period);
+                let later = begins > ms(now.mono) && scale.is_lease_end(begins, limit);
+                // In the unit of the text: thousandths, rounded down to tenths.
+                let thousandths = period.1 * i64::from(safe.ma()) / i64::from(limit.ma().max(1));
+                (limit > safe && !later).then(|| format!("{}.{}", thousandths / 1000, thousandths % 1000 / 100))
+            })
+            .collect();
+        let lowered = wire::rewrite(text, &limits)?;
+        // It must be understood as meant.
+        let (_, read) = wire::sent(&lowered);
+        let (_, after) = self.held_after(station, "", &read, now);
+        let change = Change::between(before, &after);
+        self.refuse(station, change, &read, now).is_none().then_some(lowered)
+    }
+
+    /// The limit that a profile sets now.
+    pub(super) fn now_by(&self, station: StationIndex, profile: &Profile, now: Now) -> Current {
+        let scale = self.scale(station, now);
+        let mut begun =
+            scale.moments(profile).into_iter().zip(&profile.periods).filter(|(from, _)| *from <= ms(now.mono));
+        begun.next_back().map_or(Current::MAX, |(_, period)| scale.current(profile, *period))
+    }
+
+    fn answers(&self, station: StationIndex, now: Mono) -> bool {
+        let state = &self.stations[station.0];
+        state.connected && state.open.values().all(|sent| ms(now) - sent <= ANSWERS_WITHIN_MS)
+    }
+}
