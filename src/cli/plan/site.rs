@@ -97,6 +97,9 @@ impl SiteForm {
                 Ok(CircuitState {
                     limit,
                     limit_source: if lowered { LimitSource::External } else { LimitSource::Configured },
+                    max_power: watts(line.outside_limit_w, "outside_limit_w")?
+                        .filter(|outside| self.topology.circuits()[index].max_power.is_none_or(|own| *outside < own)),
+                    charging_power: watts(line.charging_limit_w, "charging_limit_w")?,
                     background: background.unwrap_or(PerPhase::splat(Current::ZERO)),
                     background_source: if background.is_some() {
                         BackgroundSource::Meter
@@ -192,7 +195,8 @@ impl SiteForm {
             | Binding::Hold
             | Binding::Unreachable => bottleneck.map(|bottleneck| bottleneck.circuit),
         };
-        let phase = bottleneck.filter(|bottleneck| !matches!(bottleneck.limited, Limited::Power(_)));
+        let phase =
+            bottleneck.filter(|bottleneck| !matches!(bottleneck.limited, Limited::Power(_) | Limited::Charging(_)));
         let station = self.topology.evse(EvseIndex(index)).station;
         OfferLine {
             id: self.topology.station(station).id.as_str(),
@@ -244,7 +248,6 @@ fn to_circuit(wire: &WireCircuit, names: &BTreeMap<String, usize>) -> Result<Cir
         }
         Some(parent) => Some(find(names, parent, "parent")?),
     };
-    let limit_w = wire.limit_w.map(|watts| number(watts, 0.0, MOST_W).and_then(|watts| integer(watts.floor())));
     let unbalance = wire.max_unbalance_a.map(|limit| amps(limit, f64::floor)).transpose();
     Ok(Circuit {
         id: CircuitId::new(&wire.id),
@@ -253,7 +256,7 @@ fn to_circuit(wire: &WireCircuit, names: &BTreeMap<String, usize>) -> Result<Cir
         meter: None,
         unmeasured_load: None,
         max_unbalance: unbalance.map_err(|why| format!("max_unbalance_a: {why}"))?,
-        max_power: limit_w.transpose().map_err(|why| format!("limit_w: {why}"))?.map(Power::from_w),
+        max_power: watts(wire.limit_w, "limit_w")?,
         short_time: None,
     })
 }
@@ -340,6 +343,11 @@ fn thousandths(value: f64, round: fn(f64) -> f64) -> Result<i32, String> {
 
 fn amps(value: f64, round: fn(f64) -> f64) -> Result<Current, String> {
     thousandths(number(value, 0.0, MOST_A)?, round).map(Current::from_ma)
+}
+
+fn watts(value: Option<f64>, name: &str) -> Result<Option<Power>, String> {
+    let whole = value.map(|value| number(value, 0.0, MOST_W).and_then(|value| integer(value.floor()))).transpose();
+    Ok(whole.map_err(|why| format!("{name}: {why}"))?.map(Power::from_w))
 }
 
 fn phases(values: Phases, round: fn(f64) -> f64) -> Result<PerPhase<Current>, String> {

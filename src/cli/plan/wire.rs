@@ -65,6 +65,8 @@ pub(super) struct CircuitLine {
     #[serde(deserialize_with = "Option::deserialize")]
     pub(super) background_a: Option<Phases>,
     pub(super) outside_limit_a: Option<Phases>,
+    pub(super) outside_limit_w: Option<f64>,
+    pub(super) charging_limit_w: Option<f64>,
     pub(super) ramp_a: Option<f64>,
 }
 
