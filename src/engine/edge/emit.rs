@@ -53,13 +53,16 @@ impl<'a> Emission<'a> {
     fn give(&mut self, index: usize, wanted: f64) {
         let car = &self.cars[index];
         let has = self.amps[index];
-        let wanted = wanted.min(car.max_a).min(car.remaining);
+        let station = &self.network.stations()[car.station];
+        // The last of its energy may need a little less than can be offered; without it the car would never be full.
+        let useful = if car.remaining > 0.0 { station.ceil(car.remaining, car.min_a) } else { 0.0 };
+        let wanted = wanted.min(car.max_a).min(useful);
         if wanted <= has {
             return;
         }
         let group = self.network.group_of(car.station);
         let possible = wanted.min(has + self.network.room(&self.loads, group));
-        let gets = self.network.stations()[car.station].floor(possible, car.min_a);
+        let gets = station.floor(possible, car.min_a);
         if gets > has {
             self.network.load(&mut self.loads, group, gets - has);
             self.amps[index] = gets;

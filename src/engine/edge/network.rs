@@ -50,6 +50,15 @@ impl Station {
         };
         if below < self.min_a.max(car_min) { 0.0 } else { below }
     }
+
+    /// The least current at or above `current` that the station can offer: a car that needs less takes less.
+    pub(super) fn ceil(&self, current: f64, car_min: f64) -> f64 {
+        let above = current.max(self.min_a).max(car_min);
+        if self.levels_a.is_empty() {
+            return (above * 1000.0).ceil() / 1000.0;
+        }
+        self.levels_a.iter().copied().find(|level| *level >= above - 1e-9).unwrap_or(above)
+    }
 }
 
 /// A limit: the magnitude of the weighted sum of the stations' currents.
