@@ -26,7 +26,7 @@ fn main() -> std::io::Result<()> {
     writeln!(out, "  {typed:>12.1?} a call  {ratio:>6.1} x the floor ({floor:.1?})")?;
     let days = 2;
     let began = Instant::now();
-    let report = run_world(WorldOptions::long(1, days, 20)).map_err(std::io::Error::other)?;
+    let report = run_world(&WorldOptions::long(1, days, 20)).map_err(std::io::Error::other)?;
     let took = began.elapsed().as_secs_f64();
     let virtual_s = 86_400.0 * f64::from(u32::try_from(days).unwrap_or(0));
     writeln!(out, "virtual time, 20 stations with faults (limit: 30 days in 120 s is 21,600 x)")?;

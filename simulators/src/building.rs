@@ -1,6 +1,6 @@
 //! The load of a building: a daily pattern, noise, and things that are switched on and off.
 
-use siteward::engine::units::{Current, PerPhase};
+use siteward::engine::units::{Current, PerPhase, Phase};
 
 use crate::rng::Dice;
 
@@ -52,6 +52,83 @@ impl Building {
     }
 }
 
+/// What one switched load does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    /// On one phase for two to four minutes, now and then.
+    Kettle,
+    /// On all phases for a quarter or half of a minute, often.
+    Lift,
+    /// On two phases, 20 s on and 40 s off, as its thermostat switches.
+    Oven,
+}
+
+/// A load that is switched on and off by the second.
+#[derive(Clone, Debug)]
+struct Appliance {
+    habit: Habit,
+    draws: PerPhase<Current>,
+    on: bool,
+    changes_at_ms: u64,
+}
+
+/// Kettles, lifts and ovens: loads with steps.
+#[derive(Clone, Debug)]
+pub struct Appliances {
+    all: Vec<Appliance>,
+    dice: Dice,
+    next_ms: u64,
+    now: PerPhase<Current>,
+}
+
+impl Appliances {
+    /// One of each kind that draws more than nothing. Together they never draw more than the sum of the three on any phase.
+    #[must_use]
+    pub fn new(kettle: Current, lift: Current, oven: Current, mut dice: Dice) -> Self {
+        let zero = PerPhase::splat(Current::ZERO);
+        let first = dice.pick(&Phase::ALL).copied().unwrap_or(Phase::L1);
+        let one = PerPhase::from_fn(|phase| if phase == first { kettle } else { Current::ZERO });
+        let two = PerPhase::from_fn(|phase| if phase == first { Current::ZERO } else { oven });
+        let kinds = [(Habit::Kettle, one), (Habit::Lift, PerPhase::splat(lift)), (Habit::Oven, two)];
+        let all = kinds.into_iter().filter(|(_, draws)| *draws != zero);
+        let all = all.map(|(habit, draws)| Appliance { habit, draws, on: false, changes_at_ms: 0 }).collect();
+        Self { all, dice, next_ms: 0, now: zero }
+    }
+
+    /// What they draw. Time runs forwards only.
+    pub fn current(&mut self, now_ms: u64) -> PerPhase<Current> {
+        if now_ms < self.next_ms || self.all.is_empty() {
+            return self.now;
+        }
+        for appliance in &mut self.all {
+            if now_ms < appliance.changes_at_ms {
+                continue;
+            }
+            // The first change only begins a break, so that not everything is switched on at the start.
+            appliance.on = !appliance.on && appliance.changes_at_ms > 0;
+            let seconds = match (appliance.habit, appliance.on) {
+                (Habit::Kettle, true) => self.dice.between(120, 240),
+                (Habit::Kettle, false) => self.dice.between(300, 2_400),
+                (Habit::Lift, true) => self.dice.between(12, 30),
+                (Habit::Lift, false) => self.dice.between(60, 600),
+                (Habit::Oven, true) => 20,
+                (Habit::Oven, false) => {
+                    if self.dice.chance(30_000) {
+                        7_200
+                    } else {
+                        40
+                    }
+                }
+            };
+            appliance.changes_at_ms = now_ms + seconds * 1000;
+        }
+        self.next_ms = self.all.iter().map(|appliance| appliance.changes_at_ms).min().unwrap_or(u64::MAX);
+        let on = self.all.iter().filter(|appliance| appliance.on);
+        self.now = on.fold(PerPhase::splat(Current::ZERO), |sum, appliance| sum + appliance.draws);
+        self.now
+    }
+}
+
 /// The share of the peak at a minute of the day, in 1/6000.
 fn share_of_day(minute: i64) -> i32 {
     let hour = usize::try_from(minute / 60).unwrap_or(0) % 24;
@@ -62,6 +139,16 @@ fn share_of_day(minute: i64) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appliances_switch_by_the_second_and_stay_below_their_sum() {
+        let amps = Current::from_a;
+        let mut appliances = Appliances::new(amps(10), amps(20), amps(15), Dice::new(1));
+        let seen: std::collections::BTreeSet<i32> =
+            (0..7_200).map(|second| appliances.current(second * 1000).of(Phase::L1).ma()).collect();
+        assert!(seen.contains(&0) && seen.contains(&20_000), "{seen:?}");
+        assert!(seen.iter().all(|drawn| *drawn <= 45_000));
+    }
 
     #[test]
     fn the_day_has_a_peak_and_a_night() {

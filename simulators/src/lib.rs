@@ -13,6 +13,7 @@ pub mod meter;
 pub mod net;
 pub mod oracle;
 pub mod pv;
+pub mod rig;
 pub mod rng;
 pub mod station;
 pub mod world;

@@ -27,6 +27,12 @@ pub enum DeviceTrouble {
     Frozen,
     /// It answers with random words.
     Garbage,
+    /// Its phases are swapped: what flows on L1 is shown on L2, and so on.
+    Swapped,
+    /// It was built in the wrong way round: what flows in is shown as flowing out.
+    Flipped,
+    /// It shows new values only every so many ms.
+    Slow(u64),
 }
 
 /// What comes back from a device when registers are read.
@@ -47,6 +53,9 @@ pub struct Meter {
     trouble: Option<DeviceTrouble>,
     current: PerPhase<Current>,
     shown: PerPhase<Current>,
+    /// How often it shows new values, in ms; 0: at once.
+    refresh_ms: u64,
+    shown_at: Option<Mono>,
     voltage: Voltage,
     import_mwms: i64,
     export_mwms: i64,
@@ -63,12 +72,21 @@ impl Meter {
             trouble: None,
             current: PerPhase::splat(Current::ZERO),
             shown: PerPhase::splat(Current::ZERO),
+            refresh_ms: 0,
+            shown_at: None,
             voltage,
             import_mwms: 0,
             export_mwms: 0,
             updated: None,
             dice: Dice::new(seed),
         }
+    }
+
+    /// Shows new values only every so many ms (SBC ALE3: 10 s).
+    #[must_use]
+    pub const fn refreshed_every(mut self, refresh_ms: u64) -> Self {
+        self.refresh_ms = refresh_ms;
+        self
     }
 
     /// Begins a fault, or ends it with `None`.
@@ -95,8 +113,17 @@ impl Meter {
         }
         self.updated = Some(now);
         self.current = current;
-        if self.trouble != Some(DeviceTrouble::Frozen) {
-            self.shown = current;
+        let every_ms = if let Some(DeviceTrouble::Slow(ms)) = self.trouble { ms } else { self.refresh_ms };
+        let due = self.shown_at.is_none_or(|at| now.since(at) >= every_ms);
+        if due && self.trouble != Some(DeviceTrouble::Frozen) {
+            self.shown_at = Some(now);
+            self.shown = match self.trouble {
+                Some(DeviceTrouble::Swapped) => {
+                    PerPhase::new(current.of(Phase::L3), current.of(Phase::L1), current.of(Phase::L2))
+                }
+                Some(DeviceTrouble::Flipped) => PerPhase::splat(Current::ZERO) - current,
+                _ => current,
+            };
         }
     }
 
@@ -114,7 +141,8 @@ impl Meter {
             Some(DeviceTrouble::Garbage) => {
                 return Answer::Words((0..count).map(|_| word(self.dice.bits() >> 48)).collect());
             }
-            Some(DeviceTrouble::Frozen) | None => {}
+            Some(DeviceTrouble::Frozen | DeviceTrouble::Swapped | DeviceTrouble::Flipped | DeviceTrouble::Slow(_))
+            | None => {}
         }
         let wanted_function = match self.kind {
             MeterKind::Sdm630 => 4,
@@ -139,7 +167,8 @@ impl Meter {
                 return Err(DeviceFault::Exception { code, meaning: "server device failure".to_owned() });
             }
             Some(DeviceTrouble::Garbage) => return Err(DeviceFault::Implausible("voltage of 3.1e12 V".to_owned())),
-            Some(DeviceTrouble::Frozen) | None => {}
+            Some(DeviceTrouble::Frozen | DeviceTrouble::Swapped | DeviceTrouble::Flipped | DeviceTrouble::Slow(_))
+            | None => {}
         }
         Ok(MeterReading {
             current: self.shown.map(Some),

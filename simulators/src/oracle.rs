@@ -3,18 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use siteward::engine::site::ledger::Ledger;
 use siteward::engine::units::{Current, Phase};
 
 use crate::cloud::CloudTransaction;
 use crate::station::{Station, TransactionTruth};
 
-/// An overload by a step of the building, seen by a healthy meter: meter 1 s, tick 0.2 s, link 0.1 s, station 0.2 s, car up to 5 s
-/// (IEC 61851-1) and its ramp of 3 s, a second round where the first cut was not enough.
-pub const GRACE_HEALTHY_MS: u64 = 15_000;
-/// While the meter is in trouble the controller holds the last reading until it is stale (5 s) and for a short time more.
-pub const GRACE_METER_MS: u64 = 35_000;
-/// How far above a limit is still taken for it: the resolution of meters and of limits (0.1 A), on twenty stations.
-pub const TOLERANCE: Current = Current::from_ma(1_000);
+/// How far above a limit is still taken for it: what meters and limits resolve, 0.1 A ...
+pub const TOLERANCE: Current = Current::from_ma(100);
+/// ... for each station below, up to this.
+pub const MOST_TOLERANCE: Current = Current::from_ma(1_000);
 /// How many violations are kept with their circumstances; the rest is counted.
 const MOST_KEPT: usize = 20;
 /// How many events before a violation are kept.
@@ -42,27 +40,64 @@ impl fmt::Display for Violation {
 /// One phase of one circuit at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
-    /// The circuit's name.
-    pub circuit: &'a str,
+    /// The circuit's place and name.
+    pub circuit: (usize, &'a str),
     /// The phase.
     pub phase: Phase,
-    /// All that flows.
+    /// All that flows, or what of it is judged.
     pub total: Current,
-    /// What the stations draw of it.
-    pub charging: Current,
+    /// What stations draw of it that can be told and obey.
+    pub movable: Current,
     /// The limit.
     pub limit: Current,
+    /// When the limit was last lowered, in ms since the start of the world.
+    pub lowered_at: u64,
     /// How long it may be above the limit under the faults that are on, in ms.
     pub grace_ms: u64,
+    /// How many stations are below.
+    pub stations: usize,
+}
+
+impl Load<'_> {
+    fn tolerance(&self) -> Current {
+        let each = i32::try_from(self.stations).unwrap_or(i32::MAX).saturating_mul(TOLERANCE.ma());
+        TOLERANCE.max(Current::from_ma(each).min(MOST_TOLERANCE))
+    }
+}
+
+/// The worst overload of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Worst {
+    /// How far above the limit, in mA.
+    pub above_ma: i32,
+    /// The same in thousandths of the limit.
+    pub above_permille: i64,
+    /// The longest time at a stretch, in ms.
+    pub longest_ms: u64,
+    /// How much longer than its grace one lasted, in ms; 0: none did.
+    pub beyond_grace_ms: u64,
+}
+
+impl Worst {
+    /// The worse of both in everything.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            above_ma: self.above_ma.max(other.above_ma),
+            above_permille: self.above_permille.max(other.above_permille),
+            longest_ms: self.longest_ms.max(other.longest_ms),
+            beyond_grace_ms: self.beyond_grace_ms.max(other.beyond_grace_ms),
+        }
+    }
 }
 
 /// Watches the world.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     now_ms: u64,
-    above_since: BTreeMap<(String, usize), u64>,
+    above_since: BTreeMap<(usize, usize), u64>,
     above_ms: u64,
-    longest_above_ms: u64,
+    worst: Worst,
     answers: BTreeMap<(usize, String), u64>,
     events: VecDeque<String>,
     violations: Vec<Violation>,
@@ -99,10 +134,10 @@ impl Oracle {
         self.violated
     }
 
-    /// For how long any phase of any circuit was above its limit, in ms, and the longest time at a stretch.
+    /// For how long any phase of any circuit was above its limit while it could have been below, in ms; and the worst of it.
     #[must_use]
-    pub const fn above(&self) -> (u64, u64) {
-        (self.above_ms, self.longest_above_ms)
+    pub const fn above(&self) -> (u64, Worst) {
+        (self.above_ms, self.worst)
     }
 
     /// Whether no circuit is above its limit now.
@@ -120,30 +155,35 @@ impl Oracle {
         }
     }
 
-    /// Whatever happens, charging is cut back before a protective device would act. Only charging counts: a building that is
-    /// above the limit on its own is nobody's fault here.
+    /// Whatever happens, charging is cut back before a protective device would act. Only what can be moved counts: a building that is
+    /// above the limit on its own is nobody's fault here, nor is a station that cannot be told.
     pub fn no_circuit_above_its_limit_longer_than_its_grace(&mut self, load: Load<'_>, elapsed_ms: u64) {
-        let above = load.total > load.limit + TOLERANCE && load.charging > Current::ZERO;
+        let above = load.total > load.limit + load.tolerance() && load.movable > load.tolerance();
         if !above && self.above_since.is_empty() {
             return;
         }
-        let key = (load.circuit.to_owned(), load.phase.index());
+        let key = (load.circuit.0, load.phase.index());
         if !above {
             self.above_since.remove(&key);
             return;
         }
-        let since = *self.above_since.entry(key).or_insert(self.now_ms);
-        let lasted = self.now_ms - since;
+        let since = (*self.above_since.entry(key).or_insert(self.now_ms)).max(load.lowered_at);
+        let lasted = self.now_ms.saturating_sub(since);
         self.above_ms += elapsed_ms;
-        self.longest_above_ms = self.longest_above_ms.max(lasted);
+        let excess = load.total - load.limit;
+        let permille = i64::from(excess.ma()) * 1000 / i64::from(load.limit.ma().max(1));
+        self.worst.above_ma = self.worst.above_ma.max(excess.ma());
+        self.worst.above_permille = self.worst.above_permille.max(permille);
+        self.worst.longest_ms = self.worst.longest_ms.max(lasted);
+        self.worst.beyond_grace_ms = self.worst.beyond_grace_ms.max(lasted.saturating_sub(load.grace_ms));
         // Once for each overload: when the grace has just run out.
         if lasted > load.grace_ms && lasted - elapsed_ms.min(lasted) <= load.grace_ms {
             let what = format!(
-                "circuit {} phase {}: {} (charging {}) against {} for {} s, grace {} s",
-                load.circuit,
+                "circuit {} phase {}: {} ({} of it could be moved) against {} for {} s, grace {} s",
+                load.circuit.1,
                 load.phase,
                 load.total,
-                load.charging,
+                load.movable,
                 load.limit,
                 lasted / 1000,
                 load.grace_ms / 1000
@@ -152,9 +192,28 @@ impl Oracle {
         }
     }
 
+    /// A controller that comes back knows what one that was never away would know, as far as it was on disk.
+    pub fn restart_equals_no_restart(&mut self, never_away: &Ledger, other: &Ledger) {
+        if never_away != other {
+            let what = format!(
+                "after record {} the fold of the journal and the state differ: {} and {} open transactions",
+                never_away.last().0,
+                never_away.open().count(),
+                other.open().count()
+            );
+            self.violate("restart_equals_no_restart", what);
+        }
+    }
+
     /// The control pilot cannot say 1 to 5.9 A: an offer is nothing or at least the minimum.
-    pub fn no_offer_between_zero_and_minimum(&mut self, station: &str, evse: u32, limit: Option<Current>) {
-        if let Some(limit) = limit.filter(|limit| *limit > Current::ZERO && *limit < Current::from_a(6)) {
+    pub fn no_offer_between_zero_and_minimum(
+        &mut self,
+        station: &str,
+        evse: u32,
+        limit: Option<Current>,
+        minimum: Current,
+    ) {
+        if let Some(limit) = limit.filter(|limit| *limit > Current::ZERO && *limit < minimum) {
             self.violate("no_offer_between_zero_and_minimum", format!("{station} EVSE {evse} was given {limit}"));
         }
     }
@@ -271,12 +330,14 @@ mod tests {
 
     fn load(total: i32) -> Load<'static> {
         Load {
-            circuit: "grid",
+            circuit: (0, "grid"),
             phase: Phase::L1,
             total: Current::from_a(total),
-            charging: Current::from_a(20),
+            movable: Current::from_a(20),
             limit: Current::from_a(100),
+            lowered_at: 0,
             grace_ms: 2_000,
+            stations: 4,
         }
     }
 
@@ -290,7 +351,8 @@ mod tests {
         assert_eq!(oracle.violated(), 1);
         assert_eq!(oracle.violations()[0].at_ms, 3_000);
         oracle.no_circuit_above_its_limit_longer_than_its_grace(load(90), 1000);
-        assert_eq!(oracle.above().1, 5_000);
+        assert_eq!(oracle.above().1.longest_ms, 5_000);
+        assert_eq!(oracle.above().1.beyond_grace_ms, 3_000);
     }
 
     #[test]

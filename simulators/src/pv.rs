@@ -88,7 +88,8 @@ impl Pv {
                 Err(DeviceFault::Exception { code, meaning: "server device failure".to_owned() })
             }
             Some(DeviceTrouble::Garbage) => Err(DeviceFault::Garbage("no SunSpec model 103".to_owned())),
-            Some(DeviceTrouble::Frozen) | None => Ok(InverterReading {
+            Some(DeviceTrouble::Frozen | DeviceTrouble::Swapped | DeviceTrouble::Flipped | DeviceTrouble::Slow(_))
+            | None => Ok(InverterReading {
                 power: Some(self.power),
                 current: self.current().map(Some),
                 energy: Some(Energy::from_wh(self.energy_mwms / WH_IN_MWMS)),
@@ -104,7 +105,8 @@ impl Pv {
             Some(DeviceTrouble::Garbage) => {
                 return Answer::Words((0..count).map(|_| word(self.dice.bits() >> 48)).collect());
             }
-            Some(DeviceTrouble::Frozen) | None => {}
+            Some(DeviceTrouble::Frozen | DeviceTrouble::Swapped | DeviceTrouble::Flipped | DeviceTrouble::Slow(_))
+            | None => {}
         }
         if function != 3 {
             return Answer::Exception(1);

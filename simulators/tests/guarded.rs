@@ -19,7 +19,7 @@ fn run(sabotage: Sabotage, guard: bool, seed: u64) -> WorldReport {
         broken_rule: Some(sabotage),
         ..WorldOptions::default()
     };
-    run_world(options).unwrap_or_else(|error| panic!("{error}"))
+    run_world(&options).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn count(report: &WorldReport, invariant: &str) -> usize {

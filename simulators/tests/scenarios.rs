@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use siteward_sim::world::{WorldOptions, WorldReport, run_world};
+use siteward_sim::world::{WorldReport, run_site, scenario};
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -14,8 +14,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 fn run(path: &Path) -> WorldReport {
-    let run =
-        || run_world(WorldOptions::from_toml(&std::fs::read_to_string(path).map_err(|error| error.to_string())?)?);
+    let run = || run_site(scenario::read(&std::fs::read_to_string(path).map_err(|error| error.to_string())?)?);
     run().unwrap_or_else(|error: String| panic!("{}: {error}", path.display()))
 }
 
@@ -38,5 +37,5 @@ fn every_scenario_holds() {
 #[test]
 fn a_scenario_with_an_unknown_fault_is_refused() {
     let text = "about = \"x\"\nseed = 1\nminutes = 1\nstations = 1\n[[fault]]\nkind = \"flood\"\nat_s = 1\n";
-    assert_eq!(WorldOptions::from_toml(text).unwrap_err(), "fault kind \"flood\" is not known");
+    assert_eq!(scenario::read(text).unwrap_err(), "fault kind \"flood\" is not known");
 }

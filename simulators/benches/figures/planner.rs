@@ -26,7 +26,10 @@ const SIZES: [(usize, Duration); 4] = [
 ];
 
 pub(crate) fn print(out: &mut impl Write) -> std::io::Result<()> {
-    writeln!(out, "planning pass: who is served, shares, rounding, raises, queue, invariant (limit: stated beside it)")?;
+    writeln!(
+        out,
+        "planning pass: who is served, shares, rounding, raises, queue, invariant (limit: stated beside it)"
+    )?;
     let mut passes = Vec::new();
     for (evses, limit) in SIZES {
         let (topology, state) = site(evses);
@@ -133,7 +136,11 @@ fn state(topology: &Topology) -> PlanState {
             let served = number % 3 != 0;
             EvseState {
                 phases: station.wiring.phases(),
-                committed: station.wiring.phases().spread(Current::from_ma(if served { 6_000 + ma(number, 4_000) } else { 0 })),
+                committed: station.wiring.phases().spread(Current::from_ma(if served {
+                    6_000 + ma(number, 4_000)
+                } else {
+                    0
+                })),
                 drawn: PerPhase::splat(Current::ZERO),
                 demand: Current::from_ma(10_000 + ma(number, 22_000)),
                 demand_is_maximum: false,
@@ -158,7 +165,9 @@ type Loose = (Member, Vec<usize>, Vec<i64>);
 
 /// Only the sharing among those who are served, for both bare solvers.
 fn bare(topology: &Topology, state: &PlanState, served: &[usize]) -> (Problem, Vec<Loose>) {
-    let room = |circuit: &CircuitState| Phase::ALL.map(|phase| i64::from((circuit.limit.of(phase) - circuit.background.of(phase)).ma()));
+    let room = |circuit: &CircuitState| {
+        Phase::ALL.map(|phase| i64::from((circuit.limit.of(phase) - circuit.background.of(phase)).ma()))
+    };
     let capacities: Vec<i64> = state.circuits.iter().flat_map(room).collect();
     let mut problem = Problem::new(capacities.clone());
     let mut loose = Vec::new();

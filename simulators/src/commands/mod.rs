@@ -4,6 +4,8 @@ mod cloud;
 mod demo;
 mod device;
 mod duration;
+mod rig;
+mod soak;
 mod station;
 mod world;
 
@@ -41,6 +43,12 @@ enum Command {
     Cloud(cloud::Arguments),
     /// A site in virtual time with faults, watched by an oracle; fails if an invariant was violated
     World(world::Arguments),
+    /// Many sites by dice in virtual time, side by side; fails if an invariant was violated at any
+    Soak(soak::Arguments),
+    /// Many stations on real sockets around the real daemon, which is killed again and again while its meter comes and goes
+    SoakSockets(rig::RoughArguments),
+    /// How long it takes from the meter seeing an overload to the last station having accepted its cut, on real sockets
+    Reaction(rig::ReactionArguments),
     /// Runs a program that is killed when its parent dies
     #[command(hide = true)]
     Leash {
@@ -64,6 +72,9 @@ impl Cli {
             }
             Command::Cloud(arguments) => on_runtime(arguments.run()),
             Command::World(arguments) => arguments.run(),
+            Command::Soak(arguments) => arguments.run(),
+            Command::SoakSockets(arguments) => arguments.run(),
+            Command::Reaction(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),
         }
     }

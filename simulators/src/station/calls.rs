@@ -17,7 +17,7 @@ impl Station {
     /// The answer's payload to a CALL.
     pub(super) fn answer(&mut self, action: &str, payload: &Value, now: Now) -> Result<Value, Refusal> {
         match (action, self.options.version) {
-            ("SetChargingProfile", _) => self.set_charging_profile(payload),
+            ("SetChargingProfile", _) => self.set_charging_profile(payload, now),
             ("ClearChargingProfile", _) => Ok(self.clear_charging_profile(payload)),
             ("GetCompositeSchedule", _) => self.composite_schedule(payload, now),
             ("TriggerMessage", _) => Ok(self.trigger(payload, now)),
@@ -27,7 +27,7 @@ impl Station {
         }
     }
 
-    fn set_charging_profile(&mut self, payload: &Value) -> Result<Value, Refusal> {
+    fn set_charging_profile(&mut self, payload: &Value, now: Now) -> Result<Value, Refusal> {
         let (evse_name, profile_name, formation) = match self.options.version {
             OcppVersion::V16 => ("connectorId", "csChargingProfiles", "FormationViolation"),
             OcppVersion::V201 => ("evseId", "chargingProfile", "FormatViolation"),
@@ -41,6 +41,10 @@ impl Station {
         if status == "Accepted" {
             self.profiles.install(profile);
             self.offers_are_old = true;
+            let allowed = self.limit_at(evse, self.clock(now)).limit;
+            if allowed.is_some_and(|allowed| self.offered(evse) > allowed) {
+                self.lowered_at = Some(now.mono);
+            }
         }
         Ok(json!({"status": status}))
     }

@@ -118,6 +118,7 @@ pub struct Station {
     dice: Dice,
     close_wanted: bool,
     reset_when_idle: bool,
+    lowered_at: Option<Mono>,
 }
 
 impl Station {
@@ -139,6 +140,7 @@ impl Station {
             dice,
             close_wanted: false,
             reset_when_idle: false,
+            lowered_at: None,
             options,
         }
     }
@@ -153,6 +155,21 @@ impl Station {
     pub const fn quirks_mut(&mut self) -> &mut Quirks {
         self.offers_are_old = true;
         &mut self.options.quirks
+    }
+
+    /// It behaves differently from now on. A clock that was wrong is right when the controller next tells the time.
+    pub fn behave(&mut self, quirks: Quirks) {
+        if quirks.clock_offset_ms != self.options.quirks.clock_offset_ms {
+            self.clock_offset_ms = quirks.clock_offset_ms;
+        }
+        self.options.quirks = quirks;
+        self.offers_are_old = true;
+    }
+
+    /// It forgets all its profiles, and says nothing.
+    pub fn forget_profiles(&mut self) {
+        self.profiles = Profiles::default();
+        self.offers_are_old = true;
     }
 
     /// The WebSocket is open.
@@ -266,6 +283,12 @@ impl Station {
     #[must_use]
     pub fn offered(&self, evse: u32) -> Current {
         self.index_of(evse).map_or(Current::ZERO, |index| self.bays[index].offered)
+    }
+
+    /// When it last accepted a limit that offers a car less than before.
+    #[must_use]
+    pub const fn lowered_at(&self) -> Option<Mono> {
+        self.lowered_at
     }
 
     /// What the profiles allow an EVSE now per phase, whether or not a transaction runs; `None`: no profile says anything.
@@ -388,6 +411,7 @@ impl Station {
                 Some(limit) if !self.options.quirks.ignores_limit => limit.min(self.options.max),
                 Some(_) | None => self.options.max,
             };
+            let allowed = self.options.level_below(allowed);
             let bay = &mut self.bays[index];
             let possible = bay.running.is_some() && allowed >= LEAST_OFFER;
             bay.offered = if possible { allowed } else { Current::ZERO };

@@ -17,6 +17,8 @@ pub struct StationOptions {
     pub wiring: Wiring,
     /// The most each EVSE can give per phase.
     pub max: Current,
+    /// The only currents that it offers, rising; none: every one from 6 A.
+    pub levels: Vec<Current>,
     /// The voltage from phase to neutral.
     pub voltage: Voltage,
     /// How often it sends meter values before anybody configures it, in s; 0: never.
@@ -45,6 +47,7 @@ impl StationOptions {
             evses: 1,
             wiring: Wiring::STRAIGHT,
             max: Current::from_a(32),
+            levels: Vec::new(),
             voltage: Voltage::from_mv(230_000),
             meter_interval_s: 10,
             reaction_ms: 200,
@@ -54,6 +57,17 @@ impl StationOptions {
             seed: 1,
             quirks: Quirks::default(),
         }
+    }
+}
+
+impl StationOptions {
+    /// The current that it offers where `allowed` is allowed: the next of its levels below, if it has such.
+    #[must_use]
+    pub fn level_below(&self, allowed: Current) -> Current {
+        if self.levels.is_empty() {
+            return allowed;
+        }
+        self.levels.iter().copied().rev().find(|level| *level <= allowed).unwrap_or(Current::ZERO)
     }
 }
 

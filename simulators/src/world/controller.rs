@@ -2,13 +2,18 @@
 
 use siteward::engine::controller::Controller;
 use siteward::engine::model::alarm::AlarmKind;
-use siteward::engine::model::ids::{ConnectionId, Sequence};
+use siteward::engine::model::ids::Sequence;
 use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::topology::StationIndex;
 use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication};
-use siteward::engine::time::{Mono, Now};
+use siteward::engine::site::ledger::Ledger;
+use siteward::engine::time::{Mono, Now, Utc};
 
+use super::tamper::Tampering;
 use super::{Event, Running, World};
+
+/// A controller without a clock counts from the beginning of 1970.
+const NO_CLOCK: i64 = 0;
 
 /// From the controller to the broker and on to the cloud, or back.
 const BROKER_MS: u64 = 30;
@@ -18,14 +23,18 @@ const READ_MS: u64 = 5;
 impl World {
     /// Starts the controller on what the journal holds.
     pub(super) fn start_controller(&mut self) -> Result<(), String> {
-        let restored = self.journal.restore()?;
+        let mut restored = self.journal.restore()?;
+        if self.site.tampering == Some(Tampering::ForgetsAtRestart) {
+            restored.ledger = Ledger::default();
+        }
         self.boots = restored.boot;
+        self.oracle.restart_equals_no_restart(self.journal.never_restarted(), &restored.ledger);
         let now = self.site_now(self.now_ms);
-        let controller = Controller::new(self.setup.clone(), restored, self.options.guard, now);
+        let controller = Controller::new(self.setup.clone(), restored, self.site.guard, now);
         #[cfg(feature = "sabotage")]
         let controller = {
             let mut controller = controller;
-            self.options.broken_rule.into_iter().for_each(|rule| controller.sabotage(rule));
+            self.site.broken_rule.into_iter().for_each(|rule| controller.sabotage(rule));
             controller
         };
         self.controller = Some(Running { controller, started_ms: self.now_ms });
@@ -40,7 +49,13 @@ impl World {
 
     /// Kills the controller: whatever is not on disk is lost, and all connections are.
     pub(super) fn crash(&mut self) {
-        self.controller = None;
+        if let Some(running) = self.controller.take().filter(|_| !self.journal.has_pending()) {
+            // Nothing was under way: what is on disk is all that there was.
+            self.oracle.restart_equals_no_restart(self.journal.never_restarted(), running.controller.site().ledger());
+        }
+        self.paused_until = None;
+        self.inbox.clear();
+        self.broker_told = false;
         self.journal.crash();
         self.last_transaction_record.clear();
         self.broker_link += 1;
@@ -52,15 +67,20 @@ impl World {
     /// The time as the controller knows it; its monotonic clock starts with the process.
     fn site_now(&self, started_ms: u64) -> Now {
         let now = self.now();
-        Now {
-            mono: Mono::from_ms(self.now_ms - started_ms),
-            utc: now.utc.plus_ms(self.clock_error_ms),
-            utc_trusted: true,
+        let mono = Mono::from_ms(self.now_ms - started_ms);
+        if self.without_clock {
+            let since_start = i64::try_from(mono.ms()).unwrap_or(i64::MAX);
+            return Now { mono, utc: Utc::from_unix_ms(NO_CLOCK).plus_ms(since_start), utc_trusted: false };
         }
+        Now { mono, utc: now.utc.plus_ms(self.clock_error_ms), utc_trusted: true }
     }
 
     /// Hands an input to the site and carries its outputs out.
     pub(super) fn tell_site(&mut self, input: Input) {
+        if self.paused_until.is_some() {
+            self.inbox.push(input);
+            return;
+        }
         let Some(started_ms) = self.controller.as_ref().map(|running| running.started_ms) else { return };
         let now = self.site_now(started_ms);
         let mut outputs = std::mem::take(&mut self.outputs);
@@ -75,10 +95,15 @@ impl World {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Frame { station, connection, text } => self.send_to_station(station.0, connection, text),
+            Output::Frame { station, connection, text } => {
+                if let Some(id) = answer_id(&text) {
+                    self.oracle.no_answer_before_durable(station.0, id, self.journal.durable_through());
+                }
+                self.send_to_station(station.0, connection, text);
+            }
             Output::Close { station, connection, reason } => {
                 self.oracle.note(|| format!("the controller closes the connection of station {}: {reason}", station.0));
-                if self.posts[station.0].open.is_some_and(|open| open.connection == connection) {
+                if self.posts[station.0].connection == Some(connection) {
                     self.disconnect(station.0, "closed by the controller");
                 }
             }
@@ -118,8 +143,28 @@ impl World {
         {
             self.last_transaction_record.insert(station, record.sequence.0);
         }
+        let sequence = record.sequence;
         self.journal.append(record);
+        if self.site.tampering == Some(Tampering::DurableTooEarly) {
+            self.later(0, Event::FlushedInName { sequence });
+        }
         self.start_flush(self.journal.flush_ms());
+    }
+
+    /// While the controller stands still, an event happens to it when it goes on.
+    fn waits(&mut self, event: impl FnOnce(&Self) -> Event) -> bool {
+        let Some(until) = self.paused_until else { return false };
+        let event = event(self);
+        self.later(until.saturating_sub(self.now_ms) + 1, event);
+        true
+    }
+
+    /// The controller goes on: all that has come meanwhile is taken in at once.
+    pub(super) fn resume(&mut self) {
+        self.paused_until = None;
+        for input in std::mem::take(&mut self.inbox) {
+            self.tell_site(input);
+        }
     }
 
     fn start_flush(&mut self, after_ms: u64) {
@@ -131,14 +176,14 @@ impl World {
     }
 
     pub(super) fn flushed(&mut self, boot: u64) {
-        if boot != self.boots || self.controller.is_none() {
+        if boot != self.boots || self.controller.is_none() || self.waits(|_| Event::Flushed { boot }) {
             return;
         }
         self.journal.flushing = false;
-        if self.journal.full {
+        if let Some(error) = self.journal.refuses {
             if !self.journal.told_full {
                 self.journal.told_full = true;
-                let error = "no space left on device".to_owned();
+                let error = error.to_owned();
                 self.tell_site(Input::Journal(JournalInput::Failed { error }));
             }
             self.start_flush(1_000);
@@ -168,6 +213,13 @@ impl World {
             return;
         }
         let link = self.broker_link;
+        let lost = publication.sequence.is_some_and(|sequence| sequence.0.is_multiple_of(100));
+        if let Some(sequence) =
+            publication.sequence.filter(|_| lost && self.site.tampering == Some(Tampering::EventsAreLost))
+        {
+            self.later(BROKER_MS, Event::Acknowledged { link, sequence });
+            return;
+        }
         let (sequence, payload) = (publication.sequence, publication.payload);
         self.later(BROKER_MS, Event::Published { link, sequence, payload });
     }
@@ -186,13 +238,15 @@ impl World {
     }
 
     pub(super) fn broker_connected(&mut self, link: u64) {
-        if link == self.broker_link && self.broker_up {
+        if link == self.broker_link && self.broker_up && !self.waits(|_| Event::BrokerConnected { link }) {
+            self.broker_told = true;
             self.tell_site(Input::Cloud(CloudInput::Connected));
         }
     }
 
     pub(super) fn broker_lost(&mut self) {
         self.broker_up = false;
+        self.broker_told = false;
         self.broker_link += 1;
         self.tell_site(Input::Cloud(CloudInput::Disconnected { error: "connection refused".to_owned() }));
     }
@@ -204,34 +258,17 @@ impl World {
         self.later(1_000, Event::BrokerConnected { link });
     }
 
-    /// A frame leaves the controller for a station.
-    fn send_to_station(&mut self, station: usize, connection: ConnectionId, text: String) {
-        self.counts.frames += 1;
-        self.trace.write(text.as_bytes());
-        if let Some(id) = answer_id(&text) {
-            self.oracle.no_answer_before_durable(station, id, self.journal.durable_through());
-        }
-        let post = &self.posts[station];
-        if post.open.is_none_or(|open| open.connection != connection) {
-            return;
-        }
-        self.oracle.note(|| format!("to {station}: {text}"));
-        if post.net.half_open {
-            return;
-        }
-        let (after, epoch) = (post.net.latency_ms, post.epoch);
-        let after = self.posts[station].to_station.in_order(self.now_ms, after);
-        self.later(after, Event::ToStation { station, epoch, text });
-    }
-
     /// A frame of a station arrives at the controller.
     pub(super) fn frame_to_site(&mut self, station: usize, epoch: u64, text: String) {
         let post = &self.posts[station];
-        let Some(open) = post.open.filter(|_| post.epoch == epoch) else { return };
+        let Some(connection) = post.connection.filter(|_| post.epoch == epoch && !post.net.half_open) else { return };
+        if self.waits(|_| Event::ToSite { station, epoch, text: text.clone() }) {
+            return;
+        }
         self.oracle.note(|| format!("from {station}: {text}"));
         self.trace.write(text.as_bytes());
         let message = transaction_message_id(&text).map(str::to_owned);
-        self.tell_site(Input::StationFrame { station: StationIndex(station), connection: open.connection, text });
+        self.tell_site(Input::StationFrame { station: StationIndex(station), connection, text });
         if let Some(message) = message {
             let sequence = self.last_transaction_record.get(&station).copied().unwrap_or(0);
             self.oracle.transaction_message_taken(station, &message, sequence);

@@ -9,8 +9,10 @@ use siteward::engine::site::io::Input;
 use siteward::engine::time::Mono;
 
 use crate::meter::{Answer, Meter};
+use crate::pv::Pv;
 
 use super::World;
+use super::tamper::Tampering;
 
 /// The engine's poll machine with the device map of the meter that the world has.
 pub(super) fn meter_poll() -> Result<Poll, String> {
@@ -20,23 +22,39 @@ pub(super) fn meter_poll() -> Result<Poll, String> {
 }
 
 impl World {
-    pub(super) fn poll_meter(&mut self) {
+    /// Polls the meters that are due at this tick.
+    pub(super) fn poll_meters(&mut self) {
         let Some(asked_at) = self.controller_clock() else { return };
-        let result = match &mut self.poll {
-            None => self.meter.reading(),
-            Some(poll) => read_registers(poll, &mut self.meter),
-        };
-        self.tell_site(Input::Meter { meter: MeterIndex(0), asked_at, result });
+        for index in 0..self.meters.len() {
+            if !self.now_ms.is_multiple_of(self.site.meter[index].poll_ms) {
+                continue;
+            }
+            let meter = &mut self.meters[index];
+            let result = match self.polls.get_mut(index) {
+                None => meter.reading(),
+                Some(poll) => read_registers(poll, meter),
+            };
+            let result = match (result, &mut self.last_readings[index]) {
+                (Err(_), Some(last)) if self.site.tampering == Some(Tampering::MeterLossUnseen) => Ok(last.clone()),
+                (Ok(reading), last) if self.site.tampering.is_some() => Ok(last.insert(reading).clone()),
+                (result, _) => result,
+            };
+            self.tell_site(Input::Meter { meter: MeterIndex(index), asked_at, result });
+        }
     }
 
     pub(super) fn poll_inverter(&mut self) {
         let Some(asked_at) = self.controller_clock() else { return };
-        let result = self.pv.reading();
-        self.tell_site(Input::Inverter { inverter: InverterIndex(0), asked_at, result });
+        if let Some(result) = self.pv.as_ref().map(Pv::reading) {
+            self.tell_site(Input::Inverter { inverter: InverterIndex(0), asked_at, result });
+        }
     }
 
     fn controller_clock(&self) -> Option<Mono> {
-        self.controller.as_ref().map(|running| Mono::from_ms(self.now_ms - running.started_ms))
+        self.controller
+            .as_ref()
+            .filter(|_| self.paused_until.is_none())
+            .map(|running| Mono::from_ms(self.now_ms - running.started_ms))
     }
 }
 

@@ -1,33 +1,36 @@
-//! The physical side of the world: stations with their links, cars that come and go, currents.
+//! The physical side of the world: stations with their links, cars that come and go.
 
 use siteward::engine::model::ids::ConnectionId;
-use siteward::engine::model::topology::{CircuitIndex, StationIndex};
+use siteward::engine::model::topology::StationIndex;
 use siteward::engine::site::io::Input;
 use siteward::engine::units::{Current, PerPhase, Phase};
 
 use crate::car::{Car, CarOptions};
-use crate::faults;
-use crate::meter::DeviceTrouble;
-use crate::oracle::{GRACE_HEALTHY_MS, GRACE_METER_MS, Load};
+use crate::faults::Oddity;
 use crate::rng::Dice;
-use crate::station::{Station, StationOptions};
+use crate::station::{Quirks, Station, StationOptions};
 
-use super::{Event, Open, STEP_MS, World, WorldOptions, version_of};
+use super::blueprint::{Blueprint, StationPlan, identity, token};
+use super::tamper::{Tampered, tamper};
+use super::{Event, World, scenario};
 
 /// The usual latency of a link.
 pub(super) const LATENCY_MS: u64 = 40;
-/// After its lease a station may need this much longer until it draws the fallback: its own delay, the car's 5 s, the ramp.
-const FALL_MS: u64 = 15_000;
-/// A car that waits longer than this without any current, while nothing is wrong, is forgotten. A queue gives each
-/// of those who do not fit a turn of a quarter of an hour: two turns and some more.
-const LONGEST_WAIT_MS: u64 = 35 * 60_000;
 
 /// The network between a station and the controller.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Net {
     pub(super) down: bool,
     pub(super) half_open: bool,
+    pub(super) stalled: bool,
     pub(super) latency_ms: u64,
+}
+
+impl Net {
+    /// Whether frames go through as they should.
+    pub(super) const fn is_well(self) -> bool {
+        !self.down && !self.half_open && !self.stalled && self.latency_ms <= LATENCY_MS
+    }
 }
 
 /// Keeps frames in order although the latency changes.
@@ -44,65 +47,157 @@ impl Pipe {
     }
 }
 
+/// A frame that a stalled link holds back.
+#[derive(Clone, Debug)]
+pub(super) enum Held {
+    ToStation(String),
+    ToSite(String),
+}
+
+/// One place for a car.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub(super) leaves_at: u64,
+    pub(super) hungry_since: Option<u64>,
+}
+
 /// A station at its place in the site.
 #[derive(Debug)]
 pub(super) struct Post {
     pub(super) station: Station,
+    pub(super) plan: StationPlan,
+    /// The grid phases that the controller counts it on.
+    pub(super) phases: Vec<Phase>,
+    /// Its circuit and those above.
+    pub(super) path: Vec<usize>,
     pub(super) net: Net,
-    pub(super) open: Option<Open>,
+    pub(super) connection: Option<ConnectionId>,
     /// Counts connections: what belongs to an older one is gone.
     pub(super) epoch: u64,
     pub(super) to_station: Pipe,
-    to_site: Pipe,
-    dice: Dice,
-    circuit: usize,
-    leaves_at: u64,
-    offline_since: u64,
+    pub(super) to_site: Pipe,
+    pub(super) held: Vec<Held>,
+    pub(super) dice: Dice,
+    pub(super) places: Vec<Place>,
+    /// How many cars are here.
+    pub(super) cars: usize,
+    pub(super) offline_since: u64,
     /// It has accepted a profile: from now on it falls back by itself.
-    tamed: bool,
-    hungry_since: Option<u64>,
-    /// It has a quirk: it is not held to what ordinary stations do.
-    odd: bool,
+    pub(super) tamed: bool,
+    /// What is odd about it for a while.
+    pub(super) oddity: Option<Oddity>,
+    /// What is odd about it for ever.
+    pub(super) quirks: Quirks,
+    /// When it last could not be told, or did not do what it was told.
+    pub(super) sick_at: Option<u64>,
+    /// Until when its profiles may not be what the controller believes.
+    pub(super) unsure_until: u64,
+    /// It has refused a pause: the controller gives it its minimum from then on.
+    pub(super) shuns_pause: bool,
+    /// How far its clock was off when it was last looked at.
+    pub(super) clock_off_ms: i64,
 }
 
 impl Post {
-    pub(super) fn new(options: &WorldOptions, index: usize) -> Self {
-        let mut station = StationOptions::new(&format!("CP{index:03}"), options.version(index));
-        station.wiring = options.wiring(index);
-        station.meter_interval_s = options.meter_values_s;
-        station.seed = options.seed.wrapping_add(u64::try_from(index).unwrap_or(0));
-        if let Some((_, quirks)) = options.quirks.iter().find(|(station, _)| *station == index) {
-            station.quirks = quirks.clone();
+    pub(super) fn new(site: &Blueprint, index: usize) -> Result<Self, String> {
+        let plan = site.station[index].clone();
+        let mut options = StationOptions::new(&identity(plan.number), plan.version());
+        options.wiring = plan.wiring()?;
+        options.evses = plan.evses;
+        options.max = Current::from_a(plan.max_a);
+        options.levels = plan.levels_a.iter().copied().map(Current::from_a).collect();
+        options.reaction_ms = plan.reaction_ms;
+        options.meter_interval_s = plan.meter_values_s;
+        options.seed = site.seed.wrapping_add(u64::try_from(plan.number).unwrap_or(0));
+        if let Some(odd) = &plan.odd {
+            options.quirks = scenario::quirks(odd, plan.odd_ms)?;
         }
-        Self {
-            dice: Dice::named(options.seed, &format!("post {index}")),
-            station: Station::new(station),
-            net: Net { down: false, half_open: false, latency_ms: LATENCY_MS },
-            open: None,
+        let phases = plan.configured_wiring()?.phases().iter().collect();
+        Ok(Self {
+            dice: Dice::named(site.seed, &format!("post {}", plan.number)),
+            quirks: options.quirks.clone(),
+            station: Station::new(options),
+            phases,
+            path: site.path(plan.circuit).collect(),
+            net: Net { down: false, half_open: false, stalled: false, latency_ms: LATENCY_MS },
+            connection: None,
             epoch: 0,
             to_station: Pipe::default(),
             to_site: Pipe::default(),
-            circuit: 1 + index % 2,
-            leaves_at: 0,
+            held: Vec::new(),
+            places: (0..plan.evses).map(|_| Place::default()).collect(),
+            cars: 0,
             offline_since: 0,
             tamed: false,
-            hungry_since: None,
-            odd: options.quirks.iter().any(|(station, _)| *station == index),
-        }
+            oddity: None,
+            sick_at: None,
+            unsure_until: 0,
+            clock_off_ms: 0,
+            shuns_pause: false,
+            plan,
+        })
     }
 
-    fn new_car(&mut self) -> Car {
+    fn new_car(&mut self, phases: &[usize]) -> Car {
         let dice = &mut self.dice;
-        let phases = [1, 1, 2, 3, 3, 3];
         let max = [16, 16, 16, 20, 32];
         Car::new(CarOptions {
             battery_wh: i64::try_from(dice.between(20_000, 90_000)).unwrap_or(60_000),
             arrives_percent: i64::try_from(dice.between(10, 95)).unwrap_or(50),
-            phases: dice.pick(&phases).copied().unwrap_or(3),
+            phases: dice.pick(phases).copied().unwrap_or(3),
             max: Current::from_a(dice.pick(&max).copied().unwrap_or(16)),
             reaction_ms: dice.between(200, 4_500),
             ..CarOptions::default()
         })
+    }
+
+    /// Begins or ends an oddity.
+    pub(super) fn behave(&mut self, oddity: Option<Oddity>) {
+        self.oddity = oddity;
+        let mut quirks = self.quirks.clone();
+        match oddity {
+            Some(Oddity::IgnoresLimit) => quirks.ignores_limit = true,
+            Some(Oddity::RefusesZero) => {
+                quirks.refuses_zero = true;
+                self.shuns_pause = true;
+            }
+            Some(Oddity::RefusesProfiles) => quirks.refuses_profiles = true,
+            Some(Oddity::Slow(ms)) => quirks.extra_reaction_ms = ms,
+            Some(Oddity::WrongClock(ms)) => quirks.clock_offset_ms = ms,
+            Some(Oddity::NeverAnswers) => quirks.never_answers = true,
+            Some(Oddity::AnswersTwice | Oddity::AnswersLate(_)) | None => {}
+        }
+        self.station.behave(quirks);
+    }
+
+    /// Whether it does not do what it is told, or does not say so: nothing is expected of it but what its hardware allows.
+    pub(super) fn is_odd(&self) -> bool {
+        if self.plan.odd.as_deref() == Some(scenario::SECRET) {
+            return false;
+        }
+        let quirks = &self.quirks;
+        let for_ever = quirks.ignores_limit
+            || quirks.refuses_zero
+            || quirks.refuses_profiles
+            || quirks.never_answers
+            || quirks.loses_profiles_on_reboot;
+        let for_a_while = match self.oddity {
+            Some(Oddity::Slow(_) | Oddity::AnswersTwice | Oddity::WrongClock(_)) | None => false,
+            Some(
+                Oddity::IgnoresLimit
+                | Oddity::RefusesZero
+                | Oddity::RefusesProfiles
+                | Oddity::AnswersLate(_)
+                | Oddity::NeverAnswers,
+            ) => true,
+        };
+        for_ever || for_a_while
+    }
+
+    /// Its own delay in following a limit.
+    pub(super) fn lag_ms(&self) -> u64 {
+        let extra = if let Some(Oddity::Slow(ms)) = self.oddity { ms } else { 0 };
+        self.plan.reaction_ms + extra.max(self.quirks.extra_reaction_ms)
     }
 }
 
@@ -110,18 +205,19 @@ impl World {
     /// A station's attempt to connect; if it fails, it tries again after a while.
     pub(super) fn connect(&mut self, station: usize, epoch: u64) {
         let post = &mut self.posts[station];
-        if post.epoch != epoch || post.open.is_some() {
+        if post.epoch != epoch || post.connection.is_some() {
             return;
         }
-        if post.net.down || post.net.half_open || self.controller.is_none() {
+        let net = post.net;
+        if net.down || net.half_open || net.stalled || self.controller.is_none() || self.paused_until.is_some() {
             let after = post.dice.between(5_000, 20_000);
             self.later(after, Event::Connect { station, epoch });
             return;
         }
         self.connections += 1;
         let connection = ConnectionId(self.connections);
-        post.open = Some(Open { connection });
-        let version = version_of(post);
+        post.connection = Some(connection);
+        let version = post.station.options().version;
         self.oracle.note(|| format!("station {station} connects"));
         self.tell_site(Input::StationConnected { station: StationIndex(station), connection, version });
         let now = self.now();
@@ -134,15 +230,47 @@ impl World {
         let now = self.now();
         let now_ms = self.now_ms;
         let post = &mut self.posts[station];
-        let Some(open) = post.open.take() else { return };
+        let Some(connection) = post.connection.take() else { return };
         post.epoch += 1;
+        post.held.clear();
         post.station.disconnected(now);
         post.offline_since = now_ms;
         let (epoch, after) = (post.epoch, post.dice.between(5_000, 30_000));
         self.later(after, Event::Connect { station, epoch });
         self.oracle.note(|| format!("station {station} is disconnected: {reason}"));
         let (index, reason) = (StationIndex(station), reason.to_owned());
-        self.tell_site(Input::StationDisconnected { station: index, connection: open.connection, reason });
+        self.tell_site(Input::StationDisconnected { station: index, connection, reason });
+    }
+
+    /// A frame leaves the controller for a station.
+    pub(super) fn send_to_station(&mut self, station: usize, connection: ConnectionId, text: String) {
+        self.counts.frames += 1;
+        let text = match self.site.tampering {
+            None => text,
+            Some(tampering) => {
+                let offered_a = self.posts[station].station.offered(1).as_a();
+                match tamper(tampering, station, offered_a, text) {
+                    Tampered::Frame(text) => text,
+                    Tampered::Answered(text) => return self.carry_to_site(station, text),
+                }
+            }
+        };
+        self.trace.write(text.as_bytes());
+        let post = &mut self.posts[station];
+        if post.connection != Some(connection) {
+            return;
+        }
+        self.oracle.note(|| format!("to {station}: {text}"));
+        if post.net.half_open {
+            return;
+        }
+        if post.net.stalled {
+            post.held.push(Held::ToStation(text));
+            return;
+        }
+        let after = post.to_station.in_order(self.now_ms, post.net.latency_ms);
+        let epoch = post.epoch;
+        self.later(after, Event::ToStation { station, epoch, text });
     }
 
     pub(super) fn frame_to_station(&mut self, station: usize, epoch: u64, text: &str) {
@@ -151,31 +279,87 @@ impl World {
         if post.epoch != epoch || post.net.half_open {
             return;
         }
-        let frames = post.station.receive(text, now);
-        if text.contains("\"SetChargingProfile\"") {
-            let limit = post.station.profile_limit(1, now);
-            post.tamed |= limit.is_some();
-            let identity = &post.station.options().identity;
-            self.oracle.no_offer_between_zero_and_minimum(identity, 1, limit);
+        if post.net.stalled {
+            post.held.push(Held::ToStation(text.to_owned()));
+            return;
+        }
+        let is_limit = text.contains("\"SetChargingProfile\"");
+        let before: Vec<Current> = if is_limit { self.offers(station) } else { Vec::new() };
+        let frames = self.posts[station].station.receive(text, now);
+        if is_limit {
+            self.limit_arrived(station, &before);
         }
         self.send_to_site(station, frames);
         self.close_if_wanted(station);
     }
 
-    fn send_to_site(&mut self, station: usize, frames: Vec<String>) {
-        for text in frames {
-            self.counts.frames += 1;
-            let post = &mut self.posts[station];
-            if post.open.is_none() || post.net.half_open {
-                continue;
-            }
-            let after = post.to_site.in_order(self.now_ms, post.net.latency_ms);
-            let epoch = post.epoch;
-            self.later(after, Event::ToSite { station, epoch, text });
+    fn offers(&self, station: usize) -> Vec<Current> {
+        let post = &self.posts[station];
+        (1..=post.plan.evses).map(|evse| post.station.offered(evse)).collect()
+    }
+
+    fn limit_arrived(&mut self, station: usize, before: &[Current]) {
+        let now = self.now();
+        let post = &mut self.posts[station];
+        for (evse, before) in (1..=post.plan.evses).zip(before) {
+            let limit = post.station.profile_limit(evse, now);
+            post.tamed |= limit.is_some();
+            let identity = &post.station.options().identity;
+            self.oracle.no_offer_between_zero_and_minimum(identity, evse, limit, Current::from_a(post.plan.min_a));
+            let drawn = post.station.current(evse).max();
+            self.counts.cuts += u64::from(post.station.offered(evse) < *before && drawn > post.station.offered(evse));
         }
     }
 
-    fn close_if_wanted(&mut self, station: usize) {
+    pub(super) fn send_to_site(&mut self, station: usize, frames: Vec<String>) {
+        for text in frames {
+            self.counts.frames += 1;
+            let post = &mut self.posts[station];
+            if post.connection.is_none() || post.net.half_open {
+                continue;
+            }
+            let epoch = post.epoch;
+            let is_answer = text.starts_with("[3") || text.starts_with("[4");
+            match post.oddity {
+                // It takes its time over the answer; what it says by itself goes on meanwhile.
+                Some(Oddity::AnswersLate(ms)) if is_answer => {
+                    self.later(ms, Event::ToSite { station, epoch, text });
+                    continue;
+                }
+                Some(Oddity::AnswersTwice) if is_answer => self.carry_to_site(station, text.clone()),
+                _ => {}
+            }
+            self.carry_to_site(station, text);
+        }
+    }
+
+    pub(super) fn carry_to_site(&mut self, station: usize, text: String) {
+        let post = &mut self.posts[station];
+        if post.net.stalled {
+            post.held.push(Held::ToSite(text));
+            return;
+        }
+        let after = post.to_site.in_order(self.now_ms, post.net.latency_ms);
+        let epoch = post.epoch;
+        self.later(after, Event::ToSite { station, epoch, text });
+    }
+
+    /// What a stalled link has held back arrives.
+    pub(super) fn flow_again(&mut self, station: usize) {
+        for held in std::mem::take(&mut self.posts[station].held) {
+            match held {
+                Held::ToSite(text) => self.carry_to_site(station, text),
+                Held::ToStation(text) => {
+                    let post = &mut self.posts[station];
+                    let after = post.to_station.in_order(self.now_ms, post.net.latency_ms);
+                    let epoch = post.epoch;
+                    self.later(after, Event::ToStation { station, epoch, text });
+                }
+            }
+        }
+    }
+
+    pub(super) fn close_if_wanted(&mut self, station: usize) {
         if self.posts[station].station.take_close() {
             self.disconnect(station, "the station reboots");
         }
@@ -195,152 +379,62 @@ impl World {
             }
             self.close_if_wanted(station);
         }
-        self.note_troubles();
-        self.look_at_circuits();
-        self.look_at_stations();
+        self.judge();
     }
 
     fn cars_come_and_go(&mut self, station: usize) {
         let now = self.now();
-        let (now_ms, per_day, may_come) = (self.now_ms, self.options.cars_per_day, self.cars_may_come);
+        let (now_ms, per_day, may_come) = (self.now_ms, self.site.cars_per_day, self.cars_may_come);
+        let [least, most] = self.site.stay_minutes;
         let post = &mut self.posts[station];
-        if post.station.car(1).is_some() {
-            if now_ms >= post.leaves_at {
-                post.station.unplug(1, now);
+        for evse in 1..=post.plan.evses {
+            let place = usize::try_from(evse - 1).unwrap_or(0);
+            if post.station.car(evse).is_some() {
+                if now_ms >= post.places[place].leaves_at {
+                    post.station.unplug(evse, now);
+                    post.cars -= 1;
+                }
+            } else if may_come && post.dice.chance(per_day * 1_000_000 / 1_440) {
+                let car = post.new_car(&self.site.car_phases);
+                post.places[place] =
+                    Place { leaves_at: now_ms + post.dice.between(least, most) * 60_000, hungry_since: None };
+                let taken = post.station.plug_in(evse, car, Some(&token(post.plan.number, evse)));
+                debug_assert!(taken.is_ok(), "the place was free");
+                post.cars += 1;
             }
-        } else if may_come && post.dice.chance(per_day * 1_000_000 / 1_440) {
-            let car = post.new_car();
-            post.leaves_at = now_ms + post.dice.between(5, 150) * 60_000;
-            let taken = post.station.plug_in(1, car, Some(&WorldOptions::token(station)));
-            debug_assert!(taken.is_ok(), "the place was free");
         }
     }
 
     pub(super) fn everybody_leaves(&mut self) {
         let now = self.now();
         for post in &mut self.posts {
-            post.station.unplug(1, now);
-        }
-    }
-
-    fn note_troubles(&mut self) {
-        let now_ms = self.now_ms;
-        if self.controller.is_none() {
-            self.troubles.controller_until = now_ms;
-        }
-        match self.meter.trouble() {
-            Some(DeviceTrouble::Frozen) => self.troubles.blind_until = now_ms,
-            Some(DeviceTrouble::Silent | DeviceTrouble::Exception(_) | DeviceTrouble::Garbage) => {
-                self.troubles.meter_until = now_ms;
+            for evse in 1..=post.plan.evses {
+                post.station.unplug(evse, now);
             }
-            None => {}
-        }
-        if self.clock_error_ms != 0 {
-            self.troubles.clock_until = now_ms;
+            post.cars = 0;
         }
     }
 
-    /// The currents of all circuits, the grid connection first.
-    fn currents(&mut self) -> [(PerPhase<Current>, PerPhase<Current>); 3] {
+    /// What draws in each circuit besides its stations, seen from its own meter: its own load and what is below, less what is fed in.
+    pub(super) fn advance_loads(&mut self) {
         let now = self.now();
-        let none = (PerPhase::splat(Current::ZERO), PerPhase::splat(Current::ZERO));
-        let mut circuits = [none; 3];
-        for post in &self.posts {
-            let drawn = post.station.total_current();
-            for index in [0, post.circuit] {
-                circuits[index].0 += drawn;
-                circuits[index].1 += drawn;
+        let mut totals = vec![PerPhase::splat(Current::ZERO); self.loads.len()];
+        for (total, load) in totals.iter_mut().zip(&mut self.loads) {
+            if let Some((building, appliances)) = load {
+                *total += building.current(now.utc.unix_ms()) + appliances.current(self.now_ms);
             }
         }
-        self.pv.advance(now.mono, now.utc.unix_ms());
-        let background = self.building.current(now.utc.unix_ms()) - self.pv.current();
-        circuits[0].0 += background;
-        circuits
-    }
-
-    fn look_at_circuits(&mut self) {
-        let now = self.now();
-        let circuits = self.currents();
-        self.meter.set_current(circuits[0].0, now.mono);
-        for (index, (total, charging)) in circuits.into_iter().enumerate() {
-            let limit = self.setup.topology.circuit(CircuitIndex(index)).limit;
-            if self.oracle.is_calm() && Phase::ALL.iter().all(|phase| total.of(*phase) <= limit.of(*phase)) {
-                continue;
-            }
-            let grace_ms = self.grace_ms(index);
-            for phase in Phase::ALL {
-                let circuit = self.setup.topology.circuit(CircuitIndex(index)).id.as_str();
-                let (total, charging, limit) = (total.of(phase), charging.of(phase), limit.of(phase));
-                let load = Load { circuit, phase, total, charging, limit, grace_ms };
-                self.oracle.no_circuit_above_its_limit_longer_than_its_grace(load, STEP_MS);
+        if let (Some(plan), Some(pv)) = (self.site.pv, &mut self.pv) {
+            pv.advance(now.mono, now.utc.unix_ms());
+            let fed = pv.current();
+            totals[plan.circuit] = totals[plan.circuit] - fed;
+        }
+        for index in (1..totals.len()).rev() {
+            if let Some(parent) = self.site.circuit[index].parent {
+                let below = totals[index];
+                totals[parent] += below;
             }
         }
-    }
-
-    /// How long a circuit may be above its limit, by what is or was wrong: what cannot be told to a station holds until its lease
-    /// has run out.
-    fn grace_ms(&self, circuit: usize) -> u64 {
-        let lease = self.options.lease_ms + FALL_MS;
-        let recent = |until: u64| until > 0 && self.now_ms - until < GRACE_METER_MS;
-        if self.troubles.blind_until > 0 && self.now_ms - self.troubles.blind_until < GRACE_HEALTHY_MS {
-            return u64::MAX;
-        }
-        let out_of_reach = self.posts.iter().any(|post| {
-            let below = circuit == 0 || post.circuit == circuit;
-            below && (post.open.is_none() || post.net.half_open || post.net.latency_ms > LATENCY_MS || post.odd)
-        });
-        if out_of_reach || recent(self.troubles.controller_until) || recent(self.troubles.clock_until) {
-            return lease;
-        }
-        if recent(self.troubles.meter_until) { GRACE_METER_MS } else { GRACE_HEALTHY_MS }
-    }
-
-    fn look_at_stations(&mut self) {
-        let lease = self.options.lease_ms + FALL_MS;
-        let fallback = self.options.fallback();
-        let now_ms = self.now_ms;
-        let calm =
-            now_ms > self.options.duration_ms.saturating_sub(faults::QUIET_MS) && self.options.duration_ms > now_ms;
-        for post in &mut self.posts {
-            let Some(car) = post.station.car(1) else {
-                post.hungry_since = None;
-                continue;
-            };
-            let gone = post.open.is_none() && now_ms.saturating_sub(post.offline_since) > lease;
-            if gone && post.tamed && !post.odd {
-                self.oracle.stations_fall_to_fallback_when_the_controller_is_gone(&post.station, 1, fallback);
-            }
-            let hungry = calm && !car.is_full() && car.current() == Current::ZERO && !post.odd;
-            if !hungry {
-                post.hungry_since = None;
-                continue;
-            }
-            let waited = now_ms - *post.hungry_since.get_or_insert(now_ms);
-            if waited > LONGEST_WAIT_MS {
-                post.hungry_since = Some(now_ms);
-                self.oracle.after_faults_end_everyone_charges(&post.station.options().identity, 1, waited);
-            }
-        }
-    }
-
-    /// Everything that has to be so once all is over.
-    pub(super) fn last_judgement(&mut self) {
-        let (missing, last) = (self.cloud.missing(), self.cloud.last());
-        self.oracle.the_cloud_has_every_event(missing, last, self.journal.durable_through());
-        for post in &self.posts {
-            let identity = &post.station.options().identity;
-            for truth in post.station.transactions() {
-                let id = truth.id.clone().unwrap_or_default();
-                let cloud = self.cloud.transactions().get(&(identity.clone(), id));
-                self.oracle.every_started_transaction_reaches_the_cloud_exactly_once(identity, truth, cloud);
-                if let Some(cloud) = cloud {
-                    self.oracle.energy_billed_equals_energy_metered(identity, truth, cloud);
-                }
-            }
-            if post.station.queued() > 0 {
-                let what = format!("{identity} still keeps {} messages", post.station.queued());
-                self.oracle.violate("every_started_transaction_reaches_the_cloud_exactly_once", what);
-            }
-        }
+        self.backgrounds = totals;
     }
 }

@@ -4,33 +4,43 @@
 //! arrives. The controller's outputs go through links with latency, a journal that becomes durable late, and a broker that
 //! may be away.
 
+pub mod blueprint;
+mod cloud_side;
 mod controller;
 mod devices;
 mod field;
+pub mod invent;
+mod judge;
 mod options;
 mod report;
+pub mod scenario;
+pub mod shrink;
+pub mod soak;
 mod store;
+pub mod tamper;
 
 use std::collections::BTreeMap;
 
 use siteward::engine::controller::Controller;
 use siteward::engine::modbus::poll::Poll;
-use siteward::engine::model::exchange::OcppVersion;
-use siteward::engine::model::ids::{ConnectionId, Sequence};
+use siteward::engine::model::ids::Sequence;
+use siteward::engine::model::reading::MeterReading;
 use siteward::engine::model::record::Record;
 use siteward::engine::model::setup::Setup;
-use siteward::engine::site::io::{Input, Output};
+use siteward::engine::site::io::{Input, JournalInput, Output};
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::{Current, PerPhase, Power, Voltage};
 
-use crate::building::Building;
+use crate::building::{Appliances, Building};
 use crate::cloud::CloudConsumer;
 use crate::faults::{self, Fault, Planned};
 use crate::meter::{Meter, MeterKind};
 use crate::oracle::Oracle;
 use crate::pv::Pv;
 use crate::rng::{Dice, Fnv};
+use blueprint::{Blueprint, LoadPlan};
 use field::Post;
+use judge::{MeterTrouble, Utilisation};
 pub use options::WorldOptions;
 pub use report::WorldReport;
 use store::Journal;
@@ -44,6 +54,9 @@ const STEP_MS: u64 = 1_000;
 /// How long the world goes on after the last car has left, so that everything can be delivered: three tries of a transaction
 /// message at 30 s, 60 s and 120 s, and some more.
 const EPILOGUE_MS: u64 = 15 * 60_000;
+
+/// How long a controller without a clock waits until somebody tells it the time.
+const TIME_TOLD_MS: u64 = 10 * 60_000;
 
 /// Something that happens later.
 #[derive(Debug)]
@@ -70,6 +83,12 @@ enum Event {
     End(Fault),
     /// Pings of a half-open link time out.
     PingTimeout { station: usize, epoch: u64 },
+    /// The next command of a storm of limits.
+    Storm { circuit: usize, until_ms: u64 },
+    /// Somebody tells the controller the time.
+    ClockKnown,
+    /// The controller is told that a record is durable, and that is a lie.
+    FlushedInName { sequence: Sequence },
 }
 
 /// What the controller is while it runs.
@@ -79,28 +98,19 @@ struct Running {
     started_ms: u64,
 }
 
-/// Since when what has been wrong: decides the grace of an overload.
-#[derive(Debug, Default)]
-struct Troubles {
-    /// Until when the controller was away.
-    controller_until: u64,
-    /// Until when the meter was in trouble.
-    meter_until: u64,
-    /// The meter shows old values as if they were new: nobody can see an overload then.
-    blind_until: u64,
-    /// Until when the controller's clock was wrong.
-    clock_until: u64,
-}
-
 #[derive(Debug)]
 struct World {
-    options: WorldOptions,
+    site: Blueprint,
     setup: Setup,
     now_ms: u64,
     next_tick: u64,
     next_number: u64,
     events: BTreeMap<(u64, u64), Event>,
     controller: Option<Running>,
+    /// It stands still until then; what comes meanwhile waits.
+    paused_until: Option<u64>,
+    inbox: Vec<Input>,
+    without_clock: bool,
     outputs: Vec<Output>,
     boots: u64,
     connections: u64,
@@ -108,17 +118,30 @@ struct World {
     journal: Journal,
     last_transaction_record: BTreeMap<usize, u64>,
     broker_up: bool,
+    /// The controller knows that it is connected.
+    broker_told: bool,
     broker_link: u64,
     cloud: CloudConsumer,
+    commands: u64,
+    commands_twice: bool,
+    /// What the cloud has limited each circuit to, and since when.
+    limits_from_outside: Vec<Option<(Current, u64)>>,
     posts: Vec<Post>,
-    meter: Meter,
-    /// Reads the meter's registers, where that is wanted.
-    poll: Option<Poll>,
-    building: Building,
-    pv: Pv,
+    meters: Vec<Meter>,
+    meter_troubles: Vec<MeterTrouble>,
+    /// What each meter said last, where somebody is to be deceived with it.
+    last_readings: Vec<Option<MeterReading>>,
+    /// Read the meters' registers, where that is wanted.
+    polls: Vec<Poll>,
+    /// What draws in each circuit itself.
+    loads: Vec<Option<(Building, Appliances)>>,
+    /// What flows in each circuit without stations.
+    backgrounds: Vec<PerPhase<Current>>,
+    pv: Option<Pv>,
     dice: Dice,
     oracle: Oracle,
-    troubles: Troubles,
+    utilisation: Utilisation,
+    longest_wait_ms: u64,
     trace: Fnv,
     counts: report::Counts,
     cars_may_come: bool,
@@ -128,20 +151,53 @@ struct World {
 ///
 /// # Errors
 /// If the options do not make a site.
-pub fn run_world(options: WorldOptions) -> Result<WorldReport, String> {
-    let mut world = World::new(options)?;
+pub fn run_world(options: &WorldOptions) -> Result<WorldReport, String> {
+    run_site(options.blueprint())
+}
+
+/// Runs a site to its end.
+///
+/// # Errors
+/// If the blueprint does not make a site.
+pub fn run_site(site: Blueprint) -> Result<WorldReport, String> {
+    let mut world = World::new(site)?;
     world.run();
     Ok(world.report())
 }
 
+/// Runs a site to its end; a panic of the engine is a broken promise like any other.
+///
+/// # Errors
+/// If the blueprint does not make a site.
+pub fn judge_site(site: &Blueprint) -> Result<WorldReport, String> {
+    let site = site.clone();
+    let (seed, stations) = (site.seed, site.station.len());
+    std::panic::catch_unwind(|| run_site(site)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().cloned();
+        let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        Ok(WorldReport::of_panic(seed, stations, what))
+    })
+}
+
+const VOLTAGE: Voltage = Voltage::from_mv(230_000);
+
+fn load(plan: &LoadPlan, seed: u64, circuit: usize) -> (Building, Appliances) {
+    let amps = Current::from_a;
+    let peak = PerPhase::splat(amps(plan.peak_a));
+    let dice = |name: &str| Dice::named(seed, &format!("{name} {circuit}"));
+    let building = Building::new(peak, Current::from_ma(plan.noise_ma), Current::ZERO, dice("building"));
+    (building, Appliances::new(amps(plan.kettle_a), amps(plan.lift_a), amps(plan.oven_a), dice("appliances")))
+}
+
 impl World {
-    fn new(options: WorldOptions) -> Result<Self, String> {
-        let setup = options.setup().map_err(|error| error.to_string())?;
-        let voltage = Voltage::from_mv(230_000);
-        let mut dice = Dice::named(options.seed, "world");
-        let peak = PerPhase::splat(options.building_peak - Current::from_a(10));
-        let mut planned = faults::by_seed(&mut dice, options.duration_ms, options.stations, options.faults_per_day);
-        planned.extend_from_slice(&options.faults);
+    fn new(site: Blueprint) -> Result<Self, String> {
+        let setup = site.setup()?;
+        let seed = site.seed;
+        let polls = if site.by_registers { site.meter.len() } else { 0 };
+        let circuits = site.circuit.len();
+        let planned: Vec<Planned> = site.fault.iter().map(faults::FaultFile::planned).collect::<Result<_, _>>()?;
+        let meter =
+            |plan: &blueprint::MeterPlan| Meter::new(MeterKind::Sdm630, VOLTAGE, seed).refreshed_every(plan.refresh_ms);
         let mut world = Self {
             setup,
             now_ms: 0,
@@ -149,6 +205,9 @@ impl World {
             next_number: 0,
             events: BTreeMap::new(),
             controller: None,
+            paused_until: None,
+            inbox: Vec::new(),
+            without_clock: false,
             outputs: Vec::new(),
             boots: 0,
             connections: 0,
@@ -156,25 +215,33 @@ impl World {
             journal: Journal::default(),
             last_transaction_record: BTreeMap::new(),
             broker_up: true,
+            broker_told: false,
             broker_link: 0,
             cloud: CloudConsumer::default(),
-            posts: (0..options.stations).map(|index| Post::new(&options, index)).collect(),
-            meter: Meter::new(MeterKind::Sdm630, voltage, options.seed),
-            poll: if options.meter_by_registers { Some(devices::meter_poll()?) } else { None },
-            building: Building::new(
-                peak,
-                Current::from_a(2),
-                Current::from_a(8),
-                Dice::named(options.seed, "building"),
-            ),
-            pv: Pv::new(Power::from_w(15_000), voltage, Dice::named(options.seed, "sun")),
-            dice,
+            commands: 0,
+            commands_twice: false,
+            limits_from_outside: vec![None; circuits],
+            posts: (0..site.station.len()).map(|index| Post::new(&site, index)).collect::<Result<_, _>>()?,
+            meters: site.meter.iter().map(meter).collect(),
+            meter_troubles: vec![MeterTrouble::default(); site.meter.len()],
+            last_readings: vec![None; site.meter.len()],
+            polls: (0..polls).map(|_| devices::meter_poll()).collect::<Result<_, _>>()?,
+            loads: site
+                .circuit
+                .iter()
+                .enumerate()
+                .map(|(index, plan)| Some(load(plan.load.as_ref()?, seed, index)))
+                .collect(),
+            backgrounds: vec![PerPhase::splat(Current::ZERO); circuits],
+            pv: site.pv.map(|plan| Pv::new(Power::from_w(plan.peak_w), VOLTAGE, Dice::named(seed, "sun"))),
+            dice: Dice::named(seed, "world"),
             oracle: Oracle::default(),
-            troubles: Troubles::default(),
+            utilisation: Utilisation::default(),
+            longest_wait_ms: judge::patience_ms(&site),
             trace: Fnv::default(),
             counts: report::Counts::default(),
             cars_may_come: true,
-            options,
+            site,
         };
         for planned in planned {
             world.later(planned.at_ms, Event::Begin(planned));
@@ -188,11 +255,11 @@ impl World {
     }
 
     fn run(&mut self) {
-        let faults_end = self.options.duration_ms;
-        self.run_until(faults_end);
+        let end = self.site.duration_ms();
+        self.run_until(end);
         self.cars_may_come = false;
         self.everybody_leaves();
-        self.run_until(faults_end + EPILOGUE_MS);
+        self.run_until(end + EPILOGUE_MS);
         self.last_judgement();
     }
 
@@ -221,9 +288,10 @@ impl World {
         if self.now_ms.is_multiple_of(STEP_MS) {
             self.step();
         }
-        if self.now_ms.is_multiple_of(self.options.meter_poll_ms) {
-            self.poll_meter();
+        if self.paused_until.is_some() {
+            return;
         }
+        self.poll_meters();
         if self.now_ms.is_multiple_of(5_000) {
             self.poll_inverter();
         }
@@ -258,94 +326,144 @@ impl World {
                     self.disconnect(station, "ping timeout");
                 }
             }
+            Event::Storm { circuit, until_ms } => self.storm(circuit, until_ms),
+            Event::FlushedInName { sequence } => {
+                self.tell_site(Input::Journal(JournalInput::Durable { through: sequence }));
+            }
+            Event::ClockKnown => self.without_clock = false,
         }
     }
 
     fn begin(&mut self, planned: Planned) {
         self.oracle.note(|| format!("{:?} for {} s", planned.fault, planned.for_ms / 1000));
-        self.counts.faults += 1;
+        *self.counts.faults.entry(planned.fault.name()).or_default() += 1;
+        let now = self.now();
         match planned.fault {
-            Fault::LinkDown(station) => {
-                self.posts[station].net.down = true;
-                self.disconnect(station, "network down");
-            }
+            Fault::LinkDown(station) => self.unplug(station),
+            Fault::Partition(first, count) => (first..first + count).for_each(|station| self.unplug(station)),
             Fault::HalfOpen(station) => {
                 self.posts[station].net.half_open = true;
-                let epoch = self.posts[station].epoch;
-                // The daemon pings every 30 s and waits for two of them.
-                self.later(60_000, Event::PingTimeout { station, epoch });
+                self.await_ping(station);
+            }
+            Fault::LinkStall(station) => {
+                self.posts[station].net.stalled = true;
+                self.await_ping(station);
             }
             Fault::LinkSlow(station, latency_ms) => self.posts[station].net.latency_ms = latency_ms,
             Fault::StationReboot(station) => {
-                let now = self.now();
                 self.posts[station].station.power_cycle(now);
+                self.close_if_wanted(station);
             }
-            Fault::Meter(trouble) => self.meter.set_trouble(Some(trouble)),
-            Fault::ControllerCrash => self.crash(),
+            Fault::ProfilesLost(station) => self.lose_profiles(station),
+            Fault::Odd(station, oddity) => self.posts[station].behave(Some(oddity)),
+            Fault::Meter(meter, trouble) => self.meters[meter].set_trouble(Some(trouble)),
+            Fault::Inverter(trouble) => self.pv.iter_mut().for_each(|pv| pv.set_trouble(Some(trouble))),
+            Fault::ControllerCrash | Fault::BootWithoutClock => self.crash(),
+            Fault::ControllerPause => {
+                if self.controller.is_some() {
+                    self.paused_until = Some(self.now_ms + planned.for_ms);
+                }
+            }
             Fault::BrokerDown => self.broker_lost(),
+            Fault::CommandsTwice => self.commands_twice = true,
+            Fault::LimitStorm(circuit) => self.storm(circuit, self.now_ms + planned.for_ms),
             Fault::ClockStep(error_ms) => self.clock_error_ms = error_ms,
             Fault::DiskSlow => self.journal.slow = true,
-            Fault::DiskFull => self.journal.full = true,
+            Fault::DiskFull => self.journal.refuses = Some("no space left on device"),
+            Fault::DiskReadOnly => self.journal.refuses = Some("read-only file system"),
         }
         self.later(planned.for_ms, Event::End(planned.fault));
+    }
+
+    fn unplug(&mut self, station: usize) {
+        self.posts[station].net.down = true;
+        self.disconnect(station, "network down");
+    }
+
+    /// The daemon pings every 30 s and waits for two of them.
+    fn await_ping(&mut self, station: usize) {
+        let epoch = self.posts[station].epoch;
+        self.later(60_000, Event::PingTimeout { station, epoch });
+    }
+
+    fn lose_profiles(&mut self, station: usize) {
+        let until = self.now_ms + self.posts[station].plan.renew_s * 1000;
+        let post = &mut self.posts[station];
+        post.station.forget_profiles();
+        post.tamed = false;
+        post.unsure_until = post.unsure_until.max(until);
     }
 
     fn end(&mut self, fault: Fault) {
         self.oracle.note(|| format!("end of {fault:?}"));
         match fault {
             Fault::LinkDown(station) => self.posts[station].net.down = false,
+            Fault::Partition(first, count) => {
+                (first..first + count).for_each(|station| self.posts[station].net.down = false);
+            }
             Fault::HalfOpen(station) => {
                 self.posts[station].net.half_open = false;
                 self.disconnect(station, "connection reset");
             }
-            Fault::LinkSlow(station, _) => self.posts[station].net.latency_ms = field::LATENCY_MS,
-            Fault::StationReboot(_) => {}
-            Fault::Meter(_) => self.meter.set_trouble(None),
-            // Crashes may overlap: the first end of one brings it back.
-            Fault::ControllerCrash if self.controller.is_some() => {}
-            Fault::ControllerCrash => {
-                if let Err(error) = self.start_controller() {
-                    self.oracle.violate("restart", format!("the controller does not start again: {error}"));
-                }
+            Fault::LinkStall(station) => {
+                self.posts[station].net.stalled = false;
+                self.flow_again(station);
             }
+            Fault::LinkSlow(station, _) => self.posts[station].net.latency_ms = field::LATENCY_MS,
+            Fault::StationReboot(_) | Fault::ProfilesLost(_) | Fault::LimitStorm(_) => {}
+            Fault::Odd(station, _) => {
+                let post = &mut self.posts[station];
+                post.behave(None);
+                post.unsure_until = self.now_ms + post.plan.renew_s * 1000 + judge::CALL_MS;
+            }
+            Fault::Meter(meter, _) => self.meters[meter].set_trouble(None),
+            Fault::Inverter(_) => self.pv.iter_mut().for_each(|pv| pv.set_trouble(None)),
+            // Crashes may overlap: the first end of one brings it back.
+            Fault::ControllerCrash | Fault::BootWithoutClock if self.controller.is_some() => {}
+            Fault::ControllerCrash => self.come_back(),
+            Fault::BootWithoutClock => {
+                self.without_clock = true;
+                self.come_back();
+                self.later(TIME_TOLD_MS, Event::ClockKnown);
+            }
+            Fault::ControllerPause => self.resume(),
             Fault::BrokerDown => self.broker_back(),
+            Fault::CommandsTwice => self.commands_twice = false,
             Fault::ClockStep(_) => self.clock_error_ms = 0,
             Fault::DiskSlow => self.journal.slow = false,
-            Fault::DiskFull => self.journal.full = false,
+            Fault::DiskFull | Fault::DiskReadOnly => self.journal.refuses = None,
+        }
+    }
+
+    fn come_back(&mut self) {
+        if let Err(error) = self.start_controller() {
+            self.oracle.violate("restart", format!("the controller does not start again: {error}"));
         }
     }
 
     fn report(self) -> WorldReport {
-        let (above_ms, longest_above_ms) = self.oracle.above();
+        let (above_ms, worst) = self.oracle.above();
+        let energy = |post: &Post| (1..=post.plan.evses).map(|evse| post.station.energy_wh(evse)).sum::<i64>();
         WorldReport {
-            seed: self.options.seed,
+            seed: self.site.seed,
             duration_ms: self.now_ms,
             stations: self.posts.len(),
             faults: self.counts.faults,
             restarts: self.boots.saturating_sub(1),
             frames: self.counts.frames,
+            cuts: self.counts.cuts,
             records: self.journal.durable_through(),
             transactions: self.posts.iter().map(|post| post.station.transactions().len()).sum(),
-            energy_wh: self.posts.iter().map(|post| post.station.energy_wh(1)).sum(),
+            energy_wh: self.posts.iter().map(energy).sum(),
             billed_wh: self.cloud.energy_wh(),
             delivered: self.cloud.received(),
             duplicates: self.cloud.duplicates(),
             above_ms,
-            longest_above_ms,
+            worst,
+            utilisation: (self.utilisation.sum, self.utilisation.samples),
             violated: self.oracle.violated(),
             violations: self.oracle.violations().to_vec(),
             trace: self.trace.value(),
         }
     }
-}
-
-/// The station's index as the engine counts.
-const fn version_of(post: &Post) -> OcppVersion {
-    post.station.options().version
-}
-
-/// A connection that is open, seen from both ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Open {
-    connection: ConnectionId,
 }

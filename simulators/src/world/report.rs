@@ -1,18 +1,20 @@
 //! What came of a run.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::oracle::Violation;
+use crate::oracle::{Violation, Worst};
 
 /// Counters of a run.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) faults: u64,
+    pub(super) faults: BTreeMap<&'static str, u64>,
     pub(super) frames: u64,
+    pub(super) cuts: u64,
 }
 
 /// What came of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorldReport {
     /// The seed.
     pub seed: u64,
@@ -20,12 +22,14 @@ pub struct WorldReport {
     pub duration_ms: u64,
     /// How many stations there were.
     pub stations: usize,
-    /// How many faults began.
-    pub faults: u64,
+    /// How many faults of each kind began.
+    pub faults: BTreeMap<&'static str, u64>,
     /// How often the controller was started again.
     pub restarts: u64,
     /// How many OCPP frames were exchanged.
     pub frames: u64,
+    /// How often a car that was charging was given less.
+    pub cuts: u64,
     /// How many records are in the journal.
     pub records: u64,
     /// How many transactions the stations made.
@@ -38,10 +42,12 @@ pub struct WorldReport {
     pub delivered: u64,
     /// How many of them came again.
     pub duplicates: u64,
-    /// For how long phases of circuits were above their limit, in ms, summed up.
+    /// For how long phases of circuits were above their limit while they could have been below, in ms, summed up.
     pub above_ms: u64,
-    /// The longest time at a stretch, in ms.
-    pub longest_above_ms: u64,
+    /// The worst of it.
+    pub worst: Worst,
+    /// How far the tightest circuit above each car that could have taken more was used: sum of the shares in millionths, and how many.
+    pub utilisation: (u64, u64),
     /// How many invariants were violated.
     pub violated: u64,
     /// The first violations with their circumstances.
@@ -50,11 +56,27 @@ pub struct WorldReport {
     pub trace: u64,
 }
 
+impl WorldReport {
+    /// A run that ended in a panic of the engine.
+    pub(super) fn of_panic(seed: u64, stations: usize, what: String) -> Self {
+        let violation = Violation { invariant: "the_engine_does_not_panic", at_ms: 0, what, last_events: Vec::new() };
+        Self { seed, stations, violated: 1, violations: vec![violation], ..Self::default() }
+    }
+
+    /// The mean of [`WorldReport::utilisation`] in thousandths; `None` if every car always had what it could take.
+    #[must_use]
+    pub const fn utilisation_permille(&self) -> Option<u64> {
+        let (sum, samples) = self.utilisation;
+        (sum / 1000).checked_div(samples)
+    }
+}
+
 impl fmt::Display for WorldReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.duration_ms / 3_600_000;
         writeln!(f, "seed {}: {} d {} h, {} stations", self.seed, hours / 24, hours % 24, self.stations)?;
-        writeln!(f, "  {} faults, {} restarts of the controller", self.faults, self.restarts)?;
+        let faults: u64 = self.faults.values().sum();
+        writeln!(f, "  {faults} faults, {} restarts of the controller, {} cuts", self.restarts, self.cuts)?;
         writeln!(
             f,
             "  {} transactions, {} kWh charged, {} kWh billed",
@@ -67,12 +89,23 @@ impl fmt::Display for WorldReport {
             "  {} frames, {} records, {} events at the cloud ({} of them twice)",
             self.frames, self.records, self.delivered, self.duplicates
         )?;
+        let worst = self.worst;
         writeln!(
             f,
-            "  above a limit: {} s in all, {} s at a stretch",
+            "  above a limit: {} s in all, {} s at a stretch, {:.1} A or {:.1} % at most, {} s beyond the grace",
             self.above_ms / 1000,
-            self.longest_above_ms / 1000
+            worst.longest_ms / 1000,
+            f64::from(worst.above_ma) / 1000.0,
+            f64::from(i32::try_from(worst.above_permille).unwrap_or(i32::MAX)) / 10.0,
+            worst.beyond_grace_ms / 1000
         )?;
+        if let Some(permille) = self.utilisation_permille() {
+            let percent = f64::from(u32::try_from(permille).unwrap_or(0)) / 10.0;
+            writeln!(
+                f,
+                "  while a car could take more, the tightest circuit above it is at {percent:.1} % of its limit"
+            )?;
+        }
         writeln!(f, "  trace {:016x}, {} violations", self.trace, self.violated)?;
         for violation in &self.violations {
             writeln!(f, "  {violation}")?;

@@ -15,8 +15,8 @@ pub(super) struct Journal {
     durable_through: u64,
     snapshot: Option<(Sequence, Vec<u8>)>,
     acknowledged: Sequence,
-    /// The disk takes nothing.
-    pub(super) full: bool,
+    /// The disk takes nothing, for this reason.
+    pub(super) refuses: Option<&'static str>,
     /// A flush takes long.
     pub(super) slow: bool,
     /// The controller has been told that it is full.
@@ -24,6 +24,8 @@ pub(super) struct Journal {
     /// A flush is under way.
     pub(super) flushing: bool,
     boot: u64,
+    /// The fold of everything that ever became durable, without snapshots and restarts.
+    fold: Ledger,
     /// The latest memory that the controller wants back at its next start; kept beside the records.
     remembered: Option<Vec<u8>>,
 }
@@ -41,6 +43,11 @@ impl Journal {
         self.durable_through
     }
 
+    /// The state of a controller that was never started again, as far as it is durable.
+    pub(super) const fn never_restarted(&self) -> &Ledger {
+        &self.fold
+    }
+
     pub(super) const fn flush_ms(&self) -> u64 {
         if self.slow { 3_000 } else { 20 }
     }
@@ -49,6 +56,7 @@ impl Journal {
     pub(super) fn flush(&mut self) -> Sequence {
         for record in self.pending.drain(..) {
             self.durable_through = record.sequence.0;
+            self.fold.apply(&record);
             self.durable.push_back(record);
         }
         Sequence(self.durable_through)

@@ -42,7 +42,8 @@ pub(crate) struct Served {
 
 pub(crate) fn all() -> Vec<Instance> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/instances");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file").path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     assert_eq!(paths.len(), 10, "instances");

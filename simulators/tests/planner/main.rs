@@ -40,7 +40,11 @@ fn planner_reaches_the_exact_optima() {
             sorted.sort_by(f64::total_cmp);
             for (tenth, best) in instance.opt.maxmin.sorted.iter().enumerate() {
                 let at = (tenth * sorted.len()).div_ceil(10).max(1) - 1;
-                assert!((sorted[at] - best).abs() <= 0.1001, "{name}: {tenth}0 % have {} A, stored is {best} A", sorted[at]);
+                assert!(
+                    (sorted[at] - best).abs() <= 0.1001,
+                    "{name}: {tenth}0 % have {} A, stored is {best} A",
+                    sorted[at]
+                );
             }
         }
     }
@@ -102,7 +106,12 @@ fn forty_stations_on_a_connection_for_twelve_all_get_their_turns() {
     }
     let least = rota.served_ms.iter().min().copied().unwrap_or(0);
     let most = rota.served_ms.iter().max().copied().unwrap_or(0);
-    println!("served {} to {} min of 1440, longest wait {} min", least / 60_000, most / 60_000, rota.longest_wait_ms / 60_000);
+    println!(
+        "served {} to {} min of 1440, longest wait {} min",
+        least / 60_000,
+        most / 60_000,
+        rota.longest_wait_ms / 60_000
+    );
     assert!(most - least <= 6 * TURN_MS, "served between {} and {} min", least / 60_000, most / 60_000);
     assert!(rota.longest_wait_ms <= 4 * TURN_MS, "a wait of {} min", rota.longest_wait_ms / 60_000);
     assert_eq!(rota.broken_promises, Vec::<String>::new());
@@ -145,7 +154,10 @@ impl IntoF64 for i64 {
 fn fast(capacities: &[i64], members: &[SlowMember]) -> Vec<i64> {
     let mut problem = Problem::new(capacities.to_vec());
     for member in members {
-        let term = |(row, coefficient): &(usize, i32)| Term { row: u32::try_from(*row).expect("small"), coefficient: *coefficient };
+        let term = |(row, coefficient): &(usize, i32)| Term {
+            row: u32::try_from(*row).expect("small"),
+            coefficient: *coefficient,
+        };
         let profile = problem.add_profile(member.terms.iter().map(term));
         let (min, max) = (amount(member.min), amount(member.max));
         problem.add_member(Member { profile, min, max, weight: amount(member.weight).try_into().expect("small") });
@@ -186,6 +198,11 @@ proptest! {
         let change = before.iter().zip(&after).map(|(before, after)| after - before).find(|change| change.abs() > 2.5);
         prop_assert!(change.is_none_or(|change| change > 0.0), "before {:?} after {:?}", before, after);
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Nobody waits longer than he was told at any time while nobody else comes, and everybody comes.
     #[test]

@@ -46,7 +46,6 @@ impl<'a> Rota<'a> {
         let places: Vec<Option<Mono>> = (0..self.state.evses.len())
             .map(|index| self.plan.queue.iter().find(|place| place.evse == EvseIndex(index)).map(|place| place.starts))
             .collect();
-        if std::env::var("ROTA").is_ok() { println!("{} {:?}", self.now.ms()/1000, self.state.evses.iter().zip(&self.plan.offers).enumerate().map(|(i,(e,o))| format!("{i}:{}{}{}", o.target.ma()/1000, if e.served_since.is_some(){"*"}else{""}, places[i].map_or(String::new(), |p| format!("<{}", p.ms()/1000)))).collect::<Vec<_>>().join(" ")); }
         for (index, (evse, offer)) in self.state.evses.iter_mut().zip(&self.plan.offers).enumerate() {
             evse.committed = evse.phases.spread(offer.limit);
             if let Some(deadline) = &mut evse.deadline {
@@ -57,7 +56,8 @@ impl<'a> Rota<'a> {
                 self.served_ms[index] += self.step_ms;
                 if evse.served_since.is_none() {
                     evse.served_since = Some(self.now);
-                    self.longest_wait_ms = self.longest_wait_ms.max(self.now.since(evse.wants_since.unwrap_or(self.now)));
+                    self.longest_wait_ms =
+                        self.longest_wait_ms.max(self.now.since(evse.wants_since.unwrap_or(self.now)));
                     if let Some(promised) = self.promised[index].take().filter(|promised| *promised < self.now) {
                         let late = self.now.since(promised) / 1000;
                         self.broken_promises.push(format!("{index} began {late} s later than it was told"));

@@ -113,7 +113,7 @@ prop_compose! {
         let mut state = state(&topology, crate::NOW);
         for (evse, place) in state.evses.iter_mut().zip(&places) {
             evse.wants_since = Some(crate::NOW.minus_ms(place.3 * 1_000));
-            evse.deadline = (place.4 == 99).then(|| Deadline { missing_ma_s: 40_000_000, by: crate::NOW.plus_ms(7_200_000) });
+            evse.deadline = (place.4 == 0).then(|| Deadline { missing_ma_s: 40_000_000, by: crate::NOW.plus_ms(7_200_000) });
         }
         (topology, state)
     }

@@ -12,7 +12,7 @@
 //!    their turn to wait;
 //! 5. who has only begun to wait. (Else one who has just been sent away would at once take the next one's place, and so on.)
 //!
-//! Where times are the same to the minute, those who take up fewer scarce rows go first, then those with more phases; among those who are
+//! Where times are the same (who is sent away in the same plan, or all when the controller has just started), those who take up fewer scarce rows go first, then those with more phases; among those who are
 //! equal in all, an order that is another one each time, so that no place in the configuration is better than another.
 
 use std::cmp::Reverse;
@@ -34,15 +34,12 @@ pub const HEAD_START_MS: u64 = 4 * TURN_MS;
 /// Whose turn was over so long ago waits once, even if others could be sent away at less cost.
 const LONG_TURN_MS: u64 = 48 * TURN_MS;
 
-/// Times are compared by the minute.
-const MINUTE_MS: u64 = 60_000;
-
 /// A place in the order of admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     priority: Reverse<i32>,
     tier: Tier,
-    /// The minute since which it waits, as its deadline puts it; for whose turn is over, how many long turns ago that was.
+    /// Since when it waits in ms, as its deadline puts it; for whose turn is over, how many long turns ago that was.
     since: i64,
     scarce: usize,
     /// Who uses more phases makes more of a place.
@@ -147,7 +144,8 @@ fn put_last(
         terms.map(|term| over[term.at()].clamp(0, i64::from(term.coefficient) * min_of(place))).sum()
     };
     let key = |place: &Place, relief: i64| (place.since, relief, place.exactly, place.drawn);
-    let mut next: BinaryHeap<_> = group.iter().enumerate().map(|(at, place)| (key(place, relief(place, over)), at)).collect();
+    let mut next: BinaryHeap<_> =
+        group.iter().enumerate().map(|(at, place)| (key(place, relief(place, over)), at)).collect();
     for place in group.iter_mut() {
         place.scarce = 0;
     }
@@ -212,21 +210,21 @@ pub(super) fn laxity_ms(evse: &EvseState, max: i64, now: Mono) -> Option<i64> {
 /// Since when somebody stands in line, in ms: his deadline may put him further ahead than his arrival.
 fn stands_since(evse: &EvseState, max: i64, now: Mono) -> i64 {
     let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-    let arrival = signed(evse.wants_since.unwrap_or(now).ms());
+    let arrival = arrival_ms(evse, now);
     let by_laxity = laxity_ms(evse, max, now)
         .map(|laxity| signed(now.ms()).saturating_add(laxity).saturating_sub(signed(HEAD_START_MS)));
     by_laxity.map_or(arrival, |by_laxity| arrival.min(by_laxity))
 }
 
-fn minute(ms: i64) -> i64 {
-    ms.div_euclid(i64::try_from(MINUTE_MS).unwrap_or(1))
+fn arrival_ms(evse: &EvseState, now: Mono) -> i64 {
+    i64::try_from(evse.wants_since.unwrap_or(now).ms()).unwrap_or(i64::MAX)
 }
 
 /// Those who wait, as far as the order depends on them.
 struct Line<'a> {
     wishes: &'a Wishes<'a>,
     now: Mono,
-    /// For each priority the minute in which the first of those arrived who are in line now.
+    /// For each priority when the first of those arrived who are in line now, in ms.
     first: BTreeMap<i32, i64>,
 }
 
@@ -236,7 +234,7 @@ impl<'a> Line<'a> {
         for (index, _) in wishes.all() {
             let evse = &frame.state.evses[index];
             if evse.served_since.is_none() && line.has_waited(evse) {
-                let arrival = minute(i64::try_from(evse.wants_since.unwrap_or(now).ms()).unwrap_or(i64::MAX));
+                let arrival = arrival_ms(evse, now);
                 let first = line.first.entry(evse.priority).or_insert(arrival);
                 *first = (*first).min(arrival);
             }
@@ -245,17 +243,16 @@ impl<'a> Line<'a> {
     }
 
     fn has_waited(&self, evse: &EvseState) -> bool {
-        let arrival = evse.wants_since.unwrap_or(self.now).ms();
-        self.now.ms() / MINUTE_MS >= (arrival + SHORTEST_WAIT_MS) / MINUTE_MS
+        self.now.since(evse.wants_since.unwrap_or(self.now)) >= SHORTEST_WAIT_MS
     }
 
     fn place(&self, index: usize, evse: &EvseState, scarce: usize) -> Place {
         let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max);
         let arrival = evse.wants_since.unwrap_or(self.now);
-        let since = minute(stands_since(evse, max, self.now));
+        let since = stands_since(evse, max, self.now);
         let (tier, since, exactly) = match evse.served_since {
             Some(served) if self.now.since(served) < TURN_MS => {
-                let came = minute(i64::try_from(arrival.ms()).unwrap_or(i64::MAX));
+                let came = arrival_ms(evse, self.now);
                 let is_guest = self.first.get(&evse.priority).is_some_and(|first| came >= *first);
                 (if is_guest { Tier::Line } else { Tier::InTurn }, since, Exactly::Earliest(arrival.ms()))
             }

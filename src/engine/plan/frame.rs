@@ -149,8 +149,12 @@ impl<'a> Frame<'a> {
 
     /// For each class its terms in the rows that are `tight`. Rows of the unbalance are always: what others draw counts for them.
     pub(super) fn tight_terms(&self, tight: impl Fn(usize) -> bool) -> Tight {
-        let is_tight: Vec<bool> =
-            self.rows.iter().enumerate().map(|(at, row)| tight(at) || matches!(row.what, What::Unbalance { .. })).collect();
+        let is_tight: Vec<bool> = self
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(at, row)| tight(at) || matches!(row.what, What::Unbalance { .. }))
+            .collect();
         let mut terms = Vec::with_capacity(self.terms.len());
         let mut ends = Vec::with_capacity(self.classes.len() + 1);
         ends.push(0);
@@ -302,7 +306,10 @@ impl Load {
 
 /// What an EVSE with an offer of `amount` can be counted on to draw: no more than was measured.
 pub(super) fn counted_on(evse: &EvseState, amount: i64) -> [i64; 3] {
-    Phase::ALL.map(|phase| i64::from(evse.drawn.of(phase).ma()).min(amount).max(0))
+    Phase::ALL.map(|phase| {
+        let drawn = i64::from(evse.drawn.of(phase).ma()).min(amount).max(0);
+        if evse.phases.contains(phase) { drawn } else { 0 }
+    })
 }
 
 /// What an EVSE that cannot be moved can be counted on to draw.

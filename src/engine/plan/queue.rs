@@ -14,7 +14,7 @@ use super::wish::Wishes;
 use super::{QueuePlace, TURN_MS};
 use crate::engine::time::Mono;
 
-/// A turn begins so much later than it could: times are compared by the minute, and the one who leaves must have left.
+/// A turn begins so much later than it could: the one who leaves must have left, and all that is confirmed.
 const CHANGE_MS: u64 = 2 * 60_000;
 
 /// No turn can be foreseen, since others have a higher priority.
@@ -55,7 +55,10 @@ pub(super) fn places(
             places.push(QueuePlace { evse: evse_index(*index), position: places.len() + 1, starts });
             expected.push(starts);
         }
-        let is_sent_away = |index: &&usize| frame.state.evses[**index].served_since.is_some();
+        let is_sent_away = |index: &&usize| {
+            let evse = &frame.state.evses[**index];
+            evse.served_since.is_some() || evse.wants_since.is_none_or(|since| since >= now)
+        };
         let sent_away = group.iter().filter(is_sent_away).count();
         queue.say_the_latest(&mut places[first..], sent_away);
     }
@@ -112,7 +115,7 @@ impl Queue<'_> {
 
     /// Turns what is expected of those with one priority into what is certain.
     ///
-    /// Those who are sent away together get their order when they have gone. Deadlines put some ahead of others again and again, until the last of
+    /// Those who are sent away now (or come now) get their order when they have gone. Deadlines put some ahead of others again and again, until the last of
     /// these deadlines; from then on each has his place by his arrival, and stands at worst behind everybody once.
     fn say_the_latest(&self, places: &mut [QueuePlace], sent_away: usize) {
         let latest = places.iter().map(|place| place.starts).max().unwrap_or(self.now);

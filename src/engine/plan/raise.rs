@@ -97,10 +97,13 @@ impl Raise {
 
     /// The most that adds no more than `room` to the power.
     fn reach_power(&self, room: i64, slots: i64) -> i64 {
+        if room < 0 {
+            return self.lowest();
+        }
         let (mut fits, mut too_much) = (self.lowest(), self.target + 1);
         while too_much - fits > 1 {
             let middle = fits + (too_much - fits) / 2;
-            if self.extra_power(middle, slots) <= room.max(0) { fits = middle } else { too_much = middle }
+            if self.extra_power(middle, slots) <= room { fits = middle } else { too_much = middle }
         }
         fits.min(self.target)
     }

@@ -62,12 +62,7 @@ struct Sharing<'a> {
 
 impl Sharing<'_> {
     fn counted_on(&self, index: usize, amount: i64) -> [i64; 3] {
-        let counted = counted_on(&self.frame.state.evses[index], amount);
-        let phases = self.frame.class(index).phases;
-        std::array::from_fn(|at| {
-            let is_used = phases.iter().any(|phase| phase.index() == at);
-            if is_used { counted[at] } else { 0 }
-        })
+        counted_on(&self.frame.state.evses[index], amount)
     }
 
     fn keeps_balance(&self, allotted: &[Allotment], counted: &[[i64; 3]], room: &[i64]) -> bool {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
-use crate::engine::model::topology::{Circuit, CircuitIndex, Station};
+use crate::engine::model::topology::{Circuit, CircuitIndex, Station, Wiring};
 use crate::engine::units::{PerPhase, Phase, Power};
 
 fn targets(plan: &Plan) -> Vec<i32> {
@@ -95,8 +95,11 @@ fn weights_decide_the_shares() {
 fn never_between_zero_and_the_minimum_and_the_rest_queue() {
     let topology = site(vec![circuit("grid", None, 20)], (0..4).map(|n| station(n, 0, &Phase::ALL)).collect());
     let plan = plan(&topology, &state(&topology, &[0, 0, 0, 0]), NOW);
-    assert_eq!(targets(&plan), [6_700, 6_700, 6_600, 0]);
-    assert_eq!(plan.offers[3].binding.name(), "queue");
+    let mut given = targets(&plan);
+    given.sort_unstable();
+    assert_eq!(given, [0, 6_600, 6_700, 6_700]);
+    let waits = plan.queue[0].evse.0;
+    assert_eq!((plan.offers[waits].target, plan.offers[waits].binding.name()), (Current::ZERO, "queue"));
 }
 
 #[test]
@@ -230,6 +233,284 @@ proptest! {
                     "{index} has {} and {other} has {}", offer.target, theirs.target
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn a_power_limit_counts_all_phases_and_the_background() {
+    let mut grid = circuit("grid", None, 63);
+    grid.max_power = Some(Power::from_w(22_080));
+    let topology = site(vec![grid], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[0, 0]);
+    // 22,080 W at 230 V are 96 A on all phases together; 24 are taken.
+    state.circuits[0].background = PerPhase::splat(amps(8));
+    let plan = plan(&topology, &state, NOW);
+    assert_eq!(limits(&plan), [12_000, 12_000]);
+    assert_eq!(plan.offers[0].binding.name(), "power");
+}
+
+#[test]
+fn one_terminal_on_an_unknown_phase_counts_on_each_phase_but_once_for_the_power() {
+    let mut grid = circuit("grid", None, 20);
+    grid.max_power = Some(Power::from_w(2_300));
+    let mut car = station(0, 0, &Phase::ALL);
+    car.wiring = Wiring::unknown(1).expect("one terminal");
+    let topology = site(vec![grid], vec![car.clone()]);
+    assert_eq!(limits(&plan(&topology, &state(&topology, &[0]), NOW)), [10_000]);
+    let topology = site(vec![circuit("grid", None, 20)], vec![car, station(1, 0, &[Phase::L2])]);
+    assert_eq!(limits(&plan(&topology, &state(&topology, &[0, 0]), NOW)), [10_000, 10_000]);
+}
+
+#[test]
+fn the_unbalance_counts_on_what_others_are_measured_to_draw_only() {
+    let mut grid = circuit("grid", None, 63);
+    grid.max_unbalance = Some(amps(20));
+    let topology = site(vec![grid], vec![station(0, 0, &[Phase::L1]), station(1, 0, &[Phase::L2, Phase::L3])]);
+    let mut state = state(&topology, &[0, 0]);
+    let first = plan(&topology, &state, NOW);
+    assert_eq!(limits(&first), [20_000, 20_000]);
+    assert_eq!(first.offers[0].binding.name(), "unbalance");
+    for evse in &mut state.evses {
+        evse.committed = evse.phases.spread(amps(20));
+        evse.drawn = evse.committed;
+    }
+    assert_eq!(limits(&plan(&topology, &state, NOW)), [32_000, 32_000]);
+    // The other car has gone: what it does not draw does not count any more.
+    state.evses[1].drawn = PerPhase::splat(Current::ZERO);
+    assert_eq!(limits(&plan(&topology, &state, NOW))[0], 20_000);
+}
+
+#[test]
+fn a_station_with_levels_is_offered_its_levels_only_and_others_use_the_rest() {
+    let mut coarse = station(0, 0, &Phase::ALL);
+    coarse.model.levels = [6, 10, 16, 32].map(amps).to_vec();
+    let topology = site(vec![circuit("grid", None, 30)], vec![coarse, station(1, 0, &Phase::ALL)]);
+    assert_eq!(limits(&plan(&topology, &state(&topology, &[0, 0]), NOW)), [10_000, 20_000]);
+}
+
+#[test]
+fn coarse_stations_do_not_lose_their_rounding_to_nobody() {
+    let mut stations: Vec<Station> = (0..4).map(|n| station(n, 0, &Phase::ALL)).collect();
+    for station in &mut stations {
+        station.model.levels = [8, 16, 32].map(amps).to_vec();
+    }
+    let topology = site(vec![circuit("grid", None, 50)], stations);
+    assert_eq!(targets(&plan(&topology, &state(&topology, &[0; 4]), NOW)), [16_000, 16_000, 8_000, 8_000]);
+}
+
+#[test]
+fn a_deadline_takes_what_it_needs_and_leaves_others_their_minimum() {
+    let topology = site(vec![circuit("grid", None, 32)], (0..3).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[0, 0, 0]);
+    // 18 A for an hour.
+    state.evses[2].deadline = Some(Deadline { missing_ma_s: 18_000 * 3_600, by: NOW.plus_ms(3_600_000) });
+    let met = plan(&topology, &state, NOW);
+    assert_eq!(targets(&met), [7_000, 7_000, 18_000]);
+    assert_eq!(met.offers[2].binding.name(), "deadline");
+    assert_eq!(met.shortfalls, []);
+    // 25 A do not fit beside two minimums.
+    state.evses[2].deadline = Some(Deadline { missing_ma_s: 25_000 * 3_600, by: NOW.plus_ms(3_600_000) });
+    let short = plan(&topology, &state, NOW);
+    assert_eq!(targets(&short), [6_000, 6_000, 20_000]);
+    assert_eq!(short.shortfalls, [Shortfall { evse: EvseIndex(2), missing_ma_s: 5_000 * 3_600 }]);
+}
+
+#[test]
+fn the_least_laxity_is_given_what_it_needs_first() {
+    let topology = site(vec![circuit("grid", None, 32)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[0, 0]);
+    state.evses[0].deadline = Some(Deadline { missing_ma_s: 24_000 * 7_200, by: NOW.plus_ms(7_200_000) });
+    state.evses[1].deadline = Some(Deadline { missing_ma_s: 24_000 * 3_600, by: NOW.plus_ms(3_600_000) });
+    assert_eq!(targets(&plan(&topology, &state, NOW)), [8_000, 24_000]);
+}
+
+#[test]
+fn a_deadline_goes_ahead_of_those_who_wait_but_not_of_those_in_their_turn() {
+    let topology = site(vec![circuit("grid", None, 7)], (0..3).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[6, 0, 0]);
+    state.evses[0].wants_since = Some(NOW.minus_ms(3_000_000));
+    state.evses[0].served_since = Some(NOW.minus_ms(TURN_MS - 1));
+    state.evses[1].wants_since = Some(NOW.minus_ms(2_000_000));
+    state.evses[2].wants_since = Some(NOW.minus_ms(1_500_000));
+    state.evses[2].deadline = Some(Deadline { missing_ma_s: 32_000 * 3_600, by: NOW.plus_ms(3_600_000) });
+    let before = plan(&topology, &state, NOW);
+    assert_eq!(targets(&before), [7_000, 0, 0]);
+    assert_eq!(before.queue.iter().map(|place| place.evse.0).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(targets(&plan(&topology, &state, NOW.plus_ms(1))), [0, 0, 7_000]);
+    // But never of one who has waited for long.
+    state.evses[1].wants_since = Some(NOW.minus_ms(HEAD_START_MS + 1_000));
+    state.evses[0].wants_since = Some(NOW.minus_ms(HEAD_START_MS + 2_000));
+    assert_eq!(targets(&plan(&topology, &state, NOW.plus_ms(1))), [0, 7_000, 0]);
+}
+
+#[test]
+fn a_higher_priority_takes_the_place_and_the_other_is_promised_nothing() {
+    let topology = site(vec![circuit("grid", None, 7)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[6, 0]);
+    state.evses[0].served_since = Some(NOW.minus_ms(1_000));
+    state.evses[1].priority = 1;
+    let plan = plan(&topology, &state, NOW);
+    assert_eq!(targets(&plan), [0, 7_000]);
+    assert_eq!(plan.queue, [QueuePlace { evse: EvseIndex(0), position: 1, starts: NOT_FORESEEABLE }]);
+}
+
+#[test]
+fn a_held_station_is_cut_but_not_raised() {
+    let topology = site(vec![circuit("grid", None, 32)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[20, 8]);
+    state.evses.iter_mut().for_each(|evse| evse.hold = true);
+    let plan = plan(&topology, &state, NOW);
+    assert_eq!(limits(&plan), [16_000, 8_000]);
+    assert_eq!(plan.offers[1].binding, Binding::Hold);
+}
+
+#[test]
+fn a_ramp_is_spent_on_whoever_is_furthest_below_his_target() {
+    let topology = site(vec![circuit("grid", None, 63)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[10, 0]);
+    state.circuits[0].ramp = Some(amps(7));
+    let some = plan(&topology, &state, NOW);
+    assert_eq!(limits(&some), [10_000, 7_000]);
+    assert_eq!(some.offers[1].binding.name(), "ramp");
+    // Not enough for a minimum yet: small raises of others must not eat it up.
+    state.circuits[0].ramp = Some(amps(3));
+    assert_eq!(limits(&plan(&topology, &state, NOW)), [10_000, 0]);
+}
+
+#[test]
+fn phases_with_different_committed_currents_are_raised_one_by_one() {
+    let topology = site(vec![circuit("grid", None, 20)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[0, 0]);
+    // It draws 14 A on one phase where it may draw 6: on the others there is room at once.
+    state.evses[0].committed = PerPhase::new(amps(14), amps(6), amps(6));
+    let plan = plan(&topology, &state, NOW);
+    assert_eq!(targets(&plan), [10_000, 10_000]);
+    assert_eq!(limits(&plan), [10_000, 6_000]);
+}
+
+prop_compose! {
+    fn any_rich_site()(
+        (topology, state) in any_site(),
+        extras in prop::collection::vec((0..4u8, 1..30_000i64, 0..4u8, 0..30i32, 0..4u8, 0..20i32), 4),
+        wishes in prop::collection::vec((0..6u8, 0..8u8, 0..3i32, 0..33i32, 0..33i32, 0..4u8), 12),
+    ) -> (Topology, PlanState) {
+        let mut circuits = topology.circuits().to_vec();
+        let mut stations = topology.stations().to_vec();
+        let mut state = state;
+        for ((circuit, known), extra) in circuits.iter_mut().zip(&mut state.circuits).zip(&extras) {
+            circuit.max_power = (extra.0 == 0).then(|| Power::from_w(extra.1));
+            circuit.max_unbalance = (extra.2 == 0).then(|| amps(extra.3));
+            known.charging_power = (extra.4 == 1).then(|| Power::from_w(extra.1 + 2_000));
+            known.ramp = (extra.4 == 0).then(|| amps(extra.5));
+        }
+        for ((station, evse), wish) in stations.iter_mut().zip(&mut state.evses).zip(&wishes) {
+            match wish.0 {
+                0 => station.model.levels = [6, 8, 16, 32].map(amps).to_vec(),
+                1 => station.wiring = Wiring::unknown(1 + usize::from(wish.1 % 3)).expect("1 to 3"),
+                _ => {}
+            }
+            evse.phases = station.wiring.phases();
+            evse.hold = wish.1 == 0;
+            evse.priority = wish.2;
+            evse.committed = PerPhase::new(amps(wish.3), amps(wish.4), amps(wish.3));
+            evse.drawn = PerPhase::new(amps(wish.4), amps(wish.3), amps(wish.4));
+            evse.deadline = (wish.5 == 0).then(|| Deadline { missing_ma_s: 50_000_000, by: NOW.plus_ms(5_000_000) });
+        }
+        let topology = site(circuits, stations);
+        (topology, state)
+    }
+}
+
+/// What flows on a circuit if each EVSE takes what `amount` says, and what can be counted on.
+fn flows(
+    topology: &Topology,
+    state: &PlanState,
+    circuit: usize,
+    amount: impl Fn(usize) -> PerPhase<Current>,
+) -> (PerPhase<i64>, PerPhase<i64>, i64) {
+    let (mut most, mut sure, mut power) = (PerPhase::splat(0), PerPhase::splat(0), 0);
+    for (index, (place, evse)) in topology.evses().iter().zip(&state.evses).enumerate() {
+        if !topology.path_to_grid(place.circuit).any(|above| above.0 == circuit) {
+            continue;
+        }
+        let wiring = topology.station(place.station).wiring;
+        let current = amount(index);
+        for phase in Phase::ALL {
+            *most.get_mut(phase) += i64::from(current.of(phase).ma());
+            *sure.get_mut(phase) += i64::from(current.of(phase).min(evse.drawn.of(phase)).ma());
+        }
+        let on_all: i64 = Phase::ALL.iter().map(|phase| i64::from(current.of(*phase).ma())).sum();
+        let terminals = i64::try_from(wiring.terminals()).expect("1 to 3");
+        power += if wiring.is_known() || wiring.terminals() == 3 {
+            on_all
+        } else {
+            i64::from(current.max().ma()) * terminals
+        };
+    }
+    (most, sure, power)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_given_beyond_any_limit_in_any_mix((topology, state) in any_rich_site()) {
+        let plan = plan(&topology, &state, NOW);
+        prop_assert_eq!(&plan, &super::plan(&topology, &state, NOW), "the same again");
+        let target = |index: usize| {
+            let evse = &state.evses[index];
+            if evse.reachable { evse.phases.spread(plan.offers[index].target) } else { evse.committed }
+        };
+        for (index, (circuit, known)) in topology.circuits().iter().zip(&state.circuits).enumerate() {
+            let (most, sure, power) = flows(&topology, &state, index, target);
+            let (fixed, _, fixed_power) = flows(&topology, &state, index, |at| {
+                if state.evses[at].reachable { PerPhase::splat(Current::ZERO) } else { state.evses[at].committed }
+            });
+            let background = |phase| i64::from(known.background.of(phase).ma());
+            for phase in Phase::ALL {
+                let limit = i64::from(known.limit.of(phase).ma());
+                prop_assert!(most.of(phase) == fixed.of(phase) || most.of(phase) + background(phase) <= limit);
+                let raises: i64 = topology.evses().iter().enumerate()
+                    .filter(|(_, place)| topology.path_to_grid(place.circuit).any(|above| above.0 == index))
+                    .map(|(at, _)| (&state.evses[at], plan.offers[at].limit))
+                    .filter(|(evse, _)| evse.phases.contains(phase) && evse.reachable)
+                    .map(|(evse, limit)| i64::from((limit - evse.committed.of(phase)).at_least_zero().ma()))
+                    .sum();
+                prop_assert!(known.ramp.is_none_or(|ramp| raises <= i64::from(ramp.ma())), "{} rises by {}", index, raises);
+                for against in Phase::ALL {
+                    let difference = most.of(phase) - sure.of(against);
+                    let allowed = circuit.max_unbalance.map(|limit| i64::from(limit.ma()));
+                    let gives = most.of(phase) > fixed.of(phase) && phase != against;
+                    prop_assert!(!gives || allowed.is_none_or(|allowed| difference <= allowed), "unbalance {}", difference);
+                }
+            }
+            let all = power + Phase::ALL.iter().map(|phase| background(*phase)).sum::<i64>();
+            let fits = circuit.max_power.is_none_or(|most| all * 230_000 <= most.w() * 1_000_000);
+            prop_assert!(power == fixed_power || fits, "power");
+            let fits = known.charging_power.is_none_or(|most| power * 230_000 <= most.w() * 1_000_000);
+            prop_assert!(power == fixed_power || fits, "power of the EVSEs");
+        }
+    }
+
+    #[test]
+    fn every_offer_is_possible_and_explained((topology, state) in any_rich_site()) {
+        let plan = plan(&topology, &state, NOW);
+        for (index, (offer, evse)) in plan.offers.iter().zip(&state.evses).enumerate().filter(|(_, (_, evse))| evse.reachable) {
+            let levels = &topology.station(topology.evse(EvseIndex(index)).station).model.levels;
+            for given in [offer.limit, offer.target].into_iter().filter(|given| *given > Current::ZERO) {
+                prop_assert!(given >= evse.min && given <= amps(32));
+                prop_assert!(levels.is_empty() || levels.contains(&given), "{} is no level", given);
+                prop_assert!(!levels.is_empty() || given == evse.min || given.floor_to(evse.step) == given);
+            }
+            prop_assert!(offer.limit <= offer.target);
+            if evse.hold {
+                prop_assert!(offer.limit <= evse.committed.max());
+            }
+            let waits = plan.queue.iter().any(|place| place.evse.0 == index);
+            prop_assert_eq!(waits, matches!(offer.binding, Binding::Queue(_)));
+            let is_pending = matches!(offer.binding, Binding::RaisePending(_) | Binding::Ramp { .. } | Binding::Hold);
+            prop_assert!(is_pending || offer.limit == offer.target);
         }
     }
 }

@@ -29,7 +29,8 @@ impl<'a> Wishes<'a> {
         let mut wishes = Self { of: Vec::with_capacity(state.evses.len()), blind: blind_circuits(topology, state) };
         for (index, evse) in state.evses.iter().enumerate() {
             let wish = if !evse.reachable {
-                let committed = evse.committed.max();
+                // Where phases differ, the lowest: it must not read as a raise of any.
+                let committed = evse.phases.iter().map(|phase| evse.committed.of(phase)).min().unwrap_or_default();
                 offers[index] = Offer { limit: committed, target: committed, binding: Binding::Unreachable };
                 None
             } else if evse.demand <= Current::ZERO {

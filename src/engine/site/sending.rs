@@ -52,13 +52,16 @@ impl Site {
             return self.probe(evse, last, now);
         }
         let minimum = self.setup.topology.station(self.setup.topology.evse(evse).station).min;
+        let may = control.tether.committed(true, now);
+        let no_raise = |limit: Current| if limit.min(may) < minimum { Current::ZERO } else { limit.min(may) };
         let wanted = match self.plan.offers[evse.0].limit {
             // What refuses everything is tried with the least that every station knows.
-            _ if control.tether.refused_at().is_some() => minimum,
-            // What does not keep its limit is told the same again, or to stop where nobody wants to charge.
+            _ if control.tether.refused_at().is_some() => no_raise(minimum),
+            // What does not keep its limit is told the same again, or to stop where nobody wants to charge. Its samples may also come from a
+            // queue, and its lease may be over since: the same would be a raise then.
             _ if control.conduct.is_above() => match self.plan_state.evses[evse.0].demand {
                 Current::ZERO => Current::ZERO,
-                _ => last.map_or(minimum, |last| last.limit),
+                _ => no_raise(last.map_or(minimum, |last| last.limit)),
             },
             Current::ZERO if control.tether.refuses_pause() => minimum,
             limit => limit,

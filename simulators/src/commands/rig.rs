@@ -1,0 +1,89 @@
+//! `siteward-sim reaction` and `siteward-sim soak-sockets`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use siteward_sim::rig::reaction::{MEDIAN_MS, P99_MS, measure};
+use siteward_sim::rig::rough::{self, RoughOptions};
+
+use super::{duration, say};
+
+#[derive(Args)]
+pub(super) struct ReactionArguments {
+    /// How many stations
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    stations: u16,
+    /// How many overloads
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    steps: u16,
+    /// The daemon's program [default: siteward beside this program]
+    #[arg(long, value_name = "PATH")]
+    siteward: Option<PathBuf>,
+}
+
+impl ReactionArguments {
+    pub(super) fn run(self) -> Result<bool, String> {
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+        let (stations, steps) = (usize::from(self.stations), usize::from(self.steps));
+        let found = runtime.block_on(measure(stations, steps, self.siteward, say))?;
+        let ratio = |ms: u64, goal: u64| {
+            f64::from(u32::try_from(ms).unwrap_or(u32::MAX)) / f64::from(u32::try_from(goal).unwrap_or(1))
+        };
+        let (median, p99) = (found.percentile_ms(50), found.percentile_ms(99));
+        say(&format!(
+            "from the meter seeing an overload to the last of {stations} stations having accepted its cut, {steps} times:\n  min {} ms, median {median} ms ({:.2} of the goal of {MEDIAN_MS} ms), p99 {p99} ms ({:.2} of the goal of {P99_MS} ms), max {} ms",
+            found.percentile_ms(0),
+            ratio(median, MEDIAN_MS),
+            ratio(p99, P99_MS),
+            found.percentile_ms(100)
+        ));
+        Ok(found.meets_the_goals())
+    }
+}
+
+#[derive(Args)]
+pub(super) struct RoughArguments {
+    /// How long: 60s, 10m
+    #[arg(long, default_value = "10m", value_parser = duration::parse)]
+    duration: Duration,
+    /// How many stations
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    stations: u16,
+    /// How often the controller is killed (kill -9)
+    #[arg(long, default_value = "60s", value_parser = duration::parse)]
+    kill_every: Duration,
+    /// How often the meter is unplugged
+    #[arg(long, default_value = "90s", value_parser = duration::parse)]
+    meter_every: Duration,
+    /// How long the meter is away
+    #[arg(long, default_value = "20s", value_parser = duration::parse)]
+    meter_away: Duration,
+    /// For cars and loads
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The daemon's program [default: siteward beside this program]
+    #[arg(long, value_name = "PATH")]
+    siteward: Option<PathBuf>,
+}
+
+impl RoughArguments {
+    pub(super) fn run(self) -> Result<bool, String> {
+        let options = RoughOptions {
+            duration: self.duration,
+            stations: usize::from(self.stations),
+            kill_every: self.kill_every,
+            meter_every: self.meter_every,
+            meter_away: self.meter_away,
+            seed: self.seed,
+        };
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+        // On this thread: the processes die with the thread that starts them.
+        let (report, mut rig) = runtime.block_on(rough::run(&options, self.siteward))?;
+        say(&report.to_string());
+        if !report.is_good() {
+            say(&format!("configuration, store and log are kept in {}", rig.keep().display()));
+        }
+        Ok(report.is_good())
+    }
+}
