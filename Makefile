@@ -23,7 +23,7 @@ TEST_PARTS := prepare format lint docs deny unit demo-test package-test
 
 section = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench soak soak-sockets reaction clean need-cargo
+.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets reaction clean need-cargo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -119,6 +119,18 @@ package-test: ## builds the package and checks it: lintian, contents, the unit's
 bench: need-cargo ## how fast it is
 	@.ci/need $(BUILD_PACKAGES)
 	@cargo bench -p siteward-sim --bench figures --locked --quiet
+
+# ACN-Sim's packages are old and many: a place of their own, made when they are first needed.
+.tools/acnsim/ready: simulators/acnsim/requirements.txt
+	@rm -rf .tools/acnsim
+	@python3 -c 'import sys; sys.exit(not (3, 8) <= sys.version_info < (3, 12))' || { echo "acnsim: needs Python 3.8 to 3.11, not $$(python3 --version)" >&2; exit 1; }
+	@python3 -m venv .tools/acnsim
+	@.tools/acnsim/bin/pip --quiet --disable-pip-version-check install --requirement $<
+	@touch $@
+
+acnsim: need-cargo .tools/acnsim/ready ## the planner in ACN-Sim against least laxity and earliest deadline; short: make acnsim ARGS="--seeds 1,2 --caps 30,70"
+	@cargo build --package siteward --bin siteward --release --locked --quiet
+	@.tools/acnsim/bin/python simulators/acnsim/compare.py $(ARGS) -- $(TARGET)/release/siteward plan
 
 soak: need-cargo ## 1,000 days of invented sites with faults in virtual time; make soak ARGS="--site-days 100 --seed 7"
 	@.ci/need $(BUILD_PACKAGES)

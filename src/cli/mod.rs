@@ -8,6 +8,7 @@ mod events;
 mod explain;
 mod man;
 mod ocpp;
+mod plan;
 mod run;
 mod status;
 mod table;
@@ -47,6 +48,8 @@ enum Task {
     Boost(BoostArgs),
     /// Print the event journal.
     Events(EventsArgs),
+    /// The planner alone: site states as JSON lines on standard input, limits as JSON lines on standard output.
+    Plan,
     /// Write the manual pages into a directory.
     #[command(hide = true)]
     Man {
@@ -222,6 +225,7 @@ fn dispatch(task: Task, out: &mut dyn Write) -> Result<u8, Failure> {
         Task::Commission(args) => return commission::commission(&args, out),
         Task::Boost(args) => boost::boost(&Client::find(&args.daemon)?, &args, out),
         Task::Events(args) => events::events(&Client::find(&args.daemon)?, &args, out),
+        Task::Plan => plan::plan(&mut io::stdin().lock(), out),
         Task::Man { directory } => man::pages(&directory),
         Task::Completions { shell } => man::completions(shell, out),
     }?;

@@ -3,6 +3,7 @@
 pub mod billing;
 pub mod cloud;
 pub mod controller;
+pub mod edge;
 pub mod guard;
 pub mod modbus;
 pub mod model;

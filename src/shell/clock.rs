@@ -30,6 +30,12 @@ impl Clock {
         Now { mono: self.mono(), utc, utc_trusted: utc >= EARLIEST_TRUSTED }
     }
 
+    /// The µs since the start, for how long something took.
+    #[must_use]
+    pub fn us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// The monotonic time now.
     #[must_use]
     pub fn mono(&self) -> Mono {
