@@ -79,12 +79,12 @@ impl Park {
             let (station, connection) = (StationIndex(index), ConnectionId(1));
             park.put(Input::StationConnected { station, connection, version });
             let frames = park.stations[index].connected(at(0));
-            park.from_station(index, frames);
+            park.frames_of_station(index, frames);
         }
         park
     }
 
-    fn from_station(&mut self, index: usize, frames: Vec<String>) {
+    fn frames_of_station(&mut self, index: usize, frames: Vec<String>) {
         let (station, connection) = (StationIndex(index), ConnectionId(1));
         self.inputs.extend(frames.into_iter().map(|text| Input::StationFrame { station, connection, text }));
         self.drain();
@@ -132,10 +132,10 @@ impl Park {
         let end_ms = self.now_ms + minutes * MINUTE_MS;
         while self.now_ms < end_ms {
             self.now_ms += 200;
-            if self.now_ms % 1_000 == 0 {
+            if self.now_ms.is_multiple_of(1_000) {
                 for index in 0..STATIONS {
                     let frames = self.stations[index].tick(at(self.now_ms));
-                    self.from_station(index, frames);
+                    self.frames_of_station(index, frames);
                 }
                 let drawn: i32 = self.stations.iter().map(|station| station.current(1).max().ma()).sum();
                 self.most_ma = self.most_ma.max(drawn);
@@ -198,7 +198,7 @@ fn one_circuit(topology: &siteward::engine::model::topology::Topology) -> sitewa
 
 /// Every second car must have [`POSSIBLE`].
 fn half(index: usize) -> Option<Wanted> {
-    (index % 2 == 0).then_some(POSSIBLE)
+    index.is_multiple_of(2).then_some(POSSIBLE)
 }
 
 /// The reason for targets: an equal share is too little for all who are in a hurry, and more than those need who are not.

@@ -267,9 +267,7 @@ impl Ledger {
                 self.facts_mut(charger).info = Some(info.clone());
             }
             RecordBody::ChargerTamed { charger, evse, fallback, form } => {
-                let facts = self.facts_mut(charger);
-                facts.tamed.insert(*evse, *fallback);
-                facts.lease_forms.insert(*evse, *form);
+                self.facts_mut(charger).tame(*evse, *fallback, *form);
             }
             RecordBody::LeaseChosen { charger, form, proven } => {
                 self.facts_mut(charger).chosen_lease = Some((*form, *proven));
@@ -281,14 +279,7 @@ impl Ledger {
             RecordBody::AlarmCleared(alarm) => self.alarms.retain(|standing| standing.key != alarm.key),
             RecordBody::OutsideLimit(standing) => self.set_limit(standing.clone()),
             RecordBody::OutsideLimitEnded { target, origin, .. } => self.end_limit(target, origin),
-            RecordBody::LimitProven(proof) => {
-                let Stamp { utc: at, trusted, .. } = record.stamp;
-                push_bounded(
-                    &mut self.proofs,
-                    ProofRecord { at, trusted, proof: LimitProof::clone(proof) },
-                    REMEMBERED_PROOFS,
-                );
-            }
+            RecordBody::LimitProven(proof) => self.remember_proof(record.stamp, proof),
             RecordBody::LimitChanged { circuit, limit: Some(limit), until } => {
                 self.set_old_limit(circuit, OldLimit { limit: *limit, until: *until }, record.stamp.utc);
             }
@@ -298,23 +289,25 @@ impl Ledger {
             RecordBody::BoostSet { charger, evse, boost } => self.boost(charger, *evse, Some(boost)),
             RecordBody::BoostEnded { charger, evse, .. } => self.boost(charger, *evse, None),
             RecordBody::TargetSet { charger, transaction, target, .. } => {
-                self.aim(charger, transaction, (*target).into())
+                self.aim(charger, transaction, (*target).into());
             }
             RecordBody::TargetEnded { charger, transaction, cause, .. } => {
-                self.aim(charger, transaction, (*cause).into())
+                self.aim(charger, transaction, (*cause).into());
             }
             RecordBody::CommandExecuted { id, status, error, .. } => {
-                push_bounded(
-                    &mut self.commands,
-                    CommandRecord { id: id.clone(), status: status.clone(), error: error.clone() },
-                    REMEMBERED_COMMANDS,
-                );
+                let command = CommandRecord { id: id.clone(), status: status.clone(), error: error.clone() };
+                push_bounded(&mut self.commands, command, REMEMBERED_COMMANDS);
             }
             RecordBody::ChargerDisconnected { .. }
             | RecordBody::ChargerStatus { .. }
             | RecordBody::ConfigurationChanged { .. }
             | RecordBody::StoreRecovered { .. } => {}
         }
+    }
+
+    fn remember_proof(&mut self, stamp: Stamp, proof: &LimitProof) {
+        let proof = ProofRecord { at: stamp.utc, trusted: stamp.trusted, proof: proof.clone() };
+        push_bounded(&mut self.proofs, proof, REMEMBERED_PROOFS);
     }
 
     fn set_limit(&mut self, standing: StandingLimit) {
@@ -442,6 +435,11 @@ impl Ledger {
 }
 
 impl StationFacts {
+    fn tame(&mut self, evse: u32, fallback: Current, form: LeaseForm) {
+        self.tamed.insert(evse, fallback);
+        self.lease_forms.insert(evse, form);
+    }
+
     /// The running transaction with that id.
     #[must_use]
     pub fn transaction(&self, id: &TransactionId) -> Option<&OpenTransaction> {
