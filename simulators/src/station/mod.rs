@@ -594,18 +594,6 @@ impl Station {
             }
         }
     }
-
-    fn begin_if_allowed(&mut self, index: usize, now: Now) {
-        let bay = &mut self.bays[index];
-        let alone = !self.link.online && self.options.offline_start;
-        if bay.authorized || alone {
-            self.start(index, now);
-        } else if self.link.online && !bay.asked {
-            bay.asked = true;
-            let token = bay.token.clone().unwrap_or_default();
-            self.link.push(Plain::Authorize { evse: bay.number, token });
-        }
-    }
 }
 
 #[cfg(test)]

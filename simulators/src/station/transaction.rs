@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 
 use siteward::engine::model::exchange::ChargingState;
-use siteward::engine::time::{Mono, Utc};
+use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::Current;
+
+use super::Station;
+use super::link::Plain;
 
 /// How many transaction messages a station keeps. The oldest meter values go first; starts and stops never do.
 const MOST_QUEUED: usize = 500;
@@ -138,5 +141,19 @@ impl TxQueue {
 
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+}
+
+impl Station {
+    pub(super) fn begin_if_allowed(&mut self, index: usize, now: Now) {
+        let bay = &mut self.bays[index];
+        let alone = !self.link.online && self.options.offline_start;
+        if bay.authorized || alone {
+            self.start(index, now);
+        } else if self.link.online && !bay.asked {
+            bay.asked = true;
+            let token = bay.token.clone().unwrap_or_default();
+            self.link.push(Plain::Authorize { evse: bay.number, token });
+        }
     }
 }

@@ -126,7 +126,7 @@ fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
         match error.classify() {
             Category::Data => format!("column {}: {what}", error.column()),
             Category::Syntax | Category::Eof | Category::Io => {
-                format!("column {}: not a JSON object on one line: {what}", error.column())
+                format!("column {}: not a JSON object on one line: {what}", error.column().max(1))
             }
         }
     })

@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::model::alarm::AlarmKind;
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::ids::TransactionId;
+use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitTarget};
 use crate::engine::model::status::EvseStatus;
 use crate::engine::model::wish::{BoostLength, Place, TargetEnd, TimeOfDay, Wish};
 use crate::engine::site::ledger::Ledger;
@@ -211,8 +212,14 @@ fn a_token_stands_over_its_group_and_that_over_its_station() {
     assert_eq!(world.limits, [Some(16.0), Some(16.0)]);
     assert!(a.explanation.contains("16.0 A: its token may have no more"), "{}", a.explanation);
     assert_eq!(b.wishes, "its car needs at least 13.0 A; its token may have 16.0 A at most");
-    // 16 A are enough for one of them, and the one that needs 13 A waits.
-    world.meter_a = Some(84);
+    // 22 A with 5 A of other load are enough for one of them and its minimum, and the one that needs 13 A waits.
+    world.ask(Command::LimitSet(LimitOrder {
+        target: LimitTarget::Circuit(CircuitId::new("grid")),
+        origin: LimitOrigin::Local,
+        amount: LimitAmount::PerPhase(Current::from_a(22)),
+        until: None,
+        heartbeat: None,
+    }));
     world.pass(60_000);
     assert_eq!(world.limits[1], Some(0.0), "{:?}", world.limits);
     assert!(world.limits[0] >= Some(6.0), "{:?}", world.limits);
