@@ -67,7 +67,9 @@ impl Site {
             return CommandOutcome::Rejected { error };
         }
         if order.heartbeat.is_some() {
-            self.outside.renewed.insert((order.target.clone(), order.origin.clone()), now.mono);
+            let key = (order.target.clone(), order.origin.clone());
+            // The first one after a restart shows that the sender lives: its own amount holds again.
+            self.dirty |= self.outside.renewed.insert(key, now.mono).is_none();
         }
         let data = self.floor_note(&order);
         let known = self.ledger.limit(&order.target, &order.origin);
