@@ -1,8 +1,8 @@
 //! The planner for sites that are described by phasor rows (`edge-planner/1`): `|Σ (re + j·im)·I| ≤ limit`.
 //!
 //! A European tree is one row per circuit and phase with `im = 0`; a North American delta, where a station sits between two lines, needs
-//! true phasors. The work has two layers. The **horizon** ([`horizon`]) plans all cars that are here until the last of them leaves, and so
-//! finds who can wait; it is approximate and bounded in its work. The **emission** ([`emit`]) turns its wishes for the first interval into
+//! true phasors. The work has two layers. The **horizon** (`horizon`) plans all cars that are here until the last of them leaves, and so
+//! finds who can wait; it is approximate and bounded in its work. The **emission** (`emit`) turns its wishes for the first interval into
 //! currents that stations can take; it is exact, so what leaves keeps every row whatever the horizon says.
 
 mod emit;

@@ -1,12 +1,12 @@
 //! The planner: `plan(topology, state, now) -> Plan`.
 //!
 //! It works in two steps. First it finds the **targets**, as if every reachable EVSE could be moved at once: who is served at all
-//! ([`admit`]: an EVSE gets nothing or at least its minimum), what deadlines need ([`deadline`]), and a weighted max-min fair share of
-//! what every circuit can carry ([`share`], over the general filling in [`fill`]). Then it finds the **offers** that may leave
-//! now ([`raise`]): every cut at once, a raise only into what is confirmed free. The invariant is asserted before the plan is handed out:
+//! (`admit`: an EVSE gets nothing or at least its minimum), what deadlines need (`deadline`), and a weighted max-min fair share of
+//! what every circuit can carry (`share`, over the general filling in [`fill`]). Then it finds the **offers** that may leave
+//! now (`raise`): every cut at once, a raise only into what is confirmed free. The invariant is asserted before the plan is handed out:
 //! for every circuit and phase, `background + Σ max(committed, offer) ≤ limit`, and the same for its power, or nothing on it is raised.
 //!
-//! Everything that limits is a row ([`frame`]): each phase of each circuit, its power, its unbalance. A pass over n EVSEs costs
+//! Everything that limits is a row (`frame`): each phase of each circuit, its power, its unbalance. A pass over n EVSEs costs
 //! n log n, times the depth of the tree. `docs/allocation.md` describes the rules in plain words.
 //!
 //! For a planner of another kind there is [`fill::Problem`]: rows, members, shares, without circuits and EVSEs.
