@@ -121,7 +121,7 @@ impl Controller {
         match input {
             Input::StationConnected { station, .. } => guard.connected(*station, now.mono),
             Input::StationDisconnected { station, .. } => guard.disconnected(*station, now.mono),
-            Input::StationFrame { station, text, .. } => guard.received(*station, text, now.mono),
+            Input::StationFrame { station, text, .. } => guard.received(*station, text, now),
             Input::Meter { meter, asked_at, result: Ok(reading) } => guard.meter(*meter, reading, *asked_at, now.mono),
             Input::Meter { result: Err(_), .. }
             | Input::Tick

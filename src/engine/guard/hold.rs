@@ -173,12 +173,12 @@ impl Schedule {
             && self.periods.last().is_none_or(|(from, _)| *from < window.from)
     }
 
-    /// It is not known any more how far it has come; by `over` it has stepped.
-    fn forget_time(&mut self, over: Ms) {
+    /// It is not known any more how far it has come since `then`, by the clock of that time; by `over` it has stepped.
+    fn forget_time(&mut self, then: Ms, over: Ms) {
         self.periods = vec![(NEVER, self.highest()), (over, self.last())];
-        if self.ends != ALWAYS {
-            (self.begins, self.ends) = (ALWAYS, over);
-        }
+        // What had begun goes on, unless it ends.
+        self.begins = if self.begins <= then && self.ends == ALWAYS { NEVER } else { ALWAYS };
+        self.ends = if self.ends == ALWAYS { ALWAYS } else { over };
     }
 
     fn shift(&mut self, by: Ms) {
@@ -253,14 +253,15 @@ impl Hold {
     }
 
     /// Takes over what an earlier run knew. `by`: the monotonic clock now minus the one then; `None`: it is not known how much later it is.
-    pub(super) fn moved(mut self, by: Option<Ms>, station: &Station, now: Ms) -> Self {
+    /// `then`: the monotonic clock of that run when it wrote this down.
+    pub(super) fn moved(mut self, (by, then): (Option<Ms>, Ms), station: &Station, now: Ms) -> Self {
         let lease = i64::try_from(station.model.lease_ms).unwrap_or(i64::MAX);
         let over = now.saturating_add(lease).saturating_add(LONGEST_EXTRA_MS);
         for slot in &mut self.slots {
             for (_, schedule) in &mut slot.candidates {
                 match by {
                     Some(by) => schedule.shift(by),
-                    None => schedule.forget_time(over),
+                    None => schedule.forget_time(then, over),
                 }
             }
             slot.empty_from = if slot.empty_from == ALWAYS { ALWAYS } else { NEVER };

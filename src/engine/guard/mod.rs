@@ -9,6 +9,7 @@
 //! The first term is the part of the other load that is proven. The planner's own estimate is never below it, so that a frame that is held
 //! back is a fault of the planner, of the tethers or of the sessions, or a person's mistake; `docs/safety.md` says what it cannot see.
 
+mod clock;
 mod hold;
 mod judge;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::engine::model::reading::MeterReading;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, LeaseForm, MeterIndex, StationIndex, Topology};
 use crate::engine::time::{Mono, Now, Utc};
 use crate::engine::units::{Current, PerPhase, PhaseSet};
+use clock::WireClock;
 use hold::{Hold, Ms, Scale, WIDE_EXTRA_MS, Window};
 use wire::{Answer, Heard, Sent};
 
@@ -34,9 +36,6 @@ const LOWER_WITHIN_MS: Ms = 15_000;
 
 /// A station without a lease that has left a call open for longer counts at its maximum.
 const SILENT_MS: Ms = 35_000;
-
-/// The clock of a station was set if it is told a time that differs by more from the one that it was told before.
-const CLOCK_STEP_MS: i64 = 6_000;
 
 /// A disagreement is over after so long without another one.
 const QUIET_MS: Ms = 600_000;
@@ -101,8 +100,7 @@ impl Change {
 struct StationState {
     connected: bool,
     hold: Hold,
-    /// The time that it was told last, and when.
-    told: Option<(Mono, Utc)>,
+    clock: WireClock,
     /// Calls without an answer, and when they were sent.
     open: BTreeMap<String, Ms>,
 }
@@ -176,10 +174,11 @@ impl Guard {
         let mut memory = earlier.memory.and_then(|bytes| serde_json::from_slice::<Memory>(bytes).ok());
         let by = memory.as_ref().filter(|memory| memory.trusted && now.utc_trusted);
         let by = by.map(|memory| ms(now.mono) - ms(memory.mono) - now.utc.since(memory.utc));
+        let then = memory.as_ref().map_or(Ms::MIN, |memory| ms(memory.mono));
         for (index, station) in topology.stations().iter().enumerate() {
             let kept = memory.as_mut().and_then(|memory| memory.holds.remove(station.id.as_str()));
             if let Some(hold) = kept {
-                guard.stations[index].hold = hold.moved(by, station, ms(now.mono));
+                guard.stations[index].hold = hold.moved((by, then), station, ms(now.mono));
                 continue;
             }
             for evse in earlier.tamed.iter().map(|evse| topology.evse(*evse)).filter(|evse| evse.station.0 == index) {
@@ -217,8 +216,10 @@ impl Guard {
 
     /// A station's connection was opened.
     pub fn connected(&mut self, station: StationIndex, now: Mono) {
-        self.stations[station.0].open.clear();
-        self.stations[station.0].connected = true;
+        let state = &mut self.stations[station.0];
+        state.open.clear();
+        state.clock.connected();
+        state.connected = true;
         self.renew(station, now);
     }
 
@@ -259,7 +260,11 @@ impl Guard {
     }
 
     /// A station sent a frame.
-    pub fn received(&mut self, station: StationIndex, text: &str, now: Mono) {
+    pub fn received(&mut self, station: StationIndex, text: &str, now: Now) {
+        if wire::stamp(text).is_some_and(|stamp| self.stations[station.0].clock.stamped(stamp, now)) {
+            self.clock_moved(station, now.mono);
+        }
+        let now = now.mono;
         match wire::heard(text) {
             Heard::Nothing => {}
             Heard::Answer(call, answer) => self.answered(station, &call, answer, now),
@@ -306,7 +311,7 @@ impl Guard {
         let (call, what) = wire::sent(text);
         let (Sent::Profile(_) | Sent::Clear(_) | Sent::Unclear) = what else {
             if let Sent::Time(utc) = what {
-                self.told_time(station, utc, now.mono);
+                self.told_time(station, utc, now);
             }
             self.opened(station, call, now.mono);
             return Verdict::Pass;
@@ -409,15 +414,16 @@ impl Guard {
         }
     }
 
-    fn told_time(&mut self, station: StationIndex, utc: Utc, now: Mono) {
-        let state = &mut self.stations[station.0];
-        let before = state.told.replace((now, utc));
-        let jumped = before
-            .is_some_and(|(at, told)| utc.since(told.plus_ms(span(now.since(at)))).saturating_abs() > CLOCK_STEP_MS);
-        if jumped {
-            state.hold.booted(ms(now));
-            self.renew(station, now);
+    fn told_time(&mut self, station: StationIndex, utc: Utc, now: Now) {
+        if self.stations[station.0].clock.tell(utc, now) {
+            self.clock_moved(station, now.mono);
         }
+    }
+
+    /// The schedules that a station holds are not where they were: nothing is certain until it has accepted anew.
+    fn clock_moved(&mut self, station: StationIndex, now: Mono) {
+        self.stations[station.0].hold.booted(ms(now));
+        self.renew(station, now);
     }
 
     fn opened(&mut self, station: StationIndex, call: Option<String>, now: Mono) {
@@ -448,8 +454,7 @@ impl Guard {
     }
 
     fn scale(&self, station: StationIndex, now: Now) -> Scale<'_> {
-        let told = self.stations[station.0].told;
-        let clock = told.map_or(now.utc, |(at, told)| told.plus_ms(span(now.mono.since(at))));
+        let clock = self.stations[station.0].clock.time(now);
         Scale { station: self.topology.station(station), voltage: self.topology.voltage(), clock, now: ms(now.mono) }
     }
 

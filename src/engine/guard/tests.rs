@@ -88,7 +88,7 @@ impl Guard {
         for (index, (station, evse)) in [(A, 1), (A, 2), (B, 1)].into_iter().enumerate() {
             let call = format!("start-{index}");
             assert_eq!(guard.sent(station, &lease(&call, evse, amperes, 120, 0), now(0)), Verdict::Pass);
-            guard.received(station, &accepted(&call), Mono::START);
+            guard.received(station, &accepted(&call), now(0));
         }
         guard.tick(Mono::from_ms(20_000));
         guard
@@ -117,7 +117,7 @@ fn nothing_is_known_of_a_station_before_it_has_accepted_a_limit() {
     assert_eq!(guard.most(0), amps(32));
     guard.sent(A, &lease("1", 1, "10.0", 120, 0), now(0));
     assert_eq!(guard.most(0), amps(32));
-    guard.received(A, &accepted("1"), Mono::from_ms(100));
+    guard.received(A, &accepted("1"), now(100));
     guard.tick(Mono::from_ms(5_000));
     assert_eq!(guard.most(0), amps(32), "the car has 5 s");
     guard.tick(Mono::from_ms(5_101));
@@ -132,7 +132,7 @@ fn a_raise_beyond_what_is_left_is_lowered_to_what_is_left() {
     // 50 A at the meter, of which the EVSEs can explain 30: 20 A of other load, 10 A are left.
     let at = 22_100;
     assert_eq!(guard.sent(A, &lease("2", 1, "19.5", 120, at), now(at)), Verdict::Pass);
-    guard.received(A, r#"[3,"2",{"status":"Rejected"}]"#, Mono::from_ms(at));
+    guard.received(A, r#"[3,"2",{"status":"Rejected"}]"#, now(at));
     let Verdict::Replace(text) = guard.sent(A, &lease("3", 1, "32.0", 120, at), now(at)) else { panic!("it passed") };
     assert!(text.contains(r#""limit":20.0"#) && text.contains(r#""limit":6.0"#), "{text}");
     assert_eq!(guard.most(0), amps(20));
@@ -155,7 +155,7 @@ fn with_a_silent_meter_the_declared_load_counts_and_without_one_only_the_fallbac
     let mut blind = Guard::new(&topology(200, None), Earlier::default(), now(0));
     blind.connected(B, Mono::START);
     assert_eq!(blind.sent(B, &lease("1", 1, "0.0", 180, 0), now(0)), Verdict::Pass);
-    blind.received(B, &accepted("1"), Mono::START);
+    blind.received(B, &accepted("1"), now(0));
     assert_eq!(blind.sent(B, &lease("2", 1, "6.0", 120, 6_000), now(6_000)), Verdict::Pass);
     let Verdict::Replace(text) = blind.sent(B, &lease("3", 1, "7.0", 120, 6_000), now(6_000)) else { panic!() };
     assert!(text.contains(r#""limit":6.0"#));
@@ -239,7 +239,7 @@ fn a_meter_that_shows_what_was_a_minute_ago_proves_no_load() {
     read(&mut guard, 90, 27);
     for (call, evse) in [("a", 1), ("b", 2)] {
         guard.sent(A, &lease(call, evse, "6.0", 120, 30_000), now(30_000));
-        guard.received(A, &accepted(call), Mono::from_ms(30_000));
+        guard.received(A, &accepted(call), now(30_000));
     }
     (31..80).for_each(|second| read(&mut guard, 90, second));
     // It shows something new, of which nobody knows when it was so.
@@ -256,7 +256,7 @@ fn watts_count_by_phase_and_both_versions_are_read() {
         r#"[2,"1","SetChargingProfile",{{"evseId":1,"chargingProfile":{{"id":1001,"stackLevel":0,"chargingProfilePurpose":"TxDefaultProfile","chargingProfileKind":"Absolute","chargingSchedule":[{{"id":1001,"startSchedule":"{start}","chargingRateUnit":"W","chargingSchedulePeriod":[{{"startPeriod":0,"limit":11040.0,"numberPhases":3}},{{"startPeriod":28920,"limit":4140.0,"numberPhases":3}}]}}]}}}}]"#
     );
     assert_eq!(guard.sent(A, &frame, now(0)), Verdict::Pass);
-    guard.received(A, &accepted("1"), Mono::START);
+    guard.received(A, &accepted("1"), now(0));
     guard.tick(Mono::from_ms(6_000));
     assert_eq!(guard.most(0), amps(16));
     guard.tick(Mono::from_ms(141_000));
@@ -275,7 +275,7 @@ fn two_levels_fall_to_the_lower_one_and_a_transactions_profile_to_the_default() 
     let ends = format!(r#""validTo":"{}","#, time(120_000));
     let take = |guard: &mut Guard, call: &str, frame: String| {
         assert_eq!(guard.sent(A, &frame, now(0)), Verdict::Pass);
-        guard.received(A, &accepted(call), Mono::START);
+        guard.received(A, &accepted(call), now(0));
     };
     take(&mut guard, "1", profile("1", 2_001, 1, "TxDefaultProfile", &ends, "16.0"));
     guard.tick(Mono::from_ms(6_000));
@@ -292,7 +292,7 @@ fn two_levels_fall_to_the_lower_one_and_a_transactions_profile_to_the_default() 
     take(&mut guard, "4", profile("4", 3_001, 0, "TxProfile", r#""transactionId":7,"#, "0.0"));
     guard.tick(Mono::from_ms(147_000));
     assert_eq!(guard.most(0), amps(0));
-    guard.received(A, r#"[2,"s","StopTransaction",{"transactionId":7,"meterStop":5}]"#, Mono::from_ms(148_000));
+    guard.received(A, r#"[2,"s","StopTransaction",{"transactionId":7,"meterStop":5}]"#, now(148_000));
     assert_eq!(guard.most(0), amps(6));
 }
 
@@ -383,6 +383,10 @@ impl Model {
     }
 
     fn pass(&mut self, at: i64) {
+        if at < self.quiet_until {
+            // A car begins with the limit that it finds.
+            return;
+        }
         self.recent.push_back((at, [self.limit(1, at), self.limit(2, at)]));
         while self.recent.front().is_some_and(|(then, _)| *then <= at - 5_000) {
             self.recent.pop_front();
@@ -455,19 +459,20 @@ impl Bench {
         let call = self.calls.to_string();
         let verdict = self.guard.sent(A, frame, now(self.at));
         assert_eq!(verdict, Verdict::Pass);
-        let mono = Mono::from_ms(self.at);
         match fate {
             Fate::Lost => {}
-            Fate::Refused => self.guard.received(A, &format!(r#"[3,"{call}",{{"status":"Rejected"}}]"#), mono),
-            Fate::FailedAndNot => self.guard.received(A, &format!(r#"[4,"{call}","InternalError","",{{}}]"#), mono),
+            Fate::Refused => self.guard.received(A, &format!(r#"[3,"{call}",{{"status":"Rejected"}}]"#), now(self.at)),
+            Fate::FailedAndNot => {
+                self.guard.received(A, &format!(r#"[4,"{call}","InternalError","",{{}}]"#), now(self.at))
+            }
             Fate::TakenInSilence | Fate::Taken | Fate::FailedAndTaken => {
                 take(&mut self.model);
                 let at = self.at();
                 self.model.pass(at);
                 if let Fate::Taken = fate {
-                    self.guard.received(A, &accepted(&call), mono);
+                    self.guard.received(A, &accepted(&call), now(self.at));
                 } else if let Fate::FailedAndTaken = fate {
-                    self.guard.received(A, &format!(r#"[4,"{call}","InternalError","",{{}}]"#), mono);
+                    self.guard.received(A, &format!(r#"[4,"{call}","InternalError","",{{}}]"#), now(self.at));
                 }
             }
         }
@@ -509,7 +514,7 @@ impl Bench {
                 self.model.quiet_until = at + 6_500;
                 self.guard.disconnected(A, mono);
                 self.guard.connected(A, mono);
-                self.guard.received(A, r#"[2,"b","BootNotification",{}]"#, mono);
+                self.guard.received(A, r#"[2,"b","BootNotification",{}]"#, now(self.at));
             }
             Step::Reconnect => {
                 self.guard.disconnected(A, mono);
@@ -538,6 +543,6 @@ proptest! {
     fn no_text_panics(text in prop_oneof!["\\PC*", "[\\[\\]{}\",:0-9a-zA-Z ]{0,80}"]) {
         let mut guard = guard(100);
         guard.sent(A, &text, now(0));
-        guard.received(A, &text, Mono::START);
+        guard.received(A, &text, now(0));
     }
 }

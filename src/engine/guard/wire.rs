@@ -313,6 +313,37 @@ pub(super) fn heard(text: &str) -> Heard {
     }
 }
 
+/// The time that a station writes by its own clock into a message that is sent at once.
+pub(super) fn stamp(text: &str) -> Option<Utc> {
+    #[derive(Deserialize)]
+    struct Value {
+        timestamp: Option<Utc>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stamped {
+        timestamp: Option<Utc>,
+        #[serde(default)]
+        offline: bool,
+        #[serde(default)]
+        meter_value: Vec<Value>,
+    }
+    if !text.contains("timestamp") {
+        return None;
+    }
+    let parts: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    let ("2", [_, _, action, payload, ..]) = (kind(&parts), parts.as_slice()) else { return None };
+    let action = string(action);
+    if !["StatusNotification", "MeterValues", "TransactionEvent"].contains(&action.as_str()) {
+        return None;
+    }
+    let read: Stamped = serde_json::from_str(payload.get()).ok()?;
+    if action == "MeterValues" {
+        return read.meter_value.into_iter().filter_map(|value| value.timestamp).max();
+    }
+    read.timestamp.filter(|_| !read.offline)
+}
+
 fn transaction(action: &str, payload: &str) -> Option<Heard> {
     let value: Value = serde_json::from_str(payload).ok()?;
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);

@@ -62,9 +62,16 @@ impl StationClock {
     /// It is told the time. `true`: that sets its clock, and the schedules that it holds are out of place.
     pub fn tell(&mut self, now: Now) -> bool {
         let before = self.time(now);
-        self.told = Some((now.mono, now.utc));
-        let steps = !self.deaf && before != now.utc;
-        if steps {
+        let is_first = self.told.replace((now.mono, now.utc)).is_none();
+        if self.deaf {
+            return false;
+        }
+        let mono = i64::try_from(now.mono.ms()).unwrap_or(i64::MAX);
+        let strays = |sample: i64| sample.saturating_add(mono).saturating_sub(now.utc.unix_ms()).saturating_abs();
+        // What it wrote before it was told anything is of the clock that it had until now.
+        let steps =
+            before != now.utc || (is_first && self.samples.iter().any(|(_, sample)| strays(*sample) > CLOCK_OFFSET_MS));
+        if steps || is_first {
             self.samples.clear();
         }
         steps
@@ -152,6 +159,22 @@ mod tests {
         }
         for step in 1..5 {
             assert!(!clock.heard(now(step * 10_000).utc, now(step * 10_000)));
+        }
+    }
+
+    #[test]
+    fn what_a_station_wrote_before_it_was_first_told_the_time_says_nothing_of_its_clock_after() {
+        let mut clock = StationClock::default();
+        // The controller starts in 1970, the station goes by the right time.
+        let wrong = |ms: u64| Now { utc: Utc::from_unix_ms(i64::try_from(ms).expect("small")), ..now(ms) };
+        for step in 1..3 {
+            assert!(!clock.heard(now(step * 5_000).utc, wrong(step * 5_000)));
+        }
+        assert!(clock.tell(wrong(16_000)), "its clock is set");
+        for step in 4..8 {
+            let now = wrong(step * 5_000);
+            assert!(!clock.heard(now.utc, now));
+            assert_eq!(clock.time(now), now.utc);
         }
     }
 

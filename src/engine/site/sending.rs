@@ -40,6 +40,9 @@ const MOST_PENDING: usize = 3;
 /// After the last renewal everywhere, the clocks, the message and the car take this long at most until every lease has stepped down.
 const STEP_DOWN_SPREAD_MS: u64 = 30_000;
 
+/// How the answer begins that a call gets which the guard has kept back.
+const WITHHELD: &str = "withheld by the guard";
+
 /// What is remembered of the limits for the next run.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
@@ -440,6 +443,10 @@ impl Site {
                 // It never left.
                 tether.withdrawn(key.0);
                 format!("{code} {description}")
+            }
+            // It never left, and that alarm is the guard's.
+            StationReply::Error { description, .. } if description.starts_with(WITHHELD) => {
+                return tether.failed(key.0, now.mono);
             }
             StationReply::Error { code, description } => {
                 if matches!(code.as_str(), "NotSupported" | "NotImplemented") {
