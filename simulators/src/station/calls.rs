@@ -194,6 +194,24 @@ impl Station {
         true
     }
 
+    /// Whether a transaction has ended at an EVSE while its car is still plugged in.
+    #[must_use]
+    pub fn is_finishing(&self, evse: u32) -> bool {
+        self.bays.iter().any(|bay| bay.number == evse && bay.finishing && bay.car.is_some() && bay.running.is_none())
+    }
+
+    /// The driver of a car whose transaction has ended holds the card up again: without that nothing begins anew.
+    pub fn hold_up(&mut self, evse: u32, token: &str) {
+        if self.is_finishing(evse)
+            && let Some(bay) = self.bays.iter_mut().find(|bay| bay.number == evse)
+        {
+            bay.finishing = false;
+            bay.token = Some(token.to_owned());
+            bay.authorized = false;
+            bay.asked = false;
+        }
+    }
+
     /// `RemoteStopTransaction`, `RequestStopTransaction`: whether there is such a transaction.
     pub(super) fn stop_remotely(&mut self, id: &str, now: Now) -> bool {
         let running = |bay: &super::Bay| bay.running.as_ref().and_then(|running| self.transactions.get(running.index));

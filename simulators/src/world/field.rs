@@ -17,6 +17,9 @@ use super::{Event, World, scenario};
 /// The usual latency of a link.
 pub(super) const LATENCY_MS: u64 = 40;
 
+/// A driver sees after so long that the car does not charge any more.
+const DRIVER_MS: u64 = 5 * 60_000;
+
 /// The network between a station and the controller.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Net {
@@ -58,6 +61,8 @@ pub(super) enum Held {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     pub(super) leaves_at: u64,
+    /// Its transaction has ended although the car is still here.
+    pub(super) ended_since: Option<u64>,
     pub(super) hungry_since: Option<u64>,
 }
 
@@ -149,6 +154,19 @@ impl Post {
             reaction_ms: dice.between(200, 4_500),
             ..CarOptions::default()
         })
+    }
+
+    /// A driver whose transaction was ended, because the station drew more than it may, comes back after a while and holds the card up
+    /// again. A station begins nothing anew by itself.
+    fn begin_again(&mut self, evse: u32, now_ms: u64) {
+        let place = &mut self.places[usize::try_from(evse - 1).unwrap_or(0)];
+        if !self.station.is_finishing(evse) {
+            place.ended_since = None;
+            return;
+        }
+        if now_ms - *place.ended_since.get_or_insert(now_ms) >= DRIVER_MS {
+            self.station.hold_up(evse, &token(self.plan.number, evse));
+        }
     }
 
     /// Begins or ends an oddity.
@@ -393,11 +411,13 @@ impl World {
                 if now_ms >= post.places[place].leaves_at {
                     post.station.unplug(evse, now);
                     post.cars -= 1;
+                } else {
+                    post.begin_again(evse, now_ms);
                 }
             } else if may_come && post.dice.chance(per_day * 1_000_000 / 1_440) {
                 let car = post.new_car(&self.site.car_phases);
                 post.places[place] =
-                    Place { leaves_at: now_ms + post.dice.between(least, most) * 60_000, hungry_since: None };
+                    Place { leaves_at: now_ms + post.dice.between(least, most) * 60_000, ..Place::default() };
                 let taken = post.station.plug_in(evse, car, Some(&token(post.plan.number, evse)));
                 debug_assert!(taken.is_ok(), "the place was free");
                 post.cars += 1;

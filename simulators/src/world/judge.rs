@@ -12,6 +12,7 @@ use crate::oracle::Load;
 
 use super::field::{LATENCY_MS, Post};
 use super::invent::longest_wait_ms;
+use super::report::Unused;
 use super::{STEP_MS, TICK_MS, World};
 
 /// A car follows a changed offer within so long (IEC 61851-1).
@@ -57,6 +58,8 @@ pub(super) struct Utilisation {
     /// Sum of the shares in millionths, and how many.
     pub(super) sum: u64,
     pub(super) samples: u64,
+    /// What became of the first circuit meanwhile.
+    pub(super) unused: Unused,
 }
 
 impl World {
@@ -222,6 +225,7 @@ impl World {
             })
             .collect();
         let mut used = self.utilisation;
+        let before = used.samples;
         for post in self.posts.iter().filter(|post| post.cars > 0 && self.is_movable(post)) {
             for evse in 1..=post.plan.evses {
                 let Some(car) = post.station.car(evse) else { continue };
@@ -238,7 +242,40 @@ impl World {
                 used.samples += 1;
             }
         }
+        if used.samples > before {
+            used.unused += self.unused_now();
+        }
         self.utilisation = used;
+    }
+
+    /// Where the current of the first circuit is that no car draws, on L1.
+    fn unused_now(&self) -> Unused {
+        let plan = &self.site.circuit[0];
+        let other =
+            plan.meter.map_or(Current::from_a(plan.unmeasured_a.unwrap_or(0)), |_| self.backgrounds[0].of(Phase::L1));
+        let ma = |current: Current| u64::try_from(current.ma()).unwrap_or(0);
+        let mut now = Unused { free: ma(self.limit_in_force(0) - other), ..Unused::default() };
+        let mut offered = 0;
+        for post in self.posts.iter().filter(|post| post.phases.contains(&Phase::L1)) {
+            for evse in 1..=post.plan.evses {
+                let Some(car) = post.station.car(evse) else { continue };
+                if post.station.running(evse).is_none() {
+                    continue;
+                }
+                let (offer, drawn) = (ma(post.station.offered(evse)), ma(car.current()));
+                offered += offer;
+                let leaves = offer.saturating_sub(drawn);
+                if car.is_full() {
+                    now.full += leaves;
+                } else if car.wanted() + CONTENT < post.station.offered(evse) {
+                    now.tapers += leaves;
+                } else {
+                    now.follows += leaves;
+                }
+            }
+        }
+        now.not_offered = now.free.saturating_sub(offered);
+        now
     }
 
     fn look_at_stations(&mut self) {

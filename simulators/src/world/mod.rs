@@ -461,6 +461,7 @@ impl World {
             above_ms,
             worst,
             utilisation: (self.utilisation.sum, self.utilisation.samples),
+            unused: self.utilisation.unused,
             violated: self.oracle.violated(),
             violations: self.oracle.violations().to_vec(),
             trace: self.trace.value(),

@@ -13,6 +13,31 @@ pub(super) struct Counts {
     pub(super) cuts: u64,
 }
 
+/// What became of the first circuit's current on L1 while cars could have taken more: sums of mA over the samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unused {
+    /// What cars could have drawn: the limit less what other loads draw, or less what is kept for them where nobody measures.
+    pub free: u64,
+    /// Of that, what no station offered.
+    pub not_offered: u64,
+    /// What was offered to cars that are full.
+    pub full: u64,
+    /// What was offered to cars whose batteries take less.
+    pub tapers: u64,
+    /// What was offered to cars that had not followed yet.
+    pub follows: u64,
+}
+
+impl std::ops::AddAssign for Unused {
+    fn add_assign(&mut self, other: Self) {
+        self.free += other.free;
+        self.not_offered += other.not_offered;
+        self.full += other.full;
+        self.tapers += other.tapers;
+        self.follows += other.follows;
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorldReport {
@@ -48,6 +73,8 @@ pub struct WorldReport {
     pub worst: Worst,
     /// How far the tightest circuit above each car that could have taken more was used: sum of the shares in millionths, and how many.
     pub utilisation: (u64, u64),
+    /// What became of what was not used.
+    pub unused: Unused,
     /// How many invariants were violated.
     pub violated: u64,
     /// The first violations with their circumstances.
@@ -104,6 +131,19 @@ impl fmt::Display for WorldReport {
             writeln!(
                 f,
                 "  while a car could take more, the tightest circuit above it is at {percent:.1} % of its limit"
+            )?;
+            let share = |part: u64| {
+                let permille = (part * 1000).checked_div(self.unused.free).unwrap_or(0);
+                f64::from(u32::try_from(permille).unwrap_or(0)) / 10.0
+            };
+            let unused = self.unused;
+            writeln!(
+                f,
+                "    of the first circuit's L1 {:.1} % are not offered, {:.1} % offered to full cars, {:.1} % to cars that taper, {:.1} % not followed yet",
+                share(unused.not_offered),
+                share(unused.full),
+                share(unused.tapers),
+                share(unused.follows)
             )?;
         }
         writeln!(f, "  trace {:016x}, {} violations", self.trace, self.violated)?;
