@@ -44,7 +44,7 @@ fn invented_sites_hold_their_limits_and_come_close_to_them() {
     let options = SoakOptions { seed: 1, sites: 24, site_minutes: 300, most_stations: 40, jobs: 2, minutes: 60 };
     let report = soak(options, |_| ()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(report.violated, 0, "{report}");
-    assert!(report.cuts > 5_000, "hardly anything had to be cut: {report}");
+    assert!(report.cuts > 2_500, "hardly anything had to be cut, one and a half times in a station's hour: {report}");
     let utilisation = report.utilisation.0 / report.utilisation.1;
     assert!(utilisation > 800_000, "the limits were not approached: {report}");
 }

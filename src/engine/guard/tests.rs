@@ -463,7 +463,7 @@ impl Bench {
             Fate::Lost => {}
             Fate::Refused => self.guard.received(A, &format!(r#"[3,"{call}",{{"status":"Rejected"}}]"#), now(self.at)),
             Fate::FailedAndNot => {
-                self.guard.received(A, &format!(r#"[4,"{call}","InternalError","",{{}}]"#), now(self.at))
+                self.guard.received(A, &format!(r#"[4,"{call}","InternalError","",{{}}]"#), now(self.at));
             }
             Fate::TakenInSilence | Fate::Taken | Fate::FailedAndTaken => {
                 take(&mut self.model);
