@@ -294,10 +294,10 @@ impl Guard {
         let before: Vec<Current> = self.topology.evses_of(station).map(|evse| self.by_profiles(evse, now)).collect();
         self.stations[station.0].hold.answered(call, answer);
         for (evse, before) in self.topology.evses_of(station).zip(before) {
-            let lower = self.by_profiles(evse, now) < before;
             let state = &mut self.evses[evse.0];
             state.refused = answer != Answer::Accepted;
-            if lower && answer == Answer::Accepted {
+            // Also where it does not look lower yet: a profile that is about to be over may still hide that.
+            if answer == Answer::Accepted {
                 let old =
                     state.settling.filter(|(_, until)| ms(now) < *until).map_or(before, |(old, _)| old.max(before));
                 state.settling = Some((old, ms(now) + reaction));
