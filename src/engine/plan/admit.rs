@@ -40,9 +40,7 @@ const LONG_TURN_MS: u64 = 48 * TURN_MS;
 /// A place in the order of admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    rests: bool,
-    priority: Reverse<i32>,
-    tier: Tier,
+    kind: Kind,
     /// Since when it waits in ms, as its deadline puts it; for whose turn is over, how many long turns ago that was.
     since: i64,
     scarce: usize,
@@ -53,6 +51,27 @@ struct Place {
     /// Another order for each time at which somebody comes.
     drawn: u64,
     evse: usize,
+}
+
+/// Whether it rests, its priority and its tier, packed into one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind(u64);
+
+impl Kind {
+    fn new(rests: bool, priority: i32, tier: Tier) -> Self {
+        let from_highest = i64::from(i32::MAX) - i64::from(priority);
+        let tier = match tier {
+            Tier::InTurn => 0,
+            Tier::Line => 1,
+            Tier::TurnOver => 2,
+            Tier::Fresh => 3,
+        };
+        Self(u64::from(rests) << 40 | from_highest.unsigned_abs() << 2 | tier)
+    }
+
+    const fn is_turn_over(self) -> bool {
+        self.0 & 3 == 2
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,9 +124,8 @@ pub(super) fn admit(
     let mut room = room.to_vec();
     let mut waiting = Vec::new();
     let mut over = vec![0; room.len()];
-    let kind = |place: &Place| (place.rests, place.priority, place.tier);
-    for group in order.chunk_by_mut(|one, next| kind(one) == kind(next)) {
-        if group[0].tier == Tier::TurnOver {
+    for group in order.chunk_by_mut(|one, next| one.kind == next.kind) {
+        if group[0].kind.is_turn_over() {
             put_last(frame, wishes, &scarce, (group, &room, &mut over));
         }
         for place in group {
@@ -125,7 +143,8 @@ pub(super) fn admit(
     }
     // Who is sent away now stands behind those who wait already.
     let is_sent_away = |place: &Place| frame.state.evses[place.evse].served_since.is_some();
-    waiting.sort_unstable_by_key(|place| (place.priority, is_sent_away(place), place.since, *place));
+    let priority = |place: &Place| Reverse(frame.state.evses[place.evse].priority);
+    waiting.sort_unstable_by_key(|place| (priority(place), is_sent_away(place), place.since, *place));
     Admission { admitted, waiting: waiting.into_iter().map(|place| place.evse).collect(), scarce }
 }
 
@@ -272,8 +291,8 @@ impl<'a> Line<'a> {
             None => (Tier::Fresh, since, Exactly::Earliest(arrival.ms())),
         };
         let drawn = drawn(arrival.ms(), index);
-        let (priority, phases) = (Reverse(evse.priority), Reverse(evse.phases.len()));
-        Place { rests, priority, tier, since, scarce, phases, exactly, drawn, evse: index }
+        let (kind, phases) = (Kind::new(rests, evse.priority, tier), Reverse(evse.phases.len()));
+        Place { kind, since, scarce, phases, exactly, drawn, evse: index }
     }
 }
 
