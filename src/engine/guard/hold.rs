@@ -329,6 +329,11 @@ impl Hold {
         self.unclear = true;
     }
 
+    /// Whether a call is about a profile that may be in force.
+    pub(super) fn knows(&self, call: &str) -> bool {
+        self.slots.iter().any(|slot| slot.candidates.iter().any(|(id, _)| id == call))
+    }
+
     /// A call was answered; `None`: it was not about a profile that may be in force.
     pub(super) fn answered(&mut self, call: &str, answer: Answer, now: Ms) -> Option<Answered> {
         let known = |slot: &Slot| slot.candidates.iter().position(|(id, _)| id == call);

@@ -308,6 +308,9 @@ impl Guard {
         self.advance(now);
         let state = &mut self.stations[station.0];
         state.open.remove(call);
+        if !state.hold.knows(call) {
+            return;
+        }
         let before: Vec<Current> = self.topology.evses_of(station).map(|evse| self.by_profiles(evse, now)).collect();
         let Some(told) = self.stations[station.0].hold.answered(call, answer, ms(now)) else { return };
         let until = ms(now) + self.reaction(station);

@@ -544,6 +544,32 @@ impl Tether {
         }
     }
 
+    /// The least that may be in force by what it was told, without what waits for its answer under a number: more than this may be a raise.
+    #[must_use]
+    pub fn least(&self, without: Option<u64>, now: Mono) -> Current {
+        let known = if self.holds() { self.tamed } else { self.confirmed };
+        if !known {
+            return self.max;
+        }
+        let ignored = without.and_then(|call| self.pending_by(call)).map(|pending| pending.sent);
+        let told = self.candidates.iter().filter(|candidate| Some(candidate.sent) != ignored);
+        let least = told.map(|candidate| self.best_of(&candidate.sent, now)).min();
+        let base = self.base_in_force.then(|| self.base_level());
+        let left = if self.holds() { self.fallback } else { self.max };
+        least.into_iter().chain(base).min().unwrap_or(left)
+    }
+
+    fn best_of(&self, sent: &SentLimit, now: Mono) -> Current {
+        let after = if self.holds() { self.fallback } else { self.max };
+        if self.form == LeaseForm::None || now < sent.steps_at.minus_ms(STEP_MARGIN_MS) {
+            sent.limit
+        } else if now < sent.steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms) {
+            sent.limit.min(after)
+        } else {
+            after
+        }
+    }
+
     /// The most that the EVSE may be drawing by what it was told. `reachable`: a station without a working lease counts at its
     /// maximum whenever it is silent.
     #[must_use]
@@ -681,6 +707,25 @@ mod tests {
         // 30 s renewal and 120 s lease: the last step down is over before the first step up counts.
         let model = StationModel::default();
         assert!(STEP_UP_DELAY_MS > model.renew_ms + STEP_MARGIN_MS + model.reaction_ms);
+    }
+
+    #[test]
+    fn more_than_the_least_that_may_be_in_force_may_be_a_raise() {
+        let mut tether = tether(true);
+        tether.told(amps(0), START);
+        assert_eq!(tether.least(None, START.plus_ms(100_000)), amps(0));
+        // It counts as the fallback already, and may still be paused.
+        let step = START.plus_ms(180_000);
+        let about = step.minus_ms(STEP_MARGIN_MS);
+        assert_eq!((tether.committed(true, about), tether.least(None, about)), (amps(6), amps(0)));
+        assert_eq!(tether.least(None, step.plus_ms(25_000)), amps(6));
+        tether.told(amps(9), step);
+        tether.sent(2, amps(9), 120_000, step.plus_ms(30_000));
+        let over = step.plus_ms(100_000);
+        assert_eq!((tether.committed(true, over), tether.least(Some(2), over)), (amps(9), amps(6)));
+        let mut tether = self::tether(false);
+        tether.sent(1, amps(9), 120_000, START);
+        assert_eq!(tether.least(Some(1), START), amps(32), "nothing is known");
     }
 
     #[test]
