@@ -24,6 +24,7 @@ mod proof;
 mod proofs;
 mod queue;
 mod readings;
+mod recall;
 pub mod sabotage;
 mod sending;
 mod stations;
