@@ -154,6 +154,7 @@ impl Site {
             deadline: self.deadline(index, now),
             served_since: control.served_since,
             wants_since: control.wants_since,
+            rests_until: control.appetite.rests_until(),
         }
     }
 
@@ -193,6 +194,7 @@ impl Site {
                 control.appetite = Appetite::default();
             } else {
                 control.wants_since.get_or_insert(now);
+                self.note_appetite(EvseIndex(index), now);
             }
         }
     }

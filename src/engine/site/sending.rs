@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::appetite::Appetite;
 use super::io::Output;
 use super::tether::{Pending, SentLimit, Told};
 use super::writes::{Reason, RememberedWrites, allows, stretched};
@@ -405,10 +404,13 @@ impl Site {
             control.moved_at = Some(now);
         }
         match (limit >= minimum, control.served_since) {
-            (true, None) => control.served_since = Some(now),
+            (true, None) => {
+                control.served_since = Some(now);
+                control.wants_since = control.appetite.begin_turn(control.wants_since, now);
+            }
             (false, Some(_)) => {
                 control.served_since = None;
-                control.appetite = Appetite::default();
+                control.appetite.end_turn();
                 // Its turn is over: it waits behind those who wait already.
                 control.wants_since = control.wants_since.map(|_| now);
             }
