@@ -26,6 +26,7 @@ mod queue;
 mod readings;
 pub mod sabotage;
 mod sending;
+mod silence;
 mod stations;
 mod status;
 pub mod tether;

@@ -144,7 +144,7 @@ impl Site {
     }
 
     /// What decides the limit of an EVSE, with circuit, phase and amount.
-    fn sentence(&self, index: EvseIndex, now: Now) -> String {
+    pub(super) fn sentence(&self, index: EvseIndex, now: Now) -> String {
         let Some(offer) = self.offer(index) else { return "no plan yet".to_owned() };
         let topology = &self.setup.topology;
         let station = topology.station(topology.evse(index).station);
@@ -152,6 +152,9 @@ impl Site {
         let nearest = self.nearest_bottleneck(index);
         match offer.binding {
             Binding::NoDemand => format!("{} ({nearest})", self.why_no_demand(index, now)),
+            Binding::Demand if self.is_commissioned(topology.evse(index).station) => {
+                format!("{limit}: it is being commissioned ({nearest})")
+            }
             Binding::Demand => format!("{limit}: the car takes no more ({nearest})"),
             Binding::EvseMaximum if self.wishes[index.0].max < station.max => {
                 format!("{limit}: its token may have no more ({nearest})")
@@ -191,6 +194,9 @@ impl Site {
                     offer.target,
                     at.describe(topology)
                 )
+            }
+            Binding::Unreachable if self.is_commissioned(topology.evse(index).station) => {
+                format!("{limit}: it is being commissioned, its limit stays as it is meanwhile ({nearest})")
             }
             Binding::Unreachable => {
                 let committed = self.evses[index.0].tether.committed(self.reachable(index), now.mono);
