@@ -24,8 +24,8 @@ const RENEW_MS: u64 = 30_000;
 /// How long somebody may take to plug a car in.
 const CAR_WAIT_MS: u64 = 300_000;
 
-/// After so long a test does not begin anew with another car any more.
-const ANEW_MS: u64 = 1_800_000;
+/// So often a test goes on with another car where one has left.
+const CARS: u8 = 4;
 
 /// How long a station may take to accept a limit, in ms: a time-out of a call, and another try; and others to make room for it.
 pub(super) const ACCEPT_MS: u64 = 75_000;
@@ -77,7 +77,8 @@ pub(super) struct Commissioning {
     pub(super) evse: EvseIndex,
     pub(super) phase: Phase,
     pub(super) since: Mono,
-    began_at: Mono,
+    /// How many cars came.
+    cars: u8,
     /// A car charges there, or did until just now.
     has_car: bool,
     /// The limits still to be tried; the last one is held while nothing is sent.
@@ -122,7 +123,7 @@ impl Site {
             evse,
             phase: Phase::Car,
             since: now.mono,
-            began_at: now.mono,
+            cars: 0,
             has_car: false,
             caps,
             cap,
@@ -258,8 +259,7 @@ impl Site {
             return self.end_test(now, out);
         }
         let waited_ms = now.mono.since(test.since);
-        let early = now.mono.since(test.began_at) < ANEW_MS;
-        if test.has_car && early && test.phase != Phase::Restoring && !self.is_charging(test.evse) {
+        if test.has_car && test.cars < CARS && test.phase != Phase::Restoring && !self.is_charging(test.evse) {
             // What the next one is told begins with the present limit again.
             self.suspect_tested(false);
             if let Some(test) = &mut self.commissioning {
@@ -300,6 +300,7 @@ impl Site {
         if let (Some(test), Some(evse)) = (&mut self.commissioning, charging) {
             test.evse = evse;
             test.has_car = true;
+            test.cars += 1;
             test.report.evse = self.setup.topology.evse(evse).number;
         }
         self.enter(Phase::Lowering, "lowering the limit", now);

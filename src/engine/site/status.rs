@@ -5,8 +5,8 @@ use super::ledger::OpenTransaction;
 use super::outside_status::limit_status;
 use crate::engine::model::exchange::{ChargingState, ConnectorStatus};
 use crate::engine::model::status::{
-    ChargerStatus, CircuitStatus, CloudStatus, EvseStatus, Explanation, InverterStatus, MeterStatus, SiteStatus,
-    TransactionStatus,
+    ChargerStatus, CircuitStatus, CloudStatus, EvseStatus, Explanation, InverterStatus, MeterStatus, ProfileWrites,
+    SiteStatus, TransactionStatus,
 };
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex};
 use crate::engine::plan::binding::Binding;
@@ -102,6 +102,10 @@ impl Site {
             model: info.map(|info| info.model.clone()),
             firmware: info.and_then(|info| info.firmware.clone()),
             starts_in_s: self.waits_until(index, now.mono).map(|until| until.since(now.mono) / 1_000),
+            profile_writes: ProfileWrites {
+                in_a_day: self.stations[index.0].writes.in_a_day(now.mono),
+                budget: station.model.writes_per_day,
+            },
             evses: topology.evses_of(index).map(|evse| self.evse_status(evse, now)).collect(),
         }
     }
