@@ -19,6 +19,7 @@ mod wire;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::engine::model::reading::MeterReading;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, LeaseForm, MeterIndex, StationIndex, Topology};
@@ -100,6 +101,8 @@ impl Change {
 struct StationState {
     connected: bool,
     hold: Hold,
+    /// The hold as it is remembered, until it changes: it is written far more often than it changes.
+    kept: Option<Box<RawValue>>,
     clock: WireClock,
     /// Calls without an answer, and when they were sent.
     open: BTreeMap<String, Ms>,
@@ -149,12 +152,21 @@ pub struct Guard {
     has_news: bool,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Memory {
     mono: Mono,
     utc: Utc,
     trusted: bool,
     holds: BTreeMap<String, Hold>,
+}
+
+/// A [`Memory`] as it is written.
+#[derive(Serialize)]
+struct Written<'a> {
+    mono: Mono,
+    utc: Utc,
+    trusted: bool,
+    holds: BTreeMap<&'a str, &'a RawValue>,
 }
 
 impl Guard {
@@ -196,11 +208,18 @@ impl Guard {
 
     /// What the next run has to know, as JSON. It is worth keeping only until the gateway loses power.
     #[must_use]
-    pub fn memory(&self, now: Now) -> Vec<u8> {
-        let ids = self.topology.stations().iter().map(|station| station.id.to_string());
-        let holds = ids.zip(self.stations.iter().map(|station| station.hold.clone())).collect();
-        let memory = Memory { mono: now.mono, utc: now.utc, trusted: now.utc_trusted, holds };
-        serde_json::to_vec(&memory).unwrap_or_default()
+    pub fn memory(&mut self, now: Now) -> Vec<u8> {
+        let mut holds = BTreeMap::new();
+        for (station, state) in self.topology.stations().iter().zip(&mut self.stations) {
+            if state.kept.is_none() {
+                state.kept = serde_json::value::to_raw_value(&state.hold).ok();
+            }
+            if let Some(kept) = &state.kept {
+                holds.insert(station.id.as_str(), &**kept);
+            }
+        }
+        let written = Written { mono: now.mono, utc: now.utc, trusted: now.utc_trusted, holds };
+        serde_json::to_vec(&written).unwrap_or_default()
     }
 
     /// How often it has disagreed.
@@ -488,6 +507,7 @@ impl Guard {
 
     /// Counts a station anew.
     fn renew(&mut self, station: StationIndex, now: Mono) {
+        self.stations[station.0].kept = None;
         let settings = self.topology.station(station);
         let hold = &self.stations[station.0].hold;
         let mut next = hold.next_change(ms(now), self.reaction(station));
