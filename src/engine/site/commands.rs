@@ -65,6 +65,7 @@ impl Site {
             Command::TransactionStart { charger, connector, token } => self.remote_start(&charger, connector, token),
             Command::TransactionStop { transaction } => self.remote_stop(transaction),
             Command::Commission { charger } => Done::Now(self.commission(&charger, now, out)),
+            Command::CommissionStop { charger } => Done::Now(self.stop_commissioning(&charger, now)),
             Command::LimitSet(order) => Done::Now(self.set_limit(order, now, out)),
             Command::LimitClear { target, origin } => Done::Now(self.clear_limit(&target, &origin, now, out)),
             Command::Dim { active, until, input } => Done::Now(self.dim(active, until, input, (now, out))),

@@ -203,6 +203,9 @@ impl Site {
             return Some((Reason::Safety, Priority::Urgent));
         }
         let (renew_ms, _) = self.terms(evse);
+        // A lease that was given for a shorter time, in a commissioning test, is renewed before it is over.
+        let lasts_ms = last.steps_at.since(last.sent_at);
+        let renew_ms = if lasts_ms < 2 * renew_ms { renew_ms.min(lasts_ms / 4) } else { renew_ms };
         let due = now.since(last.sent_at) >= renew_ms;
         // Above its limit, or something overtaken may have come into force: told again at once.
         let told_again = control.conduct.is_above() && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
@@ -246,10 +249,11 @@ impl Site {
 
     /// How often limits of an EVSE are renewed and how long their lease lasts, in ms.
     fn terms(&self, evse: EvseIndex) -> (u64, u64) {
-        if self.is_commissioned(self.setup.topology.evse(evse).station) {
-            return Self::commission_terms();
+        let index = self.setup.topology.evse(evse).station;
+        if self.has_test_leases(index) {
+            return self.commission_terms(index);
         }
-        let station = self.setup.topology.station(self.setup.topology.evse(evse).station);
+        let station = self.setup.topology.station(index);
         let model = &station.model;
         stretched(model.writes_per_day, station.evse_count, (model.renew_ms, model.lease_ms))
     }
