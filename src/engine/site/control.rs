@@ -78,10 +78,15 @@ impl Site {
         self.note_waits(now.mono);
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
+        self.note_committed();
+        self.recall_where_full(now);
         let rating_ends = self.use_short_time(now.mono);
         self.fill_ramp(now.mono);
         #[cfg(feature = "sabotage")]
-        self.break_plan_state();
+        {
+            self.break_plan_state();
+            self.note_committed();
+        }
         self.plan = plan::plan(&self.setup.topology, &self.plan_state, now.mono);
         let full = self.any_circuit_full();
         let mut sent = false;
@@ -99,15 +104,21 @@ impl Site {
         self.plan_due = changes.min().unwrap_or(Mono::from_ms(u64::MAX)).min(now.mono.plus_ms(REPLAN_MS));
     }
 
-    fn any_circuit_full(&self) -> bool {
-        let mut load: Vec<PerPhase<Current>> = self.plan_state.circuits.iter().map(|state| state.background).collect();
-        for (index, evse) in self.plan_state.evses.iter().enumerate() {
-            for circuit in self.setup.topology.path_to_grid(self.setup.topology.evse(EvseIndex(index)).circuit) {
-                load[circuit.0] += evse.committed;
+    /// Sums up the committed currents below each circuit. Once for each plan: many questions rest on them.
+    pub(super) fn note_committed(&mut self) {
+        let topology = &self.setup.topology;
+        self.committed_below.clear();
+        self.committed_below.resize(self.plan_state.circuits.len(), PerPhase::splat(Current::ZERO));
+        for (evse, state) in topology.evses().iter().zip(&self.plan_state.evses) {
+            for circuit in topology.path_to_grid(evse.circuit) {
+                self.committed_below[circuit.0] += state.committed;
             }
         }
-        let states = self.plan_state.circuits.iter().zip(load);
-        states.into_iter().any(|(state, load)| (state.limit - load).min() < Current::ZERO)
+    }
+
+    fn any_circuit_full(&self) -> bool {
+        let rooms = (0..self.plan_state.circuits.len()).filter_map(|index| self.room(CircuitIndex(index)));
+        rooms.into_iter().any(|room| room.min() < Current::ZERO)
     }
 
     fn circuit_state(&self, index: usize, now: Now) -> CircuitState {
@@ -119,14 +130,14 @@ impl Site {
         CircuitState { limit, limit_source, max_power, charging_power, background, background_source, ramp }
     }
 
-    fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
+    pub(super) fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);
         let control = &self.evses[index.0];
         let reachable = self.reachable(index);
         let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
         let wish = &self.wishes[index.0];
-        EvseState {
+        let state = EvseState {
             phases: self.phases_of(index, now.mono),
             committed: self.committed(index, now.mono),
             drawn,
@@ -144,7 +155,8 @@ impl Site {
             served_since: control.served_since,
             wants_since: control.wants_since,
             rests_until: control.appetite.rests_until(),
-        }
+        };
+        self.under_test(index, state)
     }
 
     /// The most that the EVSE could use now: nothing without a transaction that may charge.
@@ -153,20 +165,17 @@ impl Site {
         let station = self.setup.topology.station(evse.station);
         let control = &self.evses[index.0];
         let out_of_order = matches!(control.status, Some(ConnectorStatus::Faulted | ConnectorStatus::Unavailable));
-        let facts = self.ledger.station(&station.id);
         // A station that refuses a pause is never paused: it has its minimum for good.
         let nothing = if control.tether.refuses_pause() { station.min } else { Current::ZERO };
-        let Some(open) = facts.and_then(|facts| facts.transaction_at(evse.number)).filter(|_| !out_of_order) else {
+        if !self.is_charging(index) || out_of_order {
             return nothing;
-        };
+        }
         // A 2.x transaction begins with the cable and gets its token later; until then only the station's word says that it charges.
         let flowing = Some(ChargingState::Charging) == control.charging_state
             || Some(ChargingState::SuspendedEv) == control.charging_state
             || Some(ChargingState::SuspendedEvse) == control.charging_state;
-        let may_charge = match open.facts.token.as_ref() {
-            Some(token) => self.authorize(token, now) == AuthorizationStatus::Accepted,
-            None => flowing,
-        };
+        let may_charge =
+            self.wishes[index.0].verdict.map_or(flowing, |verdict| verdict.at(now) == AuthorizationStatus::Accepted);
         if !may_charge || self.waits_until(evse.station, now.mono).is_some() {
             return nothing;
         }
@@ -202,15 +211,8 @@ impl Site {
         Some(state.limit - state.background - self.committed_below(circuit))
     }
 
-    /// The committed currents of all EVSEs below a circuit, by the last plan.
+    /// The committed currents of all EVSEs below a circuit, by the last plan; nothing before the first.
     pub(super) fn committed_below(&self, circuit: CircuitIndex) -> PerPhase<Current> {
-        let topology = &self.setup.topology;
-        let mut sum = PerPhase::splat(Current::ZERO);
-        for (index, evse) in self.plan_state.evses.iter().enumerate() {
-            if topology.path_to_grid(topology.evse(EvseIndex(index)).circuit).any(|above| above == circuit) {
-                sum += evse.committed;
-            }
-        }
-        sum
+        self.committed_below.get(circuit.0).copied().unwrap_or_default()
     }
 }

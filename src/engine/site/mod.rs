@@ -24,8 +24,10 @@ mod proof;
 mod proofs;
 mod queue;
 mod readings;
+mod recall;
 pub mod sabotage;
 mod sending;
+mod silence;
 mod stations;
 mod status;
 pub mod tether;
@@ -48,6 +50,7 @@ use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex, Topo
 use crate::engine::ocpp::CallKey;
 use crate::engine::plan::{Plan, PlanState};
 use crate::engine::time::{Mono, Now};
+use crate::engine::units::{Current, PerPhase};
 use background::Background;
 use commission::Commissioning;
 use control::EvseControl;
@@ -146,6 +149,10 @@ pub struct Site {
     paces: Vec<Pace>,
     ramp: Ramp,
     plan_state: PlanState,
+    /// What the EVSEs below each circuit may draw by the last plan.
+    committed_below: Vec<PerPhase<Current>>,
+    /// Whether a transaction runs at each EVSE.
+    charging: Vec<bool>,
     plan: Plan,
     outside: Outside,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
@@ -195,6 +202,8 @@ impl Site {
             paces: topology.circuits().iter().map(|_| Pace::default()).collect(),
             ramp: Ramp::default(),
             plan_state: PlanState::default(),
+            committed_below: Vec::new(),
+            charging: vec![false; topology.evses().len()],
             plan: Plan::default(),
             outside,
             calls: BTreeMap::new(),
@@ -220,6 +229,7 @@ impl Site {
             ledger,
             setup,
         };
+        (0..site.stations.len()).for_each(|station| site.note_charging(StationIndex(station)));
         site.begin_leases(now);
         if let Some(remembered) = &restored.remembered {
             site.restore_offers(remembered, now);
@@ -308,6 +318,13 @@ impl Site {
         let record = Record { sequence: self.ledger.last().next(), stamp, body };
         let sequence = record.sequence;
         self.ledger.apply(&record);
+        if let RecordBody::TransactionStarted { facts, .. }
+        | RecordBody::TransactionUpdated { facts, .. }
+        | RecordBody::TransactionEnded { facts, .. } = &record.body
+            && let Some(station) = self.setup.topology.find_station(&facts.charger)
+        {
+            self.note_charging(station);
+        }
         self.wishes_stale = true;
         out.push(Output::Append(record));
         if sequence.0 >= self.snapshot_at.0 + SNAPSHOT_EVERY {

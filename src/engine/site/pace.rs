@@ -69,14 +69,8 @@ pub(super) struct Ramp {
 impl Site {
     /// The load of each circuit by the state that is about to be planned with.
     fn planned_load(&self) -> Vec<PerPhase<Current>> {
-        let mut load: Vec<PerPhase<Current>> = self.plan_state.circuits.iter().map(|state| state.background).collect();
-        let topology = &self.setup.topology;
-        for (index, evse) in self.plan_state.evses.iter().enumerate() {
-            for circuit in topology.path_to_grid(topology.evse(EvseIndex(index)).circuit) {
-                load[circuit.0] += evse.committed;
-            }
-        }
-        load
+        let circuits = self.plan_state.circuits.iter().enumerate();
+        circuits.map(|(index, state)| state.background + self.committed_below(CircuitIndex(index))).collect()
     }
 
     /// Lets a circuit above its continuous limit keep what flows, up to its short-time rating and for as long as that lasts: a load that

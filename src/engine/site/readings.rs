@@ -133,6 +133,9 @@ impl Site {
                 None => background.still(asked_at),
             }
             self.dirty |= seen.is_some() || !was_fresh;
+            if self.is_too_full_by_now(index, now.mono) {
+                self.recall_raises(Some(index), now.mono);
+            }
         }
     }
 
@@ -152,9 +155,17 @@ impl Site {
 
     /// Whether a transaction runs at an EVSE.
     pub(super) fn is_charging(&self, index: EvseIndex) -> bool {
-        let evse = self.setup.topology.evse(index);
-        let facts = self.ledger.station(self.station_id(evse.station));
-        facts.is_some_and(|facts| facts.transaction_at(evse.number).is_some())
+        self.charging[index.0]
+    }
+
+    /// Notes where at a station transactions run. After each record of one: the question is asked much more often.
+    pub(super) fn note_charging(&mut self, station: StationIndex) {
+        let facts = self.ledger.station(self.station_id(station));
+        let evses: Vec<EvseIndex> = self.setup.topology.evses_of(station).collect();
+        for index in evses {
+            let number = self.setup.topology.evse(index).number;
+            self.charging[index.0] = facts.is_some_and(|facts| facts.transaction_at(number).is_some());
+        }
     }
 
     /// What one EVSE draws now, as far as it is known.

@@ -65,6 +65,21 @@ pub(super) struct HeldAnswer {
     answer: StationAnswer,
 }
 
+/// What is known of a token's right to charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    status: AuthorizationStatus,
+    expires: Option<Utc>,
+}
+
+impl Verdict {
+    /// The right at a time; it does not expire while nobody knows the time.
+    pub(super) fn at(self, now: Now) -> AuthorizationStatus {
+        let over = self.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires);
+        if over { AuthorizationStatus::Expired } else { self.status }
+    }
+}
+
 impl Site {
     pub(super) fn station_connected(
         &mut self,
@@ -342,7 +357,10 @@ impl Site {
     }
 
     fn clock_moved(&mut self, station: StationIndex, now: Now) {
-        for evse in self.setup.topology.evses_of(station) {
+        let evses: Vec<EvseIndex> = self.setup.topology.evses_of(station).collect();
+        for evse in evses {
+            // What has not left yet is written for the clock that it had.
+            self.withdraw_queued(evse);
             self.evses[evse.0].tether.booted(now.mono);
         }
         self.dirty = true;
@@ -453,20 +471,23 @@ impl Site {
         status
     }
 
-    /// Whether a token may charge. An empty one is OCPP 2.x's `NoAuthorization`: the station was set to need none.
+    /// Whether a token may charge now.
     pub(super) fn authorize(&self, token: &IdToken, now: Now) -> AuthorizationStatus {
+        self.verdict(token).at(now)
+    }
+
+    /// Whether and until when a token may charge. An empty one is OCPP 2.x's `NoAuthorization`: the station was set to need none.
+    pub(super) fn verdict(&self, token: &IdToken) -> Verdict {
+        let always = |status| Verdict { status, expires: None };
         if token.as_str().is_empty() {
-            return AuthorizationStatus::Accepted;
+            return always(AuthorizationStatus::Accepted);
         }
         match self.setup.tokens.iter().find(|entry| entry.token.same_as(token)) {
-            Some(entry) if entry.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires) => {
-                AuthorizationStatus::Expired
-            }
-            Some(entry) => entry.status,
-            None => match self.setup.unknown_token {
+            Some(entry) => Verdict { status: entry.status, expires: entry.expires },
+            None => always(match self.setup.unknown_token {
                 UnknownToken::Reject => AuthorizationStatus::Invalid,
                 UnknownToken::Accept => AuthorizationStatus::Accepted,
-            },
+            }),
         }
     }
 

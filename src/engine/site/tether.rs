@@ -37,6 +37,9 @@ const PAUSE_ASKED_AGAIN_MS: u64 = 86_400_000;
 /// So many refusals of the base in a row mean that the station takes none.
 const BASE_REFUSALS: u8 = 2;
 
+/// More old limits than this that cars may still follow are counted as fewer ones that say at least as much.
+const MOST_SETTLING: usize = 16;
+
 /// A limit as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentLimit {
@@ -101,8 +104,8 @@ pub struct Tether {
     candidates: Vec<Candidate>,
     /// What waits for its answer, in the order in which it was sent.
     pending: Vec<Pending>,
-    /// After a cut the car may still draw the old current until then.
-    settling: Option<(Current, Mono)>,
+    /// After a cut the car may still draw the old current until then. A later cut does not lengthen the time of an earlier one.
+    settling: Vec<(Current, Mono)>,
     /// Since when a booted station has not accepted a limit yet.
     booted_at: Option<Mono>,
     /// When it last refused one.
@@ -136,7 +139,7 @@ impl Tether {
             base_refusals: 0,
             candidates: Vec::new(),
             pending: Vec::new(),
-            settling: None,
+            settling: Vec::new(),
             booted_at: None,
             refused_at: None,
             refused_limit: None,
@@ -204,7 +207,7 @@ impl Tether {
     /// Whether an earlier run has tamed it in this form. If it has, whatever it was told may still be in force.
     pub fn known_as(&mut self, tamed: bool, now: Mono) {
         self.tamed = tamed;
-        self.settling = None;
+        self.settling.clear();
         self.base_in_force = tamed && self.form.has_base();
         self.candidates.clear();
         if tamed {
@@ -291,14 +294,18 @@ impl Tether {
     pub fn accepted(&mut self, call: u64, now: Mono) {
         let Some(done) = self.take_pending(call) else { return };
         let before = self.in_force(now);
+        let allows = match done.told {
+            Told::Base => self.fallback,
+            Told::Limit => self.worst_of(&done.sent, now),
+        };
         match done.told {
             Told::Base => self.base_accepted(done.sent, now),
             Told::Limit => self.limit_accepted(done.sent),
         }
         self.booted_at = None;
         self.refused_at = None;
-        let after = self.in_force(now);
-        if after < before {
+        // Also where all that may be in force does not look lower: a raise that is not answered yet hides it, and may be refused.
+        if allows < before {
             self.settle(before, now.plus_ms(self.reaction_ms), now);
         }
     }
@@ -333,8 +340,16 @@ impl Tether {
     }
 
     fn settle(&mut self, old: Current, until: Mono, now: Mono) {
-        let live = self.settling.filter(|(_, end)| *end > now);
-        self.settling = Some(live.map_or((old, until), |(other, end)| (old.max(other), until.max(end))));
+        self.settling.retain(|(other, end)| *end > now && (*other > old || *end > until));
+        if self.settling.iter().all(|(other, end)| *other < old || *end < until) {
+            self.settling.push((old, until));
+        }
+        // A station takes one call at a time, so that there are never many within its reaction time.
+        if self.settling.len() > MOST_SETTLING {
+            let (first, end) = self.settling.remove(0);
+            let (other, later) = self.settling[0];
+            self.settling[0] = (first.max(other), end.max(later));
+        }
     }
 
     /// What is on its way was refused: it is not in force. `status`: by a status, not by an error.
@@ -529,6 +544,32 @@ impl Tether {
         }
     }
 
+    /// The least that may be in force by what it was told, without what waits for its answer under a number: more than this may be a raise.
+    #[must_use]
+    pub fn least(&self, without: Option<u64>, now: Mono) -> Current {
+        let known = if self.holds() { self.tamed } else { self.confirmed };
+        if !known {
+            return self.max;
+        }
+        let ignored = without.and_then(|call| self.pending_by(call)).map(|pending| pending.sent);
+        let told = self.candidates.iter().filter(|candidate| Some(candidate.sent) != ignored);
+        let least = told.map(|candidate| self.best_of(&candidate.sent, now)).min();
+        let base = self.base_in_force.then(|| self.base_level());
+        let left = if self.holds() { self.fallback } else { self.max };
+        least.into_iter().chain(base).min().unwrap_or(left)
+    }
+
+    fn best_of(&self, sent: &SentLimit, now: Mono) -> Current {
+        let after = if self.holds() { self.fallback } else { self.max };
+        if self.form == LeaseForm::None || now < sent.steps_at.minus_ms(STEP_MARGIN_MS) {
+            sent.limit
+        } else if now < sent.steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms) {
+            sent.limit.min(after)
+        } else {
+            after
+        }
+    }
+
     /// The most that the EVSE may be drawing by what it was told. `reachable`: a station without a working lease counts at its
     /// maximum whenever it is silent.
     #[must_use]
@@ -536,7 +577,8 @@ impl Tether {
         if self.suspect || (!self.holds() && !reachable) {
             return self.max;
         }
-        let settling = self.settling.filter(|(_, until)| now < *until).map_or(Current::ZERO, |(old, _)| old);
+        let settling = self.settling.iter().filter(|(_, until)| now < *until).map(|(old, _)| *old).max();
+        let settling = settling.unwrap_or(Current::ZERO);
         // Some stations drop the profile of a transaction as soon as they are offline (`IgnoredProfilePurposesOffline`).
         let dropped = self.form == LeaseForm::TxProfile && !reachable;
         let base = if dropped { self.base_level() } else { Current::ZERO };
@@ -546,7 +588,7 @@ impl Tether {
     /// Whether a cut is still working its way to the car.
     #[must_use]
     pub fn is_settling(&self, now: Mono) -> bool {
-        !self.pending.is_empty() || self.settling.is_some_and(|(_, until)| now < until)
+        !self.pending.is_empty() || self.settling.iter().any(|(_, until)| now < *until)
     }
 
     /// The next moment at which the committed current may change by itself.
@@ -556,7 +598,7 @@ impl Tether {
             let steps_at = candidate.sent.steps_at;
             [steps_at.minus_ms(STEP_MARGIN_MS), steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms)]
         });
-        let settled = self.settling.map(|(_, until)| until);
+        let settled = self.settling.iter().map(|(_, until)| *until);
         let boot = self.booted_at.map(|since| since.plus_ms(BOOT_GRACE_MS + 1));
         steps.chain(settled).chain(boot).filter(|at| *at > now).min()
     }
@@ -621,6 +663,31 @@ mod tests {
     }
 
     #[test]
+    fn a_cut_that_a_pending_raise_hides_settles_all_the_same() {
+        let mut tether = tether(true);
+        tether.told(amps(10), START);
+        let later = START.plus_ms(6_000);
+        tether.sent(2, amps(8), 120_000, later);
+        tether.sent(3, amps(12), 120_000, later);
+        tether.accepted(2, later);
+        tether.refused(3, later);
+        assert!(tether.committed(true, later.plus_ms(4_999)) >= amps(10), "the car has 5 s");
+        assert_eq!(tether.committed(true, later.plus_ms(5_000)), amps(8));
+    }
+
+    #[test]
+    fn a_second_cut_does_not_lengthen_the_time_of_the_first() {
+        let mut tether = tether(true);
+        let at = |ms: u64| START.plus_ms(6_000 + ms);
+        tether.told(amps(20), START);
+        tether.told(amps(10), at(0));
+        tether.told(amps(8), at(3_000));
+        assert_eq!(tether.committed(true, at(4_999)), amps(20));
+        assert_eq!(tether.committed(true, at(5_000)), amps(10));
+        assert_eq!(tether.committed(true, at(8_000)), amps(8));
+    }
+
+    #[test]
     fn silent_it_falls_to_the_fallback_when_the_lease_has_run_out() {
         let mut tether = tether(true);
         tether.send(amps(20), START);
@@ -640,6 +707,25 @@ mod tests {
         // 30 s renewal and 120 s lease: the last step down is over before the first step up counts.
         let model = StationModel::default();
         assert!(STEP_UP_DELAY_MS > model.renew_ms + STEP_MARGIN_MS + model.reaction_ms);
+    }
+
+    #[test]
+    fn more_than_the_least_that_may_be_in_force_may_be_a_raise() {
+        let mut tether = tether(true);
+        tether.told(amps(0), START);
+        assert_eq!(tether.least(None, START.plus_ms(100_000)), amps(0));
+        // It counts as the fallback already, and may still be paused.
+        let step = START.plus_ms(180_000);
+        let about = step.minus_ms(STEP_MARGIN_MS);
+        assert_eq!((tether.committed(true, about), tether.least(None, about)), (amps(6), amps(0)));
+        assert_eq!(tether.least(None, step.plus_ms(25_000)), amps(6));
+        tether.told(amps(9), step);
+        tether.sent(2, amps(9), 120_000, step.plus_ms(30_000));
+        let over = step.plus_ms(100_000);
+        assert_eq!((tether.committed(true, over), tether.least(Some(2), over)), (amps(9), amps(6)));
+        let mut tether = self::tether(false);
+        tether.sent(1, amps(9), 120_000, START);
+        assert_eq!(tether.least(Some(1), START), amps(32), "nothing is known");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::Site;
 use super::io::Output;
 use super::ledger::OpenTransaction;
+use super::stations::Verdict;
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
 use crate::engine::model::ids::{IdToken, TransactionId};
@@ -74,6 +75,8 @@ pub(super) struct EvseWish {
     pub(super) boost: Option<Boost>,
     /// The running transaction and its token, as they were put together.
     of: Option<(TransactionId, Option<IdToken>)>,
+    /// Whether and until when that token may charge.
+    pub(super) verdict: Option<Verdict>,
     wish: Wish,
     wish_from: PriorityFrom,
     /// What the car said that it needs, until it is a target.
@@ -98,6 +101,7 @@ impl EvseWish {
             max: station.max,
             boost: None,
             of: None,
+            verdict: None,
             wish: Wish::default(),
             wish_from: PriorityFrom::Station,
             needs: None,
@@ -130,9 +134,12 @@ impl Site {
             let Evse { station, number, .. } = self.setup.topology.evse(EvseIndex(index));
             let facts = self.ledger.station(self.station_id(station));
             let open = facts.and_then(|facts| facts.transaction_at(number));
-            let of = open.map(|open| (open.facts.transaction.clone(), open.facts.token.clone()));
             let boost = facts.and_then(|facts| facts.boosts.get(&number)).cloned();
-            if self.wishes[index].of != of {
+            let known = self.wishes[index].of.as_ref().map(|(transaction, token)| (transaction, token));
+            if known != open.map(|open| (&open.facts.transaction, &open.facts.token)) {
+                let of = open.map(|open| (open.facts.transaction.clone(), open.facts.token.clone()));
+                let token = of.as_ref().and_then(|(_, token)| token.as_ref());
+                self.wishes[index].verdict = token.map(|token| self.verdict(token));
                 let (wish, group) = self.wish_of(of.as_ref().and_then(|(_, token)| token.as_ref()));
                 self.begin_wish(index, of, (wish, group));
             }
@@ -205,6 +212,9 @@ impl EvseWish {
 impl Site {
     /// The transaction that runs at an EVSE.
     pub(super) fn open_at(&self, index: EvseIndex) -> Option<&OpenTransaction> {
+        if !self.is_charging(index) {
+            return None;
+        }
         let evse = self.setup.topology.evse(index);
         self.ledger.station(self.station_id(evse.station))?.transaction_at(evse.number)
     }
@@ -393,6 +403,9 @@ impl Site {
     fn clear_shortfall(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
         let kept = &mut self.wishes[index.0];
         (kept.short, kept.short_since, kept.on_course_since) = (Energy::ZERO, None, None);
+        if self.ledger.alarms().is_empty() {
+            return;
+        }
         let subject = self.subject(index);
         self.clear(AlarmKind::TargetNotMet, &subject, now, out);
     }
