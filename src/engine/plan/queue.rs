@@ -127,8 +127,8 @@ impl Queue<'_> {
         for place in places.iter_mut() {
             let arrival = self.arrival(place.evse.0);
             if arrival > self.now {
-                let wait_ms = latest.since(self.now) + TURN_MS + CHANGE_MS;
-                place.starts = place.starts.max(arrival.plus_ms(wait_ms));
+                let then = arrival.plus_ms(TURN_MS + CHANGE_MS).plus_ms(latest.since(self.now));
+                place.starts = place.starts.max(then);
             }
         }
         let Some(priority) = places.first().map(|place| self.frame.state.evses[place.evse.0].priority) else { return };
