@@ -97,6 +97,13 @@ impl Problem {
         Self { capacities, ..Self::default() }
     }
 
+    /// Makes room for so many members and profiles, and for so many terms of all profiles together.
+    pub fn reserve(&mut self, members: usize, profiles: usize, terms: usize) {
+        self.members.reserve_exact(members);
+        self.profiles.reserve_exact(profiles);
+        self.terms.reserve_exact(terms);
+    }
+
     /// Adds a profile. Many members may share one; the fewer profiles, the faster.
     pub fn add_profile(&mut self, terms: impl IntoIterator<Item = Term>) -> usize {
         let start = self.terms.len();
@@ -246,6 +253,8 @@ impl<'a> Run<'a> {
     /// Puts every member at its minimum; those that nothing limits have their maximum at once.
     fn enter(&mut self) {
         let mut load = vec![(0, 0); self.profiles.len()];
+        // Most have the same minimum and the same weight as the one before.
+        let mut known = (0, 1, level_of(0, 1));
         for (number, member) in self.problem.members.iter().enumerate() {
             let free = self.profiles[member.profile].0 == self.profiles[member.profile].1;
             let amount = if free { member.max.max(member.min) } else { member.min };
@@ -259,7 +268,10 @@ impl<'a> Run<'a> {
             self.phases[number] = Phase::AtMinimum;
             self.open += 1;
             self.open_in_profile[member.profile] += 1;
-            self.starts.push((level_of(member.min, weight), number));
+            if (known.0, known.1) != (member.min, weight) {
+                known = (member.min, weight, level_of(member.min, weight));
+            }
+            self.starts.push((known.2, number));
             self.ends.push((level_of(member.max, weight), number));
         }
         // In which order equals come makes no difference, and comparing levels alone is what sorts fast.
@@ -387,9 +399,16 @@ impl Row {
             return None;
         }
         // Nobody else rises before `next_start`, and after it at worst all do.
-        let then = i128::from(room) * i128::from(LEVEL) - i128::from(self.slope) * i128::from(next_start);
-        let further = then.max(0) / i128::from(self.slope + self.pending);
-        Some(next_start.saturating_add(i64::try_from(further).unwrap_or(NEVER)).min(NEVER - 1))
+        let risen = self.slope.checked_mul(next_start);
+        let then = room.checked_mul(LEVEL).zip(risen).and_then(|(room, risen)| room.checked_sub(risen));
+        let further = match then {
+            Some(then) => then.max(0) / (self.slope + self.pending),
+            None => {
+                let then = i128::from(room) * i128::from(LEVEL) - i128::from(self.slope) * i128::from(next_start);
+                i64::try_from(then.max(0) / i128::from(self.slope + self.pending)).unwrap_or(NEVER)
+            }
+        };
+        Some(next_start.saturating_add(further).min(NEVER - 1))
     }
 }
 
@@ -409,6 +428,7 @@ fn at_level(level: i64, weight: i64) -> i64 {
 /// `a · b / c`, rounded down.
 fn divided(a: i64, b: i64, c: i64) -> i64 {
     match a.checked_mul(b) {
+        Some(product) if c == 1 => product,
         Some(product) => product.div_euclid(c),
         None => i64::try_from((i128::from(a) * i128::from(b)).div_euclid(i128::from(c))).unwrap_or(NEVER - 1),
     }

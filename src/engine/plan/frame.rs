@@ -96,19 +96,19 @@ impl<'a> Frame<'a> {
     }
 
     fn classify(&mut self) {
-        let mut known = vec![usize::MAX; self.topology.circuits().len() * 32];
+        let mut known = vec![u32::MAX; self.topology.circuits().len() * 32];
         for (index, evse) in self.topology.evses().iter().enumerate() {
             let phases = self.state.evses[index].phases;
             let wiring = self.topology.station(evse.station).wiring;
-            let slots = if wiring.is_known() { usize::MAX } else { wiring.terminals() };
-            let slots = phases.iter().take(slots).count();
-            let bits: usize = phases.iter().map(|phase| 1 << phase.index()).sum();
-            let class = &mut known[evse.circuit.0 * 32 + slots * 8 + bits];
-            if *class == usize::MAX {
-                *class = self.classes.len();
+            let count = phases.len() as usize;
+            let slots = if wiring.is_known() { count } else { count.min(wiring.terminals()) };
+            let bits = Phase::ALL.map(|phase| usize::from(phases.contains(phase)) << phase.index());
+            let class = &mut known[evse.circuit.0 * 32 + slots * 8 + bits[0] + bits[1] + bits[2]];
+            if *class == u32::MAX {
+                *class = number(self.classes.len());
                 self.add_class(evse.circuit, phases, slots);
             }
-            self.class_of.push(*class);
+            self.class_of.push(*class as usize);
         }
     }
 
@@ -136,6 +136,11 @@ impl<'a> Frame<'a> {
 
     pub(super) fn class(&self, evse: usize) -> &Class {
         &self.classes[self.class_of[evse]]
+    }
+
+    /// How many terms all classes have together.
+    pub(super) const fn terms_in_all(&self) -> usize {
+        self.terms.len()
     }
 
     pub(super) fn terms(&self, class: &Class) -> &[Term] {

@@ -32,7 +32,7 @@ impl<'a> Grid<'a> {
             return 0;
         }
         if self.levels.is_empty() {
-            return (amount - amount.rem_euclid(self.step)).max(self.min);
+            return (amount - self.rest(amount)).max(self.min);
         }
         let above = self.levels.partition_point(|level| i64::from(level.ma()) <= amount);
         let level = above.checked_sub(1).map_or(0, |below| i64::from(self.levels[below].ma()));
@@ -43,11 +43,22 @@ impl<'a> Grid<'a> {
     pub(super) fn at_least(&self, amount: i64) -> Option<i64> {
         let amount = amount.max(self.min);
         if self.levels.is_empty() {
-            let rest = amount.rem_euclid(self.step);
-            return Some(if amount == self.min || rest == 0 { amount } else { amount - rest + self.step });
+            if amount == self.min {
+                return Some(amount);
+            }
+            let rest = self.rest(amount);
+            return Some(if rest == 0 { amount } else { amount - rest + self.step });
         }
         let below = self.levels.partition_point(|level| i64::from(level.ma()) < amount);
         self.levels.get(below).map(|level| i64::from(level.ma()))
+    }
+
+    /// What an amount is above a multiple of the step. Divides 32 bits where they do: every plan does that several times for each EVSE.
+    fn rest(&self, amount: i64) -> i64 {
+        match (u32::try_from(amount), u32::try_from(self.step)) {
+            (Ok(amount), Ok(step)) => i64::from(amount % step.max(1)),
+            (Err(_), _) | (_, Err(_)) => amount.rem_euclid(self.step),
+        }
     }
 
     /// The next that can be offered above `amount`.

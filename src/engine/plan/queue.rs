@@ -123,11 +123,21 @@ impl Queue<'_> {
         if sent_away > 1 {
             places[together..].iter_mut().for_each(|place| place.starts = latest.plus_ms(TURN_MS));
         }
+        // Who rests, or stands in line later than others, comes between others who were told their times before: at worst a turn is lost.
+        let comes_between = |index: usize| {
+            let evse = &self.frame.state.evses[index];
+            let priority = places.first().map(|place| self.frame.state.evses[place.evse.0].priority);
+            let is_late = evse.rests_until.is_some() || self.admission.delays.of(self.frame.class_of[index]) > 0;
+            is_late && Some(evse.priority) == priority
+        };
+        if self.wishes.all().any(|(index, _)| comes_between(index)) {
+            places.iter_mut().for_each(|place| place.starts = place.starts.max(latest.plus_ms(TURN_MS)));
+        }
         // Who rests stands in line from a later moment on, and then at worst behind everybody once.
         for place in places.iter_mut() {
             let arrival = self.arrival(place.evse.0);
             if arrival > self.now {
-                let then = arrival.plus_ms(TURN_MS + CHANGE_MS).plus_ms(latest.since(self.now));
+                let then = arrival.plus_ms(2 * TURN_MS + CHANGE_MS).plus_ms(latest.since(self.now));
                 place.starts = place.starts.max(then);
             }
         }

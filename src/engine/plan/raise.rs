@@ -66,7 +66,7 @@ pub(super) fn offers(
     }
     order.sort_unstable();
     for packed in order {
-        let number = (packed & u64::from(u32::MAX)) as usize;
+        let number = usize::try_from(packed & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         let raise = Raise::new(frame, &allotted[number]);
         raising.make(&raise, wishes, &mut offers[raise.evse]);
     }
@@ -81,7 +81,11 @@ impl Raise {
 
     /// The most that needs no room at all.
     fn lowest(&self) -> i64 {
-        self.phases.iter().map(|phase| self.from[phase.index()]).min().unwrap_or(0)
+        let on = |phase: Phase| if self.phases.contains(phase) { self.from[phase.index()] } else { i64::MAX };
+        match Phase::ALL.map(on).into_iter().min() {
+            Some(i64::MAX) | None => 0,
+            Some(lowest) => lowest,
+        }
     }
 
     fn extra_on(&self, phase: Phase, amount: i64) -> i64 {
@@ -89,7 +93,8 @@ impl Raise {
     }
 
     fn extra_at(&self, amount: i64) -> i64 {
-        self.phases.iter().map(|phase| self.extra_on(phase, amount)).sum()
+        let [l1, l2, l3] = Phase::ALL.map(|phase| self.extra_on(phase, amount));
+        l1 + l2 + l3
     }
 
     /// What counts for the power beyond what is committed. Where the phases are not known, each terminal counts as the worst one.

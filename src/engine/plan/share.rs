@@ -112,6 +112,7 @@ impl Sharing<'_> {
 
     fn fill(&self, bounds: impl Fn(usize, i64) -> (i64, i64)) -> Vec<Allotment> {
         let mut problem = Problem::new(self.room.clone());
+        problem.reserve(self.members.len(), self.frame.classes.len(), self.frame.terms_in_all());
         for class in &self.frame.classes {
             problem.add_profile(self.frame.terms(class).iter().copied());
         }
@@ -155,8 +156,11 @@ impl Sharing<'_> {
                 let number = usize::try_from(*next & u128::from(u64::MAX)).unwrap_or(usize::MAX);
                 let share = &mut allotted[number];
                 let took = self.step_up(share, tight.of(self.frame.class_of[share.evse]), &mut room);
-                *next = packed(share, number);
-                took && is_below(share, number)
+                let goes_on = took && is_below(share, number);
+                if goes_on {
+                    *next = packed(share, number);
+                }
+                goes_on
             });
         }
     }
