@@ -441,7 +441,8 @@ impl Tether {
 
     /// The station has booted, or its clock was set: what it keeps over that is not certain before it accepts a limit again.
     pub fn booted(&mut self, now: Mono) {
-        self.booted_at = Some(now);
+        // A second time before it has accepted anything makes nothing more certain.
+        self.booted_at.get_or_insert(now);
         self.base = None;
         self.base_refusals = 0;
         self.refused_at = None;
@@ -737,6 +738,15 @@ mod tests {
         assert!(tether.needs_limit());
         assert_eq!(tether.committed(true, START.plus_ms(5_000)), amps(0));
         assert_eq!(tether.committed(true, START.plus_ms(5_001)), amps(32));
+    }
+
+    #[test]
+    fn a_second_boot_makes_nothing_certain_that_the_first_made_uncertain() {
+        let mut tether = tether(true);
+        tether.told(amps(0), START);
+        tether.booted(START);
+        tether.booted(START.plus_ms(10_000));
+        assert_eq!(tether.committed(true, START.plus_ms(10_000)), amps(32));
     }
 
     #[test]
