@@ -11,6 +11,9 @@ use super::{BoostArgs, Failure, plain};
 #[derive(Deserialize)]
 struct Boosted {
     until: String,
+    /// It waits after a power cut.
+    #[serde(default)]
+    starts_in_s: Option<u64>,
 }
 
 pub(super) fn boost(client: &Client, args: &BoostArgs, out: &mut dyn Write) -> Result<(), Failure> {
@@ -22,9 +25,16 @@ pub(super) fn boost(client: &Client, args: &BoostArgs, out: &mut dyn Write) -> R
     }
     let body = format!("{{\"connector\":{connector},\"minutes\":{}}}", args.minutes);
     let answer = judge(client.put(&path, &body)?)?;
-    let Boosted { until } = serde_json::from_str(&answer.body)
+    let Boosted { until, starts_in_s } = serde_json::from_str(&answer.body)
         .map_err(|error| Failure::new(1, format!("the controller answered something else: {error}")))?;
-    Ok(writeln!(out, "{charger} connector {connector} goes first until {}.", plain(&until))?)
+    writeln!(out, "{charger} connector {connector} goes first until {}.", plain(&until))?;
+    if let Some(seconds) = starts_in_s {
+        writeln!(
+            out,
+            "It starts in {seconds} s, at random after the power cut: a boost does not end that (boost_ends_random_start, or the command delay.clear)."
+        )?;
+    }
+    Ok(())
 }
 
 fn judge(answer: Answer) -> Result<Answer, Failure> {

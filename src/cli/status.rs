@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::client::{Client, Patience};
 use super::table::{Table, number, or_dash};
 use super::{Failure, StatusArgs, plain};
-use crate::engine::model::status::{ChargerStatus, CircuitStatus, MeterStatus, SiteStatus};
+use crate::engine::model::status::{ChargerStatus, CircuitStatus, MeterStatus, ProfileWrites, SiteStatus};
 
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -49,6 +49,7 @@ fn write_status(status: &SiteStatus, out: &mut dyn Write) -> io::Result<()> {
     circuits(&status.circuits).write(out)?;
     chargers(&status.chargers).write(out)?;
     wishes(&status.chargers, out)?;
+    writes(&status.chargers, out)?;
     meters(&status.meters).write(out)?;
     inverters(status).write(out)?;
     faults(status, out)?;
@@ -154,6 +155,19 @@ fn wishes(chargers: &[ChargerStatus], out: &mut dyn Write) -> io::Result<()> {
     for charger in chargers {
         for evse in charger.evses.iter().filter(|evse| !evse.wishes.is_empty()) {
             writeln!(out, "{} EVSE {}: {}", plain(&charger.id), evse.evse, plain(&evse.wishes))?;
+            any = true;
+        }
+    }
+    if any { writeln!(out) } else { Ok(()) }
+}
+
+/// What chargers that keep their profiles in flash were sent, against their budgets.
+fn writes(chargers: &[ChargerStatus], out: &mut dyn Write) -> io::Result<()> {
+    let mut any = false;
+    for charger in chargers {
+        if let ProfileWrites { in_a_day, budget: Some(budget) } = charger.profile_writes {
+            let used_up = if in_a_day >= budget { ": USED UP" } else { "" };
+            writeln!(out, "{}: {in_a_day} of {budget} charging profiles of a day{used_up}", plain(&charger.id))?;
             any = true;
         }
     }
@@ -283,7 +297,12 @@ mod tests {
             wishes: "4th of 7 in the queue, starts by 14:20".to_owned(),
             ..EvseStatus::default()
         };
-        let charger = ChargerStatus { id: "CP\u{1b}001".to_owned(), evses: vec![evse], ..ChargerStatus::default() };
+        let charger = ChargerStatus {
+            id: "CP\u{1b}001".to_owned(),
+            evses: vec![evse],
+            profile_writes: ProfileWrites { in_a_day: 17, budget: Some(24) },
+            ..ChargerStatus::default()
+        };
         let status = SiteStatus {
             site: "depot".to_owned(),
             circuits: vec![circuit],
@@ -308,6 +327,7 @@ mod tests {
             "meter main LOST: no answer",
             "AWAY",
             "No alarms.",
+            "CP\u{fffd}001: 17 of 24 charging profiles of a day",
             "CP\u{fffd}001 EVSE 1: 4th of 7 in the queue, starts by 14:20",
         ] {
             assert!(text.contains(part), "{part} in {text}");

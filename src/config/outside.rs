@@ -43,7 +43,7 @@ pub(super) struct Wired<'a> {
 pub(super) fn read(
     root: &Section<'_>,
     zone: Tz,
-    random_start_max_ms: u64,
+    (random_start_max_ms, boost_ends_random_start): (u64, bool),
     wired: Wired<'_>,
 ) -> (OutsideSetup, Option<DimmingDevice>) {
     let mut schedules: Vec<ScheduledLimit> = Vec::new();
@@ -61,7 +61,8 @@ pub(super) fn read(
     }
     let (dimming, device) = dimming(root, wired).unzip();
     let floors = wired.floors.clone();
-    (OutsideSetup { zone, schedules, dimming, floors, random_start_max_ms }, device.flatten())
+    let setup = OutsideSetup { zone, schedules, dimming, floors, random_start_max_ms, boost_ends_random_start };
+    (setup, device.flatten())
 }
 
 fn schedule(section: Section<'_>, wired: Wired<'_>) -> Option<ScheduledLimit> {

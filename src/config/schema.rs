@@ -91,6 +91,8 @@ pub struct SiteConfig {
     pub timezone: Tz,
     /// The longest random wait of a charger after a power cut, in ms; 0: none.
     pub random_start_max_ms: u64,
+    /// A boost ends that wait.
+    pub boost_ends_random_start: bool,
     /// Start although the sum of the fallbacks does not fit.
     pub allow_unsafe_fallback: bool,
 }

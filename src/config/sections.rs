@@ -37,10 +37,11 @@ pub(super) fn site(root: &Section<'_>) -> (SiteConfig, SiteId, Voltage) {
     let allow_unsafe_fallback = section.boolean("allow_unsafe_fallback").is_some_and(|allow| allow.value);
     // The United Kingdom's regulation asks for 600 s and lets the owner go up to 1800 s.
     let random_start = section.integer("random_start_max_s", 0..=1_800).map_or(0, |found| found.value.unsigned_abs());
+    let boost_ends_random_start = section.boolean("boost_ends_random_start").is_some_and(|ends| ends.value);
     section.finish();
     let random_start_max_ms = random_start * 1_000;
     let timezone = timezone.unwrap_or(Tz::UTC);
-    let site = SiteConfig { name, timezone, random_start_max_ms, allow_unsafe_fallback };
+    let site = SiteConfig { name, timezone, random_start_max_ms, boost_ends_random_start, allow_unsafe_fallback };
     (site, SiteId::new(&id), Voltage::from_mv(voltage))
 }
 

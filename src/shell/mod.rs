@@ -3,6 +3,7 @@
 pub mod bus;
 pub mod clock;
 pub mod http;
+pub mod interrupt;
 pub mod journal;
 pub mod logging;
 pub mod memory;

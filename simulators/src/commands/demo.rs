@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// Keep configuration, store and logs here [default: a temporary directory that is removed]
     #[arg(long, value_name = "PATH")]
     directory: Option<PathBuf>,
+    /// A station at which the first car stays, such as G1: `siteward commission G1` takes longer than most cars stay
+    #[arg(long, value_name = "STATION")]
+    stay: Vec<String>,
     /// For the cars, the building and the weather
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -49,7 +52,8 @@ impl Arguments {
             complain("this is no terminal: running as with --headless");
         }
         let pace = if headless { Pace::BUSY } else { Pace::CALM };
-        let options = DemoOptions { siteward: self.siteward, directory: self.directory, seed: self.seed, pace };
+        let options =
+            DemoOptions { siteward: self.siteward, directory: self.directory, seed: self.seed, pace, stay: self.stay };
         let mut demo = tokio::select! {
             demo = Demo::start(options) => demo?,
             _ = tokio::signal::ctrl_c() => return Err("interrupted".to_owned()),

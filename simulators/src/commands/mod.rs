@@ -102,8 +102,18 @@ pub(crate) fn complain(text: &str) {
     eprintln!("siteward-sim: {text}");
 }
 
-/// Says something to whoever asked for it.
-#[expect(clippy::print_stdout, reason = "a command line tool answers on standard output")]
+/// Says something to whoever asked for it. Nobody reads any more (`siteward-sim world | head`): then the command ends, as others do.
 fn say(text: &str) {
-    println!("{text}");
+    use std::io::Write as _;
+    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            complain(&format!("cannot write: {error}"));
+        }
+        ended_early(error.kind() == std::io::ErrorKind::BrokenPipe);
+    }
+}
+
+/// Ends the process where nobody is left to be told anything. What it started is leashed and ends with it.
+fn ended_early(good: bool) -> ! {
+    std::process::exit(i32::from(!good))
 }

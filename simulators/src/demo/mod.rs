@@ -45,6 +45,8 @@ pub struct DemoOptions {
     pub seed: u64,
     /// How fast cars come and go.
     pub pace: Pace,
+    /// The stations at which the first car stays.
+    pub stay: Vec<String>,
 }
 
 /// A running demo. Dropping it ends everything that it started.
@@ -89,9 +91,14 @@ impl Demo {
     pub async fn start(options: DemoOptions) -> Result<Self, String> {
         let sim = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
         let siteward = find_siteward(options.siteward, &sim)?;
+        if let Some(unknown) = options.stay.iter().find(|id| STATIONS.iter().all(|plan| plan.id != **id)) {
+            let known: Vec<&str> = STATIONS.iter().map(|plan| plan.id).collect();
+            return Err(format!("there is no station {unknown}; the stations of the demo are {}", known.join(", ")));
+        }
         let told = |error: std::io::Error| error.to_string();
         let (temporary, directory) = match options.directory {
-            Some(directory) => (None, directory),
+            // What it names in the configuration is looked for from there.
+            Some(directory) => (None, std::path::absolute(directory).map_err(told)?),
             None => {
                 let temporary = tempfile::Builder::new().prefix("siteward-demo-").tempdir().map_err(told)?;
                 let path = temporary.path().to_owned();
@@ -109,7 +116,7 @@ impl Demo {
             serial: String::new(),
         };
         let clock = Clock::start();
-        let plant = Plant::new(clock, &format!("ws://{}/ocpp", places.ocpp), options.pace, options.seed);
+        let plant = Plant::new(clock, &format!("ws://{}/ocpp", places.ocpp), options.pace, options.seed, &options.stay);
         let wires = Wires::lay(&plant, sockets).map_err(told)?;
         wires.serial().clone_into(&mut places.serial);
         places.write().map_err(|error| format!("{}: {error}", places.directory.display()))?;

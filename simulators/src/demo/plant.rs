@@ -61,6 +61,8 @@ struct Place {
     model: Arc<Mutex<Station>>,
     plug: watch::Sender<bool>,
     next_change: Mono,
+    /// The first car stays for good.
+    stays: bool,
 }
 
 /// The site. Dropping it ends the stations' tasks.
@@ -84,9 +86,9 @@ pub struct Plant {
 }
 
 impl Plant {
-    /// A site whose stations connect to `url`. Needs a tokio runtime.
+    /// A site whose stations connect to `url`; at those named in `stay` the first car stays. Needs a tokio runtime.
     #[must_use]
-    pub fn new(clock: Clock, url: &str, pace: Pace, seed: u64) -> Self {
+    pub fn new(clock: Clock, url: &str, pace: Pace, seed: u64, stay: &[String]) -> Self {
         let dice = Dice::named(seed, "cars");
         let amperes = Current::from_a;
         let peak = PerPhase::new(amperes(36), amperes(28), amperes(32));
@@ -121,7 +123,8 @@ impl Plant {
             let link = Link { url: url.to_owned(), retry: RECONNECT, plugged };
             plant.tasks.spawn(run(model.clone(), clock, link, |_| {}));
             let first = plant.dice.between(500, 6_000);
-            plant.places.push(Place { plan, token, model, plug, next_change: Mono::from_ms(first) });
+            let stays = stay.iter().any(|id| id == plan.id);
+            plant.places.push(Place { plan, token, model, plug, next_change: Mono::from_ms(first), stays });
         }
         plant
     }
@@ -221,12 +224,19 @@ impl Plant {
                 continue;
             }
             let mut model = lock(&place.model);
+            if place.stays && model.car(1).is_some() {
+                continue;
+            }
             let (from, to) = if model.car(1).is_some() {
                 model.unplug(1, now);
                 news.push(format!("{}: the car leaves", place.plan.id));
                 self.pace.empty
             } else {
-                let options = some_car(&mut self.dice, place.plan);
+                let mut options = some_car(&mut self.dice, place.plan);
+                if place.stays {
+                    // It does not become full either.
+                    options = CarOptions { battery_wh: 10_000_000, max: Current::from_a(32), ..options };
+                }
                 news.push(format!(
                     "{}: {} plugs in a car: {} x {} A",
                     place.plan.id,

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cloud;
+mod commissioning;
 mod demo;
 mod modbus_peer;
 mod ocpp_peer;

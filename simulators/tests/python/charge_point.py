@@ -3,6 +3,7 @@
 Every frame in both directions is checked against the official JSON schemas (the package's default). What happens is told on
 standard output, one JSON object per line; a line on standard input is a command:
   stop        ends the transaction
+  start       begins another one
   garbage     sends a frame that is not JSON
   unknown     sends a CALL of an action that no OCPP version has
   oversized   sends a frame of 3 MB
@@ -67,8 +68,8 @@ class Profiles:
             periods=periods,
         )
 
-    def limit(self, evse):
-        """The current per phase that may be drawn now."""
+    def limit(self, evse, ahead=0):
+        """The current per phase that may be drawn now, or so many seconds ahead."""
         limits = [self.maximum]
         for purposes in (("ChargePointMaxProfile", "ChargingStationMaxProfile"), ("TxDefaultProfile", "TxProfile")):
             # TxProfile overrules TxDefaultProfile; within one purpose the highest stack level that says something wins.
@@ -76,7 +77,7 @@ class Profiles:
             for (where, purpose, level), (kind, schedule, periods) in self.installed.items():
                 if purpose not in purposes or where not in (0, evse):
                     continue
-                value = self.value(kind, schedule, periods)
+                value = self.value(kind, schedule, periods, ahead)
                 if value is None:
                     continue
                 rank = (purpose == "TxProfile", where == evse, level)
@@ -86,10 +87,19 @@ class Profiles:
                 limits.append(best[1])
         return min(limits)
 
-    def value(self, kind, schedule, periods):
+    def composite(self, evse, duration):
+        """What may be drawn from now on, by the second, where it changes."""
+        periods = []
+        for second in range(duration):
+            limit = self.limit(evse, second)
+            if not periods or periods[-1]["limit"] != limit:
+                periods.append({"startPeriod": second, "limit": limit})
+        return periods
+
+    def value(self, kind, schedule, periods, ahead):
         if kind != "Absolute":
             raise ValueError(f"this charge point understands Absolute profiles only, not {kind}")
-        elapsed = (now() - parse(schedule["start_schedule"])).total_seconds()
+        elapsed = (now() - parse(schedule["start_schedule"])).total_seconds() + ahead
         duration = schedule.get("duration")
         if elapsed < 0 or (duration is not None and elapsed >= duration):
             return None
@@ -136,6 +146,19 @@ class Station16(ChargePoint16):
             profile["charging_schedule"],
         )
         return result16.SetChargingProfile(status="Accepted")
+
+    @on("GetCompositeSchedule")
+    def composite_schedule(self, connector_id, duration, **_):
+        return result16.GetCompositeSchedule(
+            status="Accepted",
+            connector_id=connector_id,
+            schedule_start=rfc3339(now()),
+            charging_schedule={
+                "duration": duration,
+                "chargingRateUnit": "A",
+                "chargingSchedulePeriod": self.profiles.composite(connector_id, duration),
+            },
+        )
 
     @on("ClearChargingProfile")
     def clear_profile(self, **_):
@@ -244,6 +267,19 @@ class Station201(ChargePoint201):
             profile["charging_schedule"][0],
         )
         return result201.SetChargingProfile(status="Accepted")
+
+    @on("GetCompositeSchedule")
+    def composite_schedule(self, evse_id, duration, **_):
+        return result201.GetCompositeSchedule(
+            status="Accepted",
+            schedule={
+                "evseId": evse_id,
+                "duration": duration,
+                "scheduleStart": rfc3339(now()),
+                "chargingRateUnit": "A",
+                "chargingSchedulePeriod": self.profiles.composite(evse_id, duration),
+            },
+        )
 
     @on("ClearChargingProfile")
     def clear_profile(self, **_):
@@ -369,6 +405,8 @@ async def commands(station, reader):
             return
         if command == "stop":
             await station.end()
+        elif command == "start":
+            await station.begin()
         elif command in frames:
             try:
                 await station._connection.send(frames[command])

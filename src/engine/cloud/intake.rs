@@ -89,6 +89,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::LimitSet(_) => "limit.set",
         Command::LimitClear { .. } => "limit.clear",
         Command::Commission { .. } => "commission",
+        Command::CommissionStop { .. } => "commission.stop",
         Command::Dim { .. } => "site.dim",
         Command::DelayClear { .. } => "delay.clear",
         Command::Boost { .. } => "charging.boost",

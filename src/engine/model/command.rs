@@ -62,6 +62,11 @@ pub enum Command {
         /// Which station.
         charger: StationId,
     },
+    /// Ends a commissioning test before its time; the station gets its usual limit again.
+    CommissionStop {
+        /// Which station.
+        charger: StationId,
+    },
     /// `charging.boost`: an EVSE goes first for a while.
     Boost {
         /// Where.

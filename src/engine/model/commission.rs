@@ -14,6 +14,21 @@ pub enum StepOutcome {
     Failed,
     /// It could not be seen; the text says why.
     NotMeasured,
+    /// The station does not offer it, and the verdict does not need it.
+    NotSupported,
+}
+
+impl StepOutcome {
+    /// The word for people, in capitals where somebody has to act.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::NotMeasured => "NOT MEASURED",
+            Self::NotSupported => "not offered",
+        }
+    }
 }
 
 /// How the whole test went.
@@ -45,6 +60,23 @@ pub struct CommissionStep {
     pub limit_a: Option<f64>,
     /// The current that was measured last, in A on the phase that carries most.
     pub measured_a: Option<f64>,
+}
+
+/// How a station fell to its fallback (or rose to it, if that is higher) while it was left in silence.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fall {
+    /// The limit that it had, in A per phase.
+    pub from_a: f64,
+    /// The current that was measured afterwards, in A on the phase that carries most.
+    pub to_a: f64,
+    /// The first meter value at the fallback came so many s after the last message with a limit.
+    pub after_s: u64,
+    /// The meter value before it.
+    pub not_before_s: u64,
+    /// When it should have been, by the lease, in s after that message.
+    pub due_s: u64,
+    /// Whether the station counted at its maximum meanwhile; otherwise by what it was told, since its maximum did not fit.
+    pub counted_at_maximum: bool,
 }
 
 /// The test of one EVSE of a station.
@@ -93,6 +125,9 @@ pub struct CommissionReport {
     pub doing: Option<String>,
     /// How it went, once it has ended.
     pub verdict: Option<Verdict>,
+    /// How it fell to its fallback, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall: Option<Fall>,
     /// The steps so far.
     pub steps: Vec<CommissionStep>,
 }
@@ -112,45 +147,65 @@ impl CommissionReport {
     /// The report for people, line by line.
     #[must_use]
     pub fn text(&self) -> String {
-        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "not known".to_owned());
+        let named = |name: &str, text: &Option<String>| text.as_ref().map(|text| format!(", {name} {text}"));
+        let make = [&self.vendor, &self.model].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
+        let make = if make.is_empty() { "make not known".to_owned() } else { make };
+        let clock = if self.clock_trusted { "" } else { " (the gateway's clock was not set)" };
         let mut text = format!(
-            "Commissioning of {} connector {} at site {}\n\n  station    {} {}, serial {}, firmware {}, OCPP {}\n  settings   model {}, lease {} for {} s, fallback {} A, minimum {} A, maximum {} A\n  siteward   {}\n  time       {} to {}{}\n\n",
+            "Commissioning report\n\n  Charger    {}, connector {}: {make}{}{}, OCPP {}\n  Site       {}, controlled by siteward {}\n  Tested     {} to {} UTC{clock}\n",
             self.charger,
             self.evse,
-            self.site,
-            known(&self.vendor),
-            known(&self.model),
-            known(&self.serial),
-            known(&self.firmware),
+            named("serial", &self.serial).unwrap_or_default(),
+            named("firmware", &self.firmware).unwrap_or_default(),
             self.ocpp_version,
-            self.station_model,
-            self.lease,
-            self.lease_s,
-            self.fallback_a,
-            self.min_a,
-            self.max_a,
+            self.site,
             self.version,
-            self.began,
-            self.ended,
-            if self.clock_trusted { "" } else { " (the gateway's clock was not set)" },
+            minute(self.began),
+            minute(self.ended),
         );
+        text.push_str(&format!(
+            "  Settings   per phase: maximum {} A, minimum {} A, fallback {} A\n             model {}, lease {}, {} s in this test\n\n",
+            self.max_a, self.min_a, self.fallback_a, self.station_model, self.lease, self.lease_s,
+        ));
         for step in &self.steps {
-            let word = match step.outcome {
-                StepOutcome::Passed => "passed",
-                StepOutcome::Failed => "FAILED",
-                StepOutcome::NotMeasured => "not measured",
-            };
-            text.push_str(&format!("  {word:<13} {:<24} {}\n", step.name, step.text));
+            text.push_str(&step.line());
+            text.push('\n');
         }
-        let verdict = match self.verdict {
-            Some(Verdict::Passed) => "PASSED: the station keeps its limits, and falls to its fallback by itself.",
-            Some(Verdict::Failed) => "FAILED: do not rely on this station's fallback; see the steps above.",
-            Some(Verdict::Incomplete) => {
-                "INCOMPLETE: not everything could be measured; see the steps above, and repeat the test."
-            }
-            None => "the test is not over",
-        };
-        text.push_str(&format!("\n{verdict}\n"));
+        text.push_str(&format!("\n{}\n", self.result()));
         text
     }
+
+    /// The verdict in a sentence, with what to do.
+    #[must_use]
+    pub fn result(&self) -> String {
+        match self.verdict {
+            Some(Verdict::Passed) => {
+                let fell = self.fall.as_ref().map(|fall| {
+                    format!(" Without messages it went from {} A to {} A by itself after {} s.", fall.from_a, fall.to_a, fall.after_s)
+                });
+                format!("PASSED: the charger keeps its limits, and falls back by itself.{}", fell.unwrap_or_default())
+            }
+            Some(Verdict::Failed) => {
+                "FAILED: do not rely on this charger's fallback. The lines marked FAILED say what was wrong; correct it and test again.".to_owned()
+            }
+            Some(Verdict::Incomplete) => {
+                "INCOMPLETE: nothing was wrong, but not everything could be measured. The lines marked NOT MEASURED say what to change; then test again.".to_owned()
+            }
+            None => "The test is not over.".to_owned(),
+        }
+    }
+}
+
+impl CommissionStep {
+    /// The step as a line for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("  {:<13} {:<21} {}", self.outcome.word(), self.name, self.text)
+    }
+}
+
+/// `2026-03-01 12:00`.
+fn minute(at: Utc) -> String {
+    let text = at.to_string();
+    text.get(..16).unwrap_or(&text).replace('T', " ")
 }

@@ -44,11 +44,20 @@ pub struct OutsideSetup {
     pub floors: BTreeMap<CircuitId, Current>,
     /// The longest random wait of a station after a power cut, in ms; 0: none waits.
     pub random_start_max_ms: u64,
+    /// A boost ends that wait: for sites where nobody else asks for it.
+    pub boost_ends_random_start: bool,
 }
 
 impl Default for OutsideSetup {
     fn default() -> Self {
-        Self { zone: Tz::UTC, schedules: Vec::new(), dimming: None, floors: BTreeMap::new(), random_start_max_ms: 0 }
+        Self {
+            zone: Tz::UTC,
+            schedules: Vec::new(),
+            dimming: None,
+            floors: BTreeMap::new(),
+            random_start_max_ms: 0,
+            boost_ends_random_start: false,
+        }
     }
 }
 

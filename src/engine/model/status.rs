@@ -84,8 +84,20 @@ pub struct ChargerStatus {
     /// After a power cut: so many s until it starts.
     #[serde(default)]
     pub starts_in_s: Option<u64>,
+    /// The charging profiles that it was sent in the last 24 to 25 hours.
+    #[serde(default)]
+    pub profile_writes: ProfileWrites,
     /// Its EVSEs.
     pub evses: Vec<EvseStatus>,
+}
+
+/// How many charging profiles a station was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileWrites {
+    /// In the last 24 to 25 hours. Where there is no budget, since the start of the daemon at most.
+    pub in_a_day: u32,
+    /// How many its model allows a day; `None`: as many as needed.
+    pub budget: Option<u32>,
 }
 
 /// An EVSE.

@@ -137,7 +137,7 @@ impl Site {
         let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
         let wish = &self.wishes[index.0];
-        EvseState {
+        let state = EvseState {
             phases: self.phases_of(index, now.mono),
             committed: self.committed(index, now.mono),
             drawn,
@@ -154,7 +154,9 @@ impl Site {
             deadline: self.deadline(index, now),
             served_since: control.served_since,
             wants_since: control.wants_since,
-        }
+            rests_until: control.appetite.rests_until(),
+        };
+        self.under_test(index, state)
     }
 
     /// The most that the EVSE could use now: nothing without a transaction that may charge.
@@ -193,6 +195,7 @@ impl Site {
                 control.appetite = Appetite::default();
             } else {
                 control.wants_since.get_or_insert(now);
+                self.note_appetite(EvseIndex(index), now);
             }
         }
     }

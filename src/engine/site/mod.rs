@@ -27,6 +27,7 @@ mod readings;
 mod recall;
 pub mod sabotage;
 mod sending;
+mod silence;
 mod stations;
 mod status;
 pub mod tether;

@@ -364,6 +364,12 @@ fn after_a_power_cut_stations_start_one_by_one() {
     assert_eq!(world.limits, [Some(0.0), Some(0.0)]);
     let evse = world.site.status(world.now).chargers[0].evses[0].clone();
     assert_eq!(evse.binding, "random_start", "{}", evse.explanation);
+    // A boost goes first among those who may start: the wait is for the grid.
+    let boosted = world.command("charging.boost", &json!({ "charger": "CPA", "connector": 1, "minutes": 30 }));
+    assert_eq!(boosted["status"], "accepted", "{boosted}");
+    world.pass(2_000);
+    assert_eq!(world.limits[0], Some(0.0));
+    assert!(world.site.status(world.now).chargers[0].starts_in_s.is_some());
     // Its user wants it now.
     assert_eq!(world.command("delay.clear", &json!({ "charger": "CPA" }))["status"], "accepted");
     world.pass(2_000);
@@ -371,6 +377,27 @@ fn after_a_power_cut_stations_start_one_by_one() {
     assert_eq!(world.limits[1], Some(0.0));
     world.pass(600_000);
     assert!(world.limits[1] > Some(20.0), "{:?}", world.limits);
+}
+
+#[test]
+fn a_boost_ends_the_wait_after_a_power_cut_where_the_site_says_so() {
+    let mut world = with(OutsideSetup::default()).full();
+    let outside =
+        OutsideSetup { random_start_max_ms: 1_800_000, boost_ends_random_start: true, ..OutsideSetup::default() };
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let now = Now { mono: Mono::from_ms(1_000), ..world.now };
+    world = World::with(Setup { outside, ..setup(63) }, restored, now);
+    let boot = json!({ "chargePointVendor": "v", "chargePointModel": "m" });
+    for (station, connection) in [(A, 1), (B, 2)] {
+        world.connect(station, connection);
+        world.call(station, connection, "BootNotification", &boot);
+    }
+    world.pass(6_000);
+    assert_eq!(world.limits, [Some(0.0), Some(0.0)]);
+    let boosted = world.command("charging.boost", &json!({ "charger": "CPA", "connector": 1, "minutes": 30 }));
+    assert_eq!((&boosted["status"], &boosted["data"]["starts_in_s"]), (&json!("accepted"), &json!(null)), "{boosted}");
+    world.pass(2_000);
+    assert_eq!(world.limits, [Some(32.0), Some(0.0)]);
 }
 
 #[test]

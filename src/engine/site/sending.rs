@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::appetite::Appetite;
 use super::io::Output;
 use super::tether::{Pending, SentLimit, Told};
 use super::writes::{Reason, RememberedWrites, allows, stretched};
@@ -204,6 +203,9 @@ impl Site {
             return Some((Reason::Safety, Priority::Urgent));
         }
         let (renew_ms, _) = self.terms(evse);
+        // A lease that was given for a shorter time, in a commissioning test, is renewed before it is over.
+        let lasts_ms = last.steps_at.since(last.sent_at);
+        let renew_ms = if lasts_ms < 2 * renew_ms { renew_ms.min(lasts_ms / 4) } else { renew_ms };
         let due = now.since(last.sent_at) >= renew_ms;
         // Above its limit, or something overtaken may have come into force: told again at once.
         let told_again = control.conduct.is_above() && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
@@ -247,10 +249,11 @@ impl Site {
 
     /// How often limits of an EVSE are renewed and how long their lease lasts, in ms.
     fn terms(&self, evse: EvseIndex) -> (u64, u64) {
-        if self.is_commissioned(self.setup.topology.evse(evse).station) {
-            return Self::commission_terms();
+        let index = self.setup.topology.evse(evse).station;
+        if self.has_test_leases(index) {
+            return self.commission_terms(index);
         }
-        let station = self.setup.topology.station(self.setup.topology.evse(evse).station);
+        let station = self.setup.topology.station(index);
         let model = &station.model;
         stretched(model.writes_per_day, station.evse_count, (model.renew_ms, model.lease_ms))
     }
@@ -405,10 +408,13 @@ impl Site {
             control.moved_at = Some(now);
         }
         match (limit >= minimum, control.served_since) {
-            (true, None) => control.served_since = Some(now),
+            (true, None) => {
+                control.served_since = Some(now);
+                control.wants_since = control.appetite.begin_turn(control.wants_since, now);
+            }
             (false, Some(_)) => {
                 control.served_since = None;
-                control.appetite = Appetite::default();
+                control.appetite.end_turn();
                 // Its turn is over: it waits behind those who wait already.
                 control.wants_since = control.wants_since.map(|_| now);
             }

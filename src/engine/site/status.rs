@@ -5,8 +5,8 @@ use super::ledger::OpenTransaction;
 use super::outside_status::limit_status;
 use crate::engine::model::exchange::{ChargingState, ConnectorStatus};
 use crate::engine::model::status::{
-    ChargerStatus, CircuitStatus, CloudStatus, EvseStatus, Explanation, InverterStatus, MeterStatus, SiteStatus,
-    TransactionStatus,
+    ChargerStatus, CircuitStatus, CloudStatus, EvseStatus, Explanation, InverterStatus, MeterStatus, ProfileWrites,
+    SiteStatus, TransactionStatus,
 };
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex};
 use crate::engine::plan::binding::Binding;
@@ -102,6 +102,10 @@ impl Site {
             model: info.map(|info| info.model.clone()),
             firmware: info.and_then(|info| info.firmware.clone()),
             starts_in_s: self.waits_until(index, now.mono).map(|until| until.since(now.mono) / 1_000),
+            profile_writes: ProfileWrites {
+                in_a_day: self.stations[index.0].writes.in_a_day(now.mono),
+                budget: station.model.writes_per_day,
+            },
             evses: topology.evses_of(index).map(|evse| self.evse_status(evse, now)).collect(),
         }
     }
@@ -144,7 +148,7 @@ impl Site {
     }
 
     /// What decides the limit of an EVSE, with circuit, phase and amount.
-    fn sentence(&self, index: EvseIndex, now: Now) -> String {
+    pub(super) fn sentence(&self, index: EvseIndex, now: Now) -> String {
         let Some(offer) = self.offer(index) else { return "no plan yet".to_owned() };
         let topology = &self.setup.topology;
         let station = topology.station(topology.evse(index).station);
@@ -152,6 +156,9 @@ impl Site {
         let nearest = self.nearest_bottleneck(index);
         match offer.binding {
             Binding::NoDemand => format!("{} ({nearest})", self.why_no_demand(index, now)),
+            Binding::Demand if self.is_commissioned(topology.evse(index).station) => {
+                format!("{limit}: it is being commissioned ({nearest})")
+            }
             Binding::Demand => format!("{limit}: the car takes no more ({nearest})"),
             Binding::EvseMaximum if self.wishes[index.0].max < station.max => {
                 format!("{limit}: its token may have no more ({nearest})")
@@ -191,6 +198,9 @@ impl Site {
                     offer.target,
                     at.describe(topology)
                 )
+            }
+            Binding::Unreachable if self.is_commissioned(topology.evse(index).station) => {
+                format!("{limit}: it is being commissioned, its limit stays as it is meanwhile ({nearest})")
             }
             Binding::Unreachable => {
                 let committed = self.evses[index.0].tether.committed(self.reachable(index), now.mono);

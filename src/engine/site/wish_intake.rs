@@ -33,10 +33,19 @@ impl Site {
         let charger = self.station_id(station).clone();
         let text = clock_text(until, now.utc, self.setup.timezone);
         log(out, LogLevel::Info, format!("{charger} connector {number} goes first until {text}"));
-        let data = json!({ "charger": charger, "connector": number, "transaction_id": transaction, "until": until });
+        // A wait after a power cut is for the grid: who is in a hurry does not end it unless the site's owner has said so.
+        if self.setup.outside.boost_ends_random_start {
+            self.start_now(station);
+        }
+        let starts_in_s = self.waits_until(station, now.mono).map(|until| until.since(now.mono) / 1_000);
+        let data = json!({
+            "charger": charger, "connector": number, "transaction_id": transaction, "until": until,
+            "starts_in_s": starts_in_s,
+        });
         let boost = Boost { transaction, until, ends, boot: self.boot, trusted: now.utc_trusted };
         self.record(RecordBody::BoostSet { charger, evse: number, boost }, now, out);
         self.refresh_wishes();
+        self.evses[index.0].appetite.end_rest();
         self.dirty = true;
         CommandOutcome::Accepted { data: Some(data.to_string()) }
     }

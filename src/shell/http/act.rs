@@ -36,6 +36,14 @@ pub(super) async fn commission(State(api): State<Api>, Path(id): Path<String>) -
     outcome(&api, Command::Commission { charger: StationId::new(&id) }).await
 }
 
+/// Ends a commissioning test before its time.
+pub(super) async fn stop_commissioning(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    if !api.asker.status().chargers.iter().any(|charger| charger.id == id) {
+        return Err(no_charger(&id));
+    }
+    outcome(&api, Command::CommissionStop { charger: StationId::new(&id) }).await
+}
+
 pub(super) async fn outcome(api: &Api, command: Command) -> Result<Response, Problem> {
     let Ok(outcome) = timeout(ANSWER_TIME, api.asker.command(command)).await else {
         return Err(Problem::new(504, "There was no answer in time."));

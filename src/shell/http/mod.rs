@@ -88,7 +88,7 @@ pub fn router(api: Api) -> Router {
         .route("/chargers/{id}/boost", put(wishes::set_boost).delete(wishes::clear_boost))
         .route("/chargers/{id}/target", put(wishes::set_target_at).delete(wishes::clear_target_at))
         .route("/chargers/{id}/ocpp/{action}", post(act::ocpp))
-        .route("/chargers/{id}/commission", get(read::commission).post(act::commission))
+        .route("/chargers/{id}/commission", get(read::commission).post(act::commission).delete(act::stop_commissioning))
         .route("/meters", get(read::meters))
         .route("/inverters", get(read::inverters))
         .route("/transactions", get(read::transactions))
