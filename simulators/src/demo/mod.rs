@@ -91,8 +91,8 @@ impl Demo {
     pub async fn start(options: DemoOptions) -> Result<Self, String> {
         let sim = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
         let siteward = find_siteward(options.siteward, &sim)?;
-        if let Some(unknown) = options.stay.iter().find(|id| layout::STATIONS.iter().all(|plan| plan.id != **id)) {
-            let known: Vec<&str> = layout::STATIONS.iter().map(|plan| plan.id).collect();
+        if let Some(unknown) = options.stay.iter().find(|id| STATIONS.iter().all(|plan| plan.id != **id)) {
+            let known: Vec<&str> = STATIONS.iter().map(|plan| plan.id).collect();
             return Err(format!("there is no station {unknown}; the stations of the demo are {}", known.join(", ")));
         }
         let told = |error: std::io::Error| error.to_string();
