@@ -128,7 +128,7 @@ bench: need-cargo ## how fast it is
 	@.tools/acnsim/bin/pip --quiet --disable-pip-version-check install --requirement $<
 	@touch $@
 
-acnsim: need-cargo .tools/acnsim/ready ## the planner in ACN-Sim against least laxity and earliest deadline; short: make acnsim ARGS="--seeds 1,2 --caps 30,70"
+acnsim: need-cargo .tools/acnsim/ready ## the planner in ACN-Sim against least laxity and earliest deadline; short: make acnsim ARGS="--seeds 101,102 --caps 30,70"
 	@cargo build --package siteward --bin siteward --release --locked --quiet
 	@.tools/acnsim/bin/python simulators/acnsim/compare.py $(ARGS) -- $(TARGET)/release/siteward plan
 

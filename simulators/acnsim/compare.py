@@ -15,10 +15,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 BASELINE = os.path.join(HERE, "baseline.jsonl")
 
 
-# Percentage points. Siteward rounds every current down to the mA; where everybody can be served fully that costs some 0.0003.
-MILLIAMPERE = 0.001
-
-
 def run(name, command, cap, seed, options):
     ids = acnsim.sites.caltech_acn().station_ids
     start, events = bridge.load("gen:%d:%d" % (options.cars, seed), "ideal", ids)
@@ -64,7 +60,7 @@ def main():
         arguments, command = arguments[:at], arguments[at + 1:]
     numbers = lambda text: [int(part) for part in text.split(",")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=numbers, default=list(range(1, 11)))
+    parser.add_argument("--seeds", type=numbers, default=list(range(101, 111)))
     parser.add_argument("--caps", type=numbers, default=[20, 30, 40, 50, 70])
     parser.add_argument("--cars", type=int, default=60)
     parser.add_argument("--evse", choices=["basic", "real"], default="basic")
@@ -90,8 +86,8 @@ def main():
                  total(ours, "violations"), total(ours, "never"), float(np.mean([row["pauses"] for row in ours])), p50, p99, us.max(), cpu), flush=True)
         goals = [("0 violations", total(ours, "violations") == 0), ("0 failed decisions", total(ours, "failed") == 0)]
         if options.evse == "basic":
-            goals += [("LLF's energy", mean(ours) >= mean(llf) - MILLIAMPERE), ("EDF's full cars", total(ours) >= total(edf)),
-                      ("1 ms a decision", p50 <= 1000 and (p99 <= 1000 or cpu <= 1000))]
+            goals += [("LLF's energy", mean(ours) >= mean(llf)), ("EDF's full cars", total(ours) >= total(edf)),
+                      ("1 ms a decision", p99 <= 1000 and cpu <= 1000)]
         missed += ["%d kW: %s" % (cap, goal) for goal, met in goals if not met]
     for goal in missed:
         print("MISSED at " + goal)

@@ -154,6 +154,7 @@ fn state(topology: &Topology) -> PlanState {
                 deadline: None,
                 served_since: served.then(|| NOW.minus_ms(since * 1_000)),
                 wants_since: Some(NOW.minus_ms(since * 2_000)),
+                rests_until: None,
             }
         })
         .collect();

@@ -64,6 +64,8 @@ pub(super) struct Place {
     /// Its transaction has ended although the car is still here.
     pub(super) ended_since: Option<u64>,
     pub(super) hungry_since: Option<u64>,
+    /// Its turn begins by then, as the controller said.
+    pub(super) starts_by: Option<u64>,
 }
 
 /// A station at its place in the site.
@@ -405,6 +407,7 @@ impl World {
         let (now_ms, per_day, may_come) = (self.now_ms, self.site.cars_per_day, self.cars_may_come);
         let [least, most] = self.site.stay_minutes;
         let post = &mut self.posts[station];
+        let before = post.cars;
         for evse in 1..=post.plan.evses {
             let place = usize::try_from(evse - 1).unwrap_or(0);
             if post.station.car(evse).is_some() {
@@ -422,6 +425,9 @@ impl World {
                 debug_assert!(taken.is_ok(), "the place was free");
                 post.cars += 1;
             }
+        }
+        if post.cars > before {
+            self.forget_what_the_queue_said();
         }
     }
 

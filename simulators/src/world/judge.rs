@@ -80,6 +80,9 @@ impl World {
             self.sample_utilisation(&flows);
         }
         self.look_at_stations();
+        if self.is_steady {
+            self.hold_to_the_queue();
+        }
     }
 
     fn note_troubles(&mut self) {

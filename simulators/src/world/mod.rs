@@ -18,6 +18,7 @@ pub mod shrink;
 pub mod soak;
 mod store;
 pub mod tamper;
+mod turns;
 
 use std::collections::BTreeMap;
 
@@ -142,6 +143,8 @@ struct World {
     oracle: Oracle,
     utilisation: Utilisation,
     longest_wait_ms: u64,
+    /// Nothing but cars can change what the queue says.
+    is_steady: bool,
     trace: Fnv,
     counts: report::Counts,
     cars_may_come: bool,
@@ -238,6 +241,7 @@ impl World {
             oracle: Oracle::default(),
             utilisation: Utilisation::default(),
             longest_wait_ms: judge::patience_ms(&site),
+            is_steady: turns::is_steady(&site),
             trace: Fnv::default(),
             counts: report::Counts::default(),
             cars_may_come: true,
@@ -462,6 +466,7 @@ impl World {
             worst,
             utilisation: (self.utilisation.sum, self.utilisation.samples),
             unused: self.utilisation.unused,
+            turns: self.counts.turns,
             violated: self.oracle.violated(),
             violations: self.oracle.violations().to_vec(),
             trace: self.trace.value(),

@@ -11,6 +11,7 @@ pub(super) struct Counts {
     pub(super) faults: BTreeMap<&'static str, u64>,
     pub(super) frames: u64,
     pub(super) cuts: u64,
+    pub(super) turns: u64,
 }
 
 /// What became of the first circuit's current on L1 while cars could have taken more: sums of mA over the samples.
@@ -75,6 +76,8 @@ pub struct WorldReport {
     pub utilisation: (u64, u64),
     /// What became of what was not used.
     pub unused: Unused,
+    /// How many waits for a turn ended, where the queue could be held to what it said.
+    pub turns: u64,
     /// How many invariants were violated.
     pub violated: u64,
     /// The first violations with their circumstances.

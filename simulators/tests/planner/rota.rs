@@ -2,7 +2,7 @@
 //! served since then, whoever loses it waits since then.
 
 use siteward::engine::model::topology::{EvseIndex, Topology};
-use siteward::engine::plan::{Plan, PlanState, plan};
+use siteward::engine::plan::{Plan, PlanState, SHORTEST_WAIT_MS, TURN_MS, plan};
 use siteward::engine::time::Mono;
 use siteward::engine::units::Current;
 
@@ -18,7 +18,12 @@ pub(crate) struct Rota<'a> {
     /// The earliest start that each has been told while it waits.
     promised: Vec<Option<Mono>>,
     pub(crate) broken_promises: Vec<String>,
+    /// Whose cars take nothing of what they are offered, and how often that was seen.
+    pub(crate) idle: Vec<Option<u32>>,
 }
+
+/// So long after its turn began it is seen that a car takes nothing.
+const SEEN_MS: u64 = 60_000;
 
 impl<'a> Rota<'a> {
     pub(crate) fn new(topology: &'a Topology, state: PlanState, step_ms: u64) -> Self {
@@ -38,6 +43,7 @@ impl<'a> Rota<'a> {
             longest_wait_ms: 0,
             promised: vec![None; count],
             broken_promises: Vec::new(),
+            idle: vec![None; count],
         }
     }
 
@@ -54,10 +60,20 @@ impl<'a> Rota<'a> {
             }
             if offer.limit >= evse.min && offer.limit > Current::ZERO {
                 self.served_ms[index] += self.step_ms;
+                if let (Some(turns), Some(since)) = (&mut self.idle[index], evse.served_since)
+                    && self.now.since(since) >= SEEN_MS
+                    && evse.rests_until.is_none()
+                {
+                    evse.rests_until = Some(self.now.plus_ms(TURN_MS << (*turns).min(3)));
+                    *turns += 1;
+                }
                 if evse.served_since.is_none() {
+                    let stands = evse.rests_until.map(|until| until.minus_ms(SHORTEST_WAIT_MS));
+                    evse.rests_until = evse.rests_until.filter(|until| *until > self.now);
                     evse.served_since = Some(self.now);
                     self.longest_wait_ms =
                         self.longest_wait_ms.max(self.now.since(evse.wants_since.unwrap_or(self.now)));
+                    evse.wants_since = evse.wants_since.max(stands);
                     if let Some(promised) = self.promised[index].take().filter(|promised| *promised < self.now) {
                         let late = self.now.since(promised) / 1000;
                         self.broken_promises.push(format!("{index} began {late} s later than it was told"));

@@ -77,6 +77,7 @@ pub(crate) fn state(topology: &Topology, now: Mono) -> PlanState {
                 deadline: None,
                 served_since: None,
                 wants_since: Some(now),
+                rests_until: None,
             }
         })
         .collect();

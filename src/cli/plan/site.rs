@@ -148,6 +148,7 @@ impl SiteForm {
                     deadline: line.deadline.as_ref().map(|deadline| self.deadline(index, deadline)).transpose()?,
                     served_since: since(line.served_since_s, "served_since_s")?,
                     wants_since: since(line.waiting_since_s, "waiting_since_s")?,
+                    rests_until: since(line.rests_until_s, "rests_until_s")?,
                 })
             },
         )

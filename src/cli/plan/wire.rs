@@ -83,6 +83,7 @@ pub(super) struct EvseLine {
     pub(super) deadline: Option<DeadlineLine>,
     pub(super) served_since_s: Option<f64>,
     pub(super) waiting_since_s: Option<f64>,
+    pub(super) rests_until_s: Option<f64>,
 }
 
 #[derive(Deserialize)]

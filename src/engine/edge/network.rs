@@ -39,12 +39,15 @@ pub struct Station {
     pub levels_a: Vec<f64>,
 }
 
+/// Currents leave in whole µA.
+const MICRO: f64 = 1_000_000.0;
+
 impl Station {
-    /// The greatest current at or below `current` that the station can offer to a car that takes nothing below `car_min`; in whole mA
-    /// where it is free to choose.
+    /// The greatest current at or below `current` that the station can offer to a car that takes nothing below `car_min`; in whole µA
+    /// where it is free to choose: so little that what is lost by it in a day is not seen in Wh.
     pub(super) fn floor(&self, current: f64, car_min: f64) -> f64 {
         let below = if self.levels_a.is_empty() {
-            (current.min(self.max_a) * 1000.0 + 1e-6).floor() / 1000.0
+            (current.min(self.max_a) * MICRO + 1e-3).floor() / MICRO
         } else {
             self.levels_a.iter().copied().filter(|level| *level <= current + 1e-9).fold(0.0, f64::max)
         };
@@ -55,7 +58,7 @@ impl Station {
     pub(super) fn ceil(&self, current: f64, car_min: f64) -> f64 {
         let above = current.max(self.min_a).max(car_min);
         if self.levels_a.is_empty() {
-            return (above * 1000.0).ceil() / 1000.0;
+            return (above * MICRO).ceil() / MICRO;
         }
         self.levels_a.iter().copied().find(|level| *level >= above - 1e-9).unwrap_or(above)
     }

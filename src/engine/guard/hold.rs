@@ -49,6 +49,11 @@ impl Window {
         Self { from: now - STEP_MARGIN_MS - reaction, to: now + STEP_MARGIN_MS, sure: now }
     }
 
+    /// What is in force now for certain, or was until now.
+    const fn just(now: Ms) -> Self {
+        Self { from: now - STEP_MARGIN_MS, to: now, sure: now }
+    }
+
     /// Wider than anybody's idea of now: what was drawn when a meter was read is at most this.
     pub(super) fn wide(now: Ms, reaction: Ms) -> Self {
         let margin = 2 * STEP_MARGIN_MS;
@@ -232,6 +237,15 @@ impl Slot {
     }
 }
 
+/// What an answer was about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    /// The EVSE; 0: all of the station.
+    pub(super) evse: u32,
+    /// If it was accepted: what the profile alone allows now.
+    pub(super) sure: Option<Current>,
+}
+
 /// What one station may hold.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Hold {
@@ -320,22 +334,25 @@ impl Hold {
         self.slots.iter().any(|slot| slot.candidates.iter().any(|(id, _)| id == call))
     }
 
-    /// A call was answered.
-    pub(super) fn answered(&mut self, call: &str, answer: Answer) {
-        for slot in &mut self.slots {
-            let Some(place) = slot.candidates.iter().position(|(id, _)| id == call) else { continue };
-            match answer {
-                Answer::Accepted => {
-                    slot.candidates.drain(..place);
-                    slot.empty_from = ALWAYS;
-                }
-                Answer::Refused => {
-                    slot.candidates.remove(place);
-                }
-                // An error, or an answer without a status: it may have been taken over all the same.
-                Answer::Unclear => {}
+    /// A call was answered; `None`: it was not about a profile that may be in force.
+    pub(super) fn answered(&mut self, call: &str, answer: Answer, now: Ms) -> Option<Answered> {
+        let known = |slot: &Slot| slot.candidates.iter().position(|(id, _)| id == call);
+        let (slot, place) = self.slots.iter_mut().find_map(|slot| known(slot).map(|place| (slot, place)))?;
+        let mut sure = None;
+        match answer {
+            Answer::Accepted => {
+                slot.candidates.drain(..place);
+                slot.empty_from = ALWAYS;
+                // What it allows now counts as long as a car may take to follow, also if it is over just then.
+                sure = slot.candidates.first().map(|(_, schedule)| schedule.most(Window::just(now)));
             }
+            Answer::Refused => {
+                slot.candidates.remove(place);
+            }
+            // An error, or an answer without a status: it may have been taken over all the same.
+            Answer::Unclear => {}
         }
+        Some(Answered { evse: slot.evse, sure })
     }
 
     /// What a station keeps over a boot, or over a step of its clock, is not certain until it has accepted it again.

@@ -12,6 +12,7 @@
 mod clock;
 mod hold;
 mod judge;
+mod settling;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -27,6 +28,7 @@ use crate::engine::time::{Mono, Now, Utc};
 use crate::engine::units::{Current, PerPhase, PhaseSet};
 use clock::WireClock;
 use hold::{Hold, Ms, Scale, WIDE_EXTRA_MS, Window};
+use settling::Settling;
 use wire::{Answer, Heard, Sent};
 
 /// Above a limit by no more than this is at the limit: decimals of limits, and watts that become amperes.
@@ -108,11 +110,11 @@ struct StationState {
     open: BTreeMap<String, Ms>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct EvseState {
     view: View,
-    /// After a cut was accepted the car may still draw the old current until then.
-    settling: Option<(Current, Ms)>,
+    /// After a cut was accepted the car may still draw the old current for a while.
+    settling: Settling,
     /// What it was sent last: what it will draw at most when all is answered.
     newest: Option<Current>,
     /// Its last limit was refused: it cannot be cut.
@@ -309,17 +311,18 @@ impl Guard {
         if !state.hold.knows(call) {
             return;
         }
-        let reaction = self.reaction(station);
         let before: Vec<Current> = self.topology.evses_of(station).map(|evse| self.by_profiles(evse, now)).collect();
-        self.stations[station.0].hold.answered(call, answer);
+        let Some(told) = self.stations[station.0].hold.answered(call, answer, ms(now)) else { return };
+        let until = ms(now) + self.reaction(station);
         for (evse, before) in self.topology.evses_of(station).zip(before) {
+            if told.evse != 0 && told.evse != self.topology.evse(evse).number {
+                continue;
+            }
             let state = &mut self.evses[evse.0];
             state.refused = answer != Answer::Accepted;
-            // Also where it does not look lower yet: a profile that is about to be over may still hide that.
-            if answer == Answer::Accepted {
-                let old =
-                    state.settling.filter(|(_, until)| ms(now) < *until).map_or(before, |(old, _)| old.max(before));
-                state.settling = Some((old, ms(now) + reaction));
+            // Also where the station as a whole does not look lower: what is about to be over, or is not answered yet, may hide that.
+            if told.sure.is_some_and(|sure| sure < before) {
+                state.settling.add(before, until, ms(now));
             }
         }
         self.renew(station, now);
@@ -494,12 +497,10 @@ impl Guard {
         let untold = silent && settings.model.lease == LeaseForm::None;
         let of = |evse: EvseIndex| {
             let number = self.topology.evse(evse).number;
-            let settling = self.evses[evse.0].settling;
-            let until =
-                |extra: Ms| settling.filter(|(_, until)| at < until + extra).map_or(Current::ZERO, |(old, _)| old);
+            let settling = &self.evses[evse.0].settling;
             let told = |window| hold.most(number, window).filter(|_| !untold).unwrap_or(settings.max);
-            let most = told(Window::strict(at, reaction)).max(until(0)).min(settings.max);
-            let wide = told(Window::wide(at, reaction)).max(until(WIDE_EXTRA_MS)).min(settings.max);
+            let most = told(Window::strict(at, reaction)).max(settling.most(at, 0)).min(settings.max);
+            let wide = told(Window::wide(at, reaction)).max(settling.most(at, WIDE_EXTRA_MS)).min(settings.max);
             View { most, wide: wide.max(most) }
         };
         self.topology.evses_of(station).map(|evse| (evse, of(evse))).collect()
@@ -520,10 +521,7 @@ impl Guard {
                 state.wide += phases.spread(view.wide - old.wide);
                 state.peak = state.peak.zip_with(state.wide, Current::max);
             }
-            if let Some((_, until)) = self.evses[evse.0].settling {
-                let ends = [until, until + WIDE_EXTRA_MS].into_iter().filter(|until| *until >= ms(now)).min();
-                next = next.min(ends.unwrap_or(Ms::MAX));
-            }
+            next = next.min(self.evses[evse.0].settling.next_change(ms(now)).unwrap_or(Ms::MAX));
         }
         if settings.model.lease == LeaseForm::None {
             next = next.min(ms(now) + 1_000);

@@ -127,6 +127,41 @@ fn nothing_is_known_of_a_station_before_it_has_accepted_a_limit() {
 }
 
 #[test]
+fn what_comes_after_a_cut_does_not_lengthen_the_time_that_the_car_has() {
+    let mut guard = Guard::all_at(200, "20.0");
+    let take = |guard: &mut Guard, call: &str, evse, limit: &str, at| {
+        assert_eq!(guard.sent(A, &lease(call, evse, limit, 120, at), now(at)), Verdict::Pass);
+        guard.received(A, &accepted(call), now(at));
+    };
+    take(&mut guard, "cut", 1, "10.0", 20_000);
+    // A renewal at the other EVSE, and one of the same limit.
+    take(&mut guard, "other", 2, "20.0", 22_000);
+    take(&mut guard, "same", 1, "10.0", 23_000);
+    guard.tick(Mono::from_ms(24_999));
+    assert_eq!(guard.most(0), amps(20));
+    guard.tick(Mono::from_ms(25_001));
+    assert_eq!((guard.most(0), guard.most(1)), (amps(10), amps(20)));
+    // A second cut on top of the first.
+    take(&mut guard, "a", 1, "8.0", 30_000);
+    take(&mut guard, "b", 1, "6.0", 33_000);
+    guard.tick(Mono::from_ms(35_001));
+    assert_eq!(guard.most(0), amps(8));
+    guard.tick(Mono::from_ms(38_001));
+    assert_eq!(guard.most(0), amps(6));
+}
+
+#[test]
+fn an_answer_of_one_connector_says_nothing_of_another() {
+    let mut guard = Guard::all_at(200, "20.0");
+    guard.sent(A, &lease("1", 1, "10.0", 120, 20_000), now(20_000));
+    guard.received(A, r#"[3,"1",{"status":"Rejected"}]"#, now(20_000));
+    assert_eq!([guard.evses[0].refused, guard.evses[1].refused], [true, false]);
+    guard.sent(A, &lease("2", 2, "10.0", 120, 20_000), now(20_000));
+    guard.received(A, &accepted("2"), now(20_000));
+    assert!(guard.evses[0].refused);
+}
+
+#[test]
 fn a_raise_beyond_what_is_left_is_lowered_to_what_is_left() {
     let mut guard = Guard::metered(60, "10.0", 50);
     // 50 A at the meter, of which the EVSEs can explain 30: 20 A of other load, 10 A are left.

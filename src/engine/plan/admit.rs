@@ -12,6 +12,9 @@
 //!    their turn to wait;
 //! 5. who has only begun to wait. (Else one who has just been sent away would at once take the next one's place, and so on.)
 //!
+//! Whose car took nothing of its last offer goes after all of these, whatever the priority, until it stands in line again. Those of them
+//! who are served go first, so that they do not take each other's places.
+//!
 //! Where times are the same (who is sent away in the same plan, or all when the controller has just started), those who take up fewer scarce rows go first, then those with more phases; among those who are
 //! equal in all, an order that is another one each time, so that no place in the configuration is better than another.
 
@@ -37,8 +40,7 @@ const LONG_TURN_MS: u64 = 48 * TURN_MS;
 /// A place in the order of admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    priority: Reverse<i32>,
-    tier: Tier,
+    kind: Kind,
     /// Since when it waits in ms, as its deadline puts it; for whose turn is over, how many long turns ago that was.
     since: i64,
     scarce: usize,
@@ -49,6 +51,27 @@ struct Place {
     /// Another order for each time at which somebody comes.
     drawn: u64,
     evse: usize,
+}
+
+/// Whether it rests, its priority and its tier, packed into one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind(u64);
+
+impl Kind {
+    fn new(rests: bool, priority: i32, tier: Tier) -> Self {
+        let from_highest = i64::from(i32::MAX) - i64::from(priority);
+        let tier = match tier {
+            Tier::InTurn => 0,
+            Tier::Line => 1,
+            Tier::TurnOver => 2,
+            Tier::Fresh => 3,
+        };
+        Self(u64::from(rests) << 40 | from_highest.unsigned_abs() << 2 | tier)
+    }
+
+    const fn is_turn_over(self) -> bool {
+        self.0 & 3 == 2
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,8 +124,8 @@ pub(super) fn admit(
     let mut room = room.to_vec();
     let mut waiting = Vec::new();
     let mut over = vec![0; room.len()];
-    for group in order.chunk_by_mut(|one, next| (one.priority, one.tier) == (next.priority, next.tier)) {
-        if group[0].tier == Tier::TurnOver {
+    for group in order.chunk_by_mut(|one, next| one.kind == next.kind) {
+        if group[0].kind.is_turn_over() {
             put_last(frame, wishes, &scarce, (group, &room, &mut over));
         }
         for place in group {
@@ -120,7 +143,8 @@ pub(super) fn admit(
     }
     // Who is sent away now stands behind those who wait already.
     let is_sent_away = |place: &Place| frame.state.evses[place.evse].served_since.is_some();
-    waiting.sort_unstable_by_key(|place| (place.priority, is_sent_away(place), place.since, *place));
+    let priority = |place: &Place| Reverse(frame.state.evses[place.evse].priority);
+    waiting.sort_unstable_by_key(|place| (priority(place), is_sent_away(place), place.since, *place));
     Admission { admitted, waiting: waiting.into_iter().map(|place| place.evse).collect(), scarce }
 }
 
@@ -217,7 +241,7 @@ fn stands_since(evse: &EvseState, max: i64, now: Mono) -> i64 {
 }
 
 fn arrival_ms(evse: &EvseState, now: Mono) -> i64 {
-    i64::try_from(evse.wants_since.unwrap_or(now).ms()).unwrap_or(i64::MAX)
+    i64::try_from(evse.arrival(now).ms()).unwrap_or(i64::MAX)
 }
 
 /// Those who wait, as far as the order depends on them.
@@ -233,7 +257,7 @@ impl<'a> Line<'a> {
         let mut line = Self { wishes, now, first: BTreeMap::new() };
         for (index, _) in wishes.all() {
             let evse = &frame.state.evses[index];
-            if evse.served_since.is_none() && line.has_waited(evse) {
+            if evse.served_since.is_none() && !evse.rests(now) && line.has_waited(evse) {
                 let arrival = arrival_ms(evse, now);
                 let first = line.first.entry(evse.priority).or_insert(arrival);
                 *first = (*first).min(arrival);
@@ -243,14 +267,17 @@ impl<'a> Line<'a> {
     }
 
     fn has_waited(&self, evse: &EvseState) -> bool {
-        self.now.since(evse.wants_since.unwrap_or(self.now)) >= SHORTEST_WAIT_MS
+        self.now.since(evse.arrival(self.now)) >= SHORTEST_WAIT_MS
     }
 
     fn place(&self, index: usize, evse: &EvseState, scarce: usize) -> Place {
         let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max);
-        let arrival = evse.wants_since.unwrap_or(self.now);
+        let arrival = evse.arrival(self.now);
         let since = stands_since(evse, max, self.now);
+        let rests = evse.rests(self.now);
         let (tier, since, exactly) = match evse.served_since {
+            Some(served) if rests => (Tier::TurnOver, 0, Exactly::Latest(Reverse(served.ms()))),
+            None if rests => (Tier::Fresh, arrival_ms(evse, self.now), Exactly::Earliest(arrival.ms())),
             Some(served) if self.now.since(served) < TURN_MS => {
                 let came = arrival_ms(evse, self.now);
                 let is_guest = self.first.get(&evse.priority).is_some_and(|first| came >= *first);
@@ -264,8 +291,8 @@ impl<'a> Line<'a> {
             None => (Tier::Fresh, since, Exactly::Earliest(arrival.ms())),
         };
         let drawn = drawn(arrival.ms(), index);
-        let (priority, phases) = (Reverse(evse.priority), Reverse(evse.phases.len()));
-        Place { priority, tier, since, scarce, phases, exactly, drawn, evse: index }
+        let (kind, phases) = (Kind::new(rests, evse.priority, tier), Reverse(evse.phases.len()));
+        Place { kind, since, scarce, phases, exactly, drawn, evse: index }
     }
 }
 

@@ -262,8 +262,9 @@ impl<'a> Run<'a> {
             self.starts.push((level_of(member.min, weight), number));
             self.ends.push((level_of(member.max, weight), number));
         }
-        self.starts.sort_unstable();
-        self.ends.sort_unstable();
+        // In which order equals come makes no difference, and comparing levels alone is what sorts fast.
+        self.starts.sort_unstable_by_key(|(level, _)| *level);
+        self.ends.sort_unstable_by_key(|(level, _)| *level);
         for (profile, (settled, pending)) in load.into_iter().enumerate() {
             self.shift(profile, (settled, 0, pending));
         }

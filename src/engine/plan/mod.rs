@@ -144,6 +144,22 @@ pub struct EvseState {
     pub served_since: Option<Mono>,
     /// Since when it wants to charge.
     pub wants_since: Option<Mono>,
+    /// Its car took nothing of what it was last offered. While it is served, it gives way to whoever needs its place; once it has lost
+    /// that, it rests until then and stands in line from then on, as any other.
+    pub rests_until: Option<Mono>,
+}
+
+impl EvseState {
+    /// Whether it is taken to need nothing: it keeps a place that nobody else needs, and no other.
+    fn rests(&self, now: Mono) -> bool {
+        self.rests_until.is_some_and(|until| self.served_since.is_some() || until > now)
+    }
+
+    /// Since when it stands in line, which may be later than now.
+    fn arrival(&self, now: Mono) -> Mono {
+        let wants_since = self.wants_since.unwrap_or(now);
+        self.rests_until.map_or(wants_since, |until| wants_since.max(until.minus_ms(SHORTEST_WAIT_MS)))
+    }
 }
 
 /// All that the planner knows.

@@ -123,6 +123,14 @@ impl Queue<'_> {
         if sent_away > 1 {
             places[together..].iter_mut().for_each(|place| place.starts = latest.plus_ms(TURN_MS));
         }
+        // Who rests stands in line from a later moment on, and then at worst behind everybody once.
+        for place in places.iter_mut() {
+            let arrival = self.frame.state.evses[place.evse.0].arrival(self.now);
+            if arrival > self.now {
+                let wait_ms = latest.since(self.now) + TURN_MS + CHANGE_MS;
+                place.starts = place.starts.max(arrival.plus_ms(wait_ms));
+            }
+        }
         let Some(priority) = places.first().map(|place| self.frame.state.evses[place.evse.0].priority) else { return };
         let equals = self.wishes.all().filter(|(index, _)| self.frame.state.evses[*index].priority == priority);
         if let Some(last) = equals.filter_map(|(index, _)| self.insists_until(index)).max() {
@@ -145,7 +153,8 @@ impl Queue<'_> {
         let Some(wish) = self.wishes.of[index] else { return NOT_FORESEEABLE };
         let evse = &self.frame.state.evses[index];
         // Who is sent away now begins to wait now.
-        let arrival = if evse.served_since.is_some() { self.now } else { evse.wants_since.unwrap_or(self.now) };
+        let arrival = evse.arrival(self.now);
+        let arrival = if evse.served_since.is_some() { arrival.max(self.now) } else { arrival };
         let mut starts = arrival.plus_ms(SHORTEST_WAIT_MS).max(self.now);
         for term in self.admission.scarce.of(self.frame.class_of[index]) {
             let row = &mut self.rows[term.at()];

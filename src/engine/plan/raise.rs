@@ -47,8 +47,9 @@ pub(super) fn offers(
     offers: &mut [Offer],
 ) {
     let mut raising = Raising::new(frame, allotted, capacities, offers);
-    let mut raises = Vec::new();
-    for share in allotted {
+    // The number of a share behind how far it is below its target, the furthest first: one integer each, which sorts fast.
+    let mut order: Vec<u64> = Vec::with_capacity(allotted.len());
+    for (number, share) in (0_u32..).zip(allotted) {
         let evse = &frame.state.evses[share.evse];
         let raise = Raise::new(frame, share);
         if raise.extra_at(raise.target) == 0 {
@@ -59,11 +60,14 @@ pub(super) fn offers(
             offers[share.evse].limit = current(limit);
             offers[share.evse].binding = Binding::Hold;
         } else if raising.can_stop(share.evse) {
-            raises.push(raise);
+            let below = u32::try_from(raise.target - raise.lowest()).unwrap_or(u32::MAX);
+            order.push(u64::from(u32::MAX - below) << 32 | u64::from(number));
         }
     }
-    raises.sort_unstable_by_key(|raise| (raise.lowest() - raise.target, raise.evse));
-    for raise in raises {
+    order.sort_unstable();
+    for packed in order {
+        let number = usize::try_from(packed & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+        let raise = Raise::new(frame, &allotted[number]);
         raising.make(&raise, wishes, &mut offers[raise.evse]);
     }
 }

@@ -138,22 +138,25 @@ impl Sharing<'_> {
         let tight = self.tight_for(allotted, &room);
         let level = |share: &Allotment| {
             let weight = i64::from(self.frame.state.evses[share.evse].weight.max(1));
-            share.amount.saturating_mul(1_000_000) / weight
+            (share.amount.saturating_mul(1_000_000) / weight).unsigned_abs()
         };
         let is_below = |share: &Allotment, number: usize| {
             share.amount < self.max(share.evse) && share.amount < until(share.evse, number)
         };
-        let mut next: Vec<(i64, usize)> = Vec::with_capacity(allotted.len());
+        // The number of a share behind its level: one integer each, which sorts fast.
+        let packed = |share: &Allotment, number: usize| u128::from(level(share)) << 64 | number as u128;
+        let mut next: Vec<u128> = Vec::with_capacity(allotted.len());
         let all = allotted.iter().enumerate();
-        next.extend(all.filter(|(at, share)| is_below(share, *at)).map(|(at, share)| (level(share), at)));
+        next.extend(all.filter(|(at, share)| is_below(share, *at)).map(|(at, share)| packed(share, at)));
         // Each round gives one step to each who can take it. Room only becomes less: who cannot now never will.
         while !next.is_empty() {
             next.sort_unstable();
-            next.retain_mut(|(at_level, number)| {
-                let share = &mut allotted[*number];
+            next.retain_mut(|next| {
+                let number = usize::try_from(*next & u128::from(u64::MAX)).unwrap_or(usize::MAX);
+                let share = &mut allotted[number];
                 let took = self.step_up(share, tight.of(self.frame.class_of[share.evse]), &mut room);
-                *at_level = level(share);
-                took && is_below(share, *number)
+                *next = packed(share, number);
+                took && is_below(share, number)
             });
         }
     }

@@ -81,6 +81,7 @@ pub(super) fn state(topology: &Topology, committed: &[i32]) -> PlanState {
                 deadline: None,
                 served_since: None,
                 wants_since: Some(Mono::START),
+                rests_until: None,
             }
         })
         .collect();

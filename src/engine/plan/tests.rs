@@ -355,6 +355,52 @@ fn a_higher_priority_takes_the_place_and_the_other_is_promised_nothing() {
     assert_eq!(plan.queue, [QueuePlace { evse: EvseIndex(0), position: 1, starts: NOT_FORESEEABLE }]);
 }
 
+fn waiting(plan: &Plan) -> Vec<usize> {
+    plan.queue.iter().map(|place| place.evse.0).collect()
+}
+
+#[test]
+fn whose_car_takes_nothing_gives_way_also_to_one_who_has_just_come_and_to_a_lower_priority() {
+    let topology = site(vec![circuit("grid", None, 13)], (0..3).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[6, 6, 0]);
+    for (evse, since_ms) in state.evses.iter_mut().zip([60_000, TURN_MS + 60_000]) {
+        evse.served_since = Some(NOW.minus_ms(since_ms));
+    }
+    state.evses[2].wants_since = Some(NOW.minus_ms(1_000));
+    assert_eq!(waiting(&plan(&topology, &state, NOW)), [2]);
+    state.evses[0].rests_until = Some(NOW.plus_ms(TURN_MS));
+    assert_eq!(waiting(&plan(&topology, &state, NOW)), [0]);
+    state.evses[0].priority = 5;
+    assert_eq!(waiting(&plan(&topology, &state, NOW)), [0]);
+}
+
+#[test]
+fn whose_car_takes_nothing_keeps_a_place_that_nobody_needs_and_does_not_take_one_from_its_like() {
+    let topology = site(vec![circuit("grid", None, 13)], (0..3).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[6, 6, 0]);
+    for evse in &mut state.evses {
+        evse.served_since = Some(NOW.minus_ms(60_000));
+        evse.rests_until = Some(NOW.plus_ms(TURN_MS));
+    }
+    state.evses[2].served_since = None;
+    assert_eq!(waiting(&plan(&topology, &state, NOW)), [2]);
+    state.evses[1].demand = Current::ZERO;
+    assert_eq!(waiting(&plan(&topology, &state, NOW)), Vec::<usize>::new(), "there is room for all who rest");
+}
+
+#[test]
+fn who_rests_stands_in_line_again_when_its_rest_is_over() {
+    let topology = site(vec![circuit("grid", None, 7)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[6, 0]);
+    state.evses[0].served_since = Some(NOW.minus_ms(TURN_MS));
+    state.evses[1].wants_since = Some(NOW.minus_ms(10 * TURN_MS));
+    state.evses[1].rests_until = Some(NOW.plus_ms(1));
+    let rests = plan(&topology, &state, NOW);
+    assert_eq!(waiting(&rests), [1]);
+    assert!(rests.queue[0].starts >= NOW.plus_ms(1), "not before its rest is over");
+    assert_eq!(waiting(&plan(&topology, &state, NOW.plus_ms(1))), [0]);
+}
+
 #[test]
 fn a_held_station_is_cut_but_not_raised() {
     let topology = site(vec![circuit("grid", None, 32)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());

@@ -121,8 +121,8 @@ impl Site {
     }
 
     pub(super) fn clear(&mut self, kind: AlarmKind, subject: &str, now: Now, out: &mut Vec<Output>) {
-        let key = AlarmKey::new(kind, subject);
-        let Some(alarm) = self.ledger.alarms().iter().find(|alarm| alarm.key == key).cloned() else { return };
+        let is = |key: &AlarmKey| key.kind == kind && key.subject == subject;
+        let Some(alarm) = self.ledger.alarms().iter().find(|alarm| is(&alarm.key)).cloned() else { return };
         super::log(out, super::LogLevel::Info, format!("alarm over: {}", alarm.message));
         self.record(RecordBody::AlarmCleared(alarm), now, out);
     }
@@ -200,8 +200,11 @@ impl Site {
     }
 
     fn watch_station(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
-        let charger = self.station_id(station).clone();
         let state = &self.stations[station.0];
+        if state.session.is_some() && self.ledger.alarms().is_empty() {
+            return;
+        }
+        let charger = self.station_id(station).clone();
         if state.session.is_some() {
             return self.clear(AlarmKind::StationLost, charger.as_str(), now, out);
         }

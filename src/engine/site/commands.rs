@@ -17,6 +17,9 @@ use crate::engine::time::Now;
 /// The state topic is published at most so often, when something has changed.
 const STATE_MS: u64 = 1_000;
 
+/// And so much of it in a second at most: that of a site of hundreds of stations would fill a mobile link.
+const STATE_BYTES_PER_MS: u64 = 20;
+
 /// Answers held while the disk is slow; the askers of the oldest have given up long before.
 const MAX_HELD: usize = 1_000;
 
@@ -275,8 +278,10 @@ impl Site {
         }
         let status = self.status(now);
         if let Some(cloud) = &mut self.cloud {
-            out.push(Output::Publish(cloud.messages.state(&status)));
-            cloud.state_due = now.mono.plus_ms(STATE_MS);
+            let publication = cloud.messages.state(&status);
+            let bytes = u64::try_from(publication.payload.len()).unwrap_or(u64::MAX);
+            out.push(Output::Publish(publication));
+            cloud.state_due = now.mono.plus_ms(STATE_MS.max(bytes / STATE_BYTES_PER_MS));
             cloud.state_changed = false;
         }
     }

@@ -79,6 +79,7 @@ impl Site {
         self.plan_state.circuits = (0..self.backgrounds.len()).map(|index| self.circuit_state(index, now)).collect();
         self.plan_state.evses = (0..self.evses.len()).map(|index| self.evse_state(EvseIndex(index), now)).collect();
         self.note_committed();
+        self.recall_where_full(now);
         let rating_ends = self.use_short_time(now.mono);
         self.fill_ramp(now.mono);
         #[cfg(feature = "sabotage")]
@@ -129,7 +130,7 @@ impl Site {
         CircuitState { limit, limit_source, max_power, charging_power, background, background_source, ramp }
     }
 
-    fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
+    pub(super) fn evse_state(&self, index: EvseIndex, now: Now) -> EvseState {
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);
         let control = &self.evses[index.0];
         let reachable = self.reachable(index);
@@ -153,6 +154,7 @@ impl Site {
             deadline: self.deadline(index, now),
             served_since: control.served_since,
             wants_since: control.wants_since,
+            rests_until: control.appetite.rests_until(),
         };
         self.under_test(index, state)
     }
@@ -193,6 +195,7 @@ impl Site {
                 control.appetite = Appetite::default();
             } else {
                 control.wants_since.get_or_insert(now);
+                self.note_appetite(EvseIndex(index), now);
             }
         }
     }

@@ -274,6 +274,7 @@ impl Site {
             format!("{} is limited to {} by {}{why}", order.target, standing.in_force(), order.origin),
         );
         let (target, origin, amount) = (order.target.clone(), order.origin.clone(), standing.in_force());
+        self.recall_raises(None, now.mono);
         let sequence = self.record(RecordBody::OutsideLimit(standing), now, out);
         self.follow(sequence, (target, origin, amount), now, out);
         self.dirty = true;

@@ -137,6 +137,9 @@ impl Site {
                 None => background.still(asked_at),
             }
             self.dirty |= seen.is_some() || !was_fresh;
+            if self.is_too_full_by_now(index, now.mono) {
+                self.recall_raises(Some(index), now.mono);
+            }
         }
     }
 

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::appetite::Appetite;
 use super::io::Output;
 use super::tether::{Pending, SentLimit, Told};
 use super::writes::{Reason, RememberedWrites, allows, stretched};
@@ -124,22 +123,29 @@ impl Site {
         let settings = self.setup.topology.station(self.setup.topology.evse(evse).station);
         let planned = self.plan.offers[evse.0].limit.min(self.commission_cap(evse));
         let limit = at_a_level(planned, settings);
-        let may = control.tether.committed(true, now);
-        let no_raise = |limit: Current| if limit.min(may) < settings.min { Current::ZERO } else { limit.min(may) };
-        match limit {
+        // A pause that is about to be over counts at its fallback already, and what was not answered may not be in force: to give that out
+        // would still be a raise.
+        let least = control.tether.least(None, now);
+        let may = control.tether.committed(true, now).min(least);
+        let up_to = |most: Current, limit: Current| {
+            if limit.min(most) < settings.min { Current::ZERO } else { limit.min(most) }
+        };
+        let limit = match limit {
             // What refuses everything is tried with the least that every station knows.
-            _ if control.tether.refused_at().is_some() => no_raise(settings.min),
+            _ if control.tether.refused_at().is_some() => up_to(may, settings.min),
             // What does not keep its limit is told the same again, or to stop where nobody wants to charge. Its samples may also come from a
             // queue, and its lease may be over since: the same would be a raise then.
             _ if control.conduct.is_above() => match self.plan_state.evses[evse.0].demand {
                 Current::ZERO => Current::ZERO,
-                _ => no_raise(
+                _ => up_to(
+                    may,
                     control.tether.offered().map_or(settings.min, |last| last.limit.min(self.commission_cap(evse))),
                 ),
             },
             Current::ZERO if control.tether.refuses_pause() => settings.min,
             limit => limit,
-        }
+        };
+        if limit > least && self.is_too_full_above(evse) { up_to(least, limit) } else { limit }
     }
 
     /// What is to be sent to an EVSE now, if anything.
@@ -235,7 +241,7 @@ impl Site {
         raise.then_some((wanted, Priority::Normal))
     }
 
-    fn is_queued(&self, evse: EvseIndex, pending: Pending) -> bool {
+    pub(super) fn is_queued(&self, evse: EvseIndex, pending: Pending) -> bool {
         let station = self.setup.topology.evse(evse).station;
         let session = self.stations[station.0].session.as_ref();
         session.is_some_and(|(_, session)| session.is_queued(CallKey(pending.call)))
@@ -273,7 +279,8 @@ impl Site {
     /// circuit above it is too full, since it may obey all the same.
     fn probe(&self, evse: EvseIndex, last: Option<SentLimit>, now: Mono) -> Option<(Current, Priority)> {
         let settings = self.setup.topology.station(self.setup.topology.evse(evse).station);
-        let has = last.map_or(Current::ZERO, |last| last.limit);
+        // What was sent last may be over.
+        let has = last.map_or(Current::ZERO, |last| last.limit.min(self.evses[evse.0].tether.least(None, now)));
         let least = if self.evses[evse.0].tether.refuses_pause() { settings.min } else { Current::ZERO };
         let wanted = match has {
             has if has < settings.min => Current::ZERO,
@@ -377,7 +384,7 @@ impl Site {
     }
 
     /// What has not left yet is taken back: something newer is about to be sent.
-    fn withdraw_queued(&mut self, evse: EvseIndex) {
+    pub(super) fn withdraw_queued(&mut self, evse: EvseIndex) {
         let Some(pending) = self.evses[evse.0].tether.pending() else { return };
         let station = self.setup.topology.evse(evse).station;
         let Some((_, session)) = &mut self.stations[station.0].session else { return };
@@ -401,10 +408,13 @@ impl Site {
             control.moved_at = Some(now);
         }
         match (limit >= minimum, control.served_since) {
-            (true, None) => control.served_since = Some(now),
+            (true, None) => {
+                control.served_since = Some(now);
+                control.wants_since = control.appetite.begin_turn(control.wants_since, now);
+            }
             (false, Some(_)) => {
                 control.served_since = None;
-                control.appetite = Appetite::default();
+                control.appetite.end_turn();
                 // Its turn is over: it waits behind those who wait already.
                 control.wants_since = control.wants_since.map(|_| now);
             }

@@ -357,7 +357,10 @@ impl Site {
     }
 
     fn clock_moved(&mut self, station: StationIndex, now: Now) {
-        for evse in self.setup.topology.evses_of(station) {
+        let evses: Vec<EvseIndex> = self.setup.topology.evses_of(station).collect();
+        for evse in evses {
+            // What has not left yet is written for the clock that it had.
+            self.withdraw_queued(evse);
             self.evses[evse.0].tether.booted(now.mono);
         }
         self.dirty = true;

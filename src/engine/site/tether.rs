@@ -13,6 +13,7 @@
 //! | `tx-profile` | the limit | fallback; also at once, since some drop it offline | maximum, until the base is confirmed | fallback (the base) |
 //! | `none`, or a lease that is not trusted | the limit | maximum, at once | maximum | the limit, for the next one |
 
+pub use super::sent::{Pending, SentLimit, Told};
 use crate::engine::model::topology::{LeaseForm, StationModel};
 use crate::engine::ocpp::CALL_TIMEOUT_MS;
 use crate::engine::time::Mono;
@@ -37,36 +38,8 @@ const PAUSE_ASKED_AGAIN_MS: u64 = 86_400_000;
 /// So many refusals of the base in a row mean that the station takes none.
 const BASE_REFUSALS: u8 = 2;
 
-/// A limit as it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SentLimit {
-    /// The current per phase.
-    pub limit: Current,
-    /// When it was sent.
-    pub sent_at: Mono,
-    /// When it steps to the fallback by itself.
-    pub steps_at: Mono,
-}
-
-/// What a message told the EVSE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// A limit that decays.
-    Limit,
-    /// The fallback for good, below all limits.
-    Base,
-}
-
-/// A message of which the answer is awaited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// The caller's number for it.
-    pub call: u64,
-    /// What it says.
-    pub sent: SentLimit,
-    /// What kind of message.
-    pub told: Told,
-}
+/// More old limits than this that cars may still follow are counted as fewer ones that say at least as much.
+const MOST_SETTLING: usize = 16;
 
 /// A limit that may be in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +74,8 @@ pub struct Tether {
     candidates: Vec<Candidate>,
     /// What waits for its answer, in the order in which it was sent.
     pending: Vec<Pending>,
-    /// After a cut the car may still draw the old current until then.
-    settling: Option<(Current, Mono)>,
+    /// After a cut the car may still draw the old current until then. A later cut does not lengthen the time of an earlier one.
+    settling: Vec<(Current, Mono)>,
     /// Since when a booted station has not accepted a limit yet.
     booted_at: Option<Mono>,
     /// When it last refused one.
@@ -136,7 +109,7 @@ impl Tether {
             base_refusals: 0,
             candidates: Vec::new(),
             pending: Vec::new(),
-            settling: None,
+            settling: Vec::new(),
             booted_at: None,
             refused_at: None,
             refused_limit: None,
@@ -204,7 +177,7 @@ impl Tether {
     /// Whether an earlier run has tamed it in this form. If it has, whatever it was told may still be in force.
     pub fn known_as(&mut self, tamed: bool, now: Mono) {
         self.tamed = tamed;
-        self.settling = None;
+        self.settling.clear();
         self.base_in_force = tamed && self.form.has_base();
         self.candidates.clear();
         if tamed {
@@ -291,14 +264,18 @@ impl Tether {
     pub fn accepted(&mut self, call: u64, now: Mono) {
         let Some(done) = self.take_pending(call) else { return };
         let before = self.in_force(now);
+        let allows = match done.told {
+            Told::Base => self.fallback,
+            Told::Limit => self.worst_of(&done.sent, now),
+        };
         match done.told {
             Told::Base => self.base_accepted(done.sent, now),
             Told::Limit => self.limit_accepted(done.sent),
         }
         self.booted_at = None;
         self.refused_at = None;
-        let after = self.in_force(now);
-        if after < before {
+        // Also where all that may be in force does not look lower: a raise that is not answered yet hides it, and may be refused.
+        if allows < before {
             self.settle(before, now.plus_ms(self.reaction_ms), now);
         }
     }
@@ -333,8 +310,16 @@ impl Tether {
     }
 
     fn settle(&mut self, old: Current, until: Mono, now: Mono) {
-        let live = self.settling.filter(|(_, end)| *end > now);
-        self.settling = Some(live.map_or((old, until), |(other, end)| (old.max(other), until.max(end))));
+        self.settling.retain(|(other, end)| *end > now && (*other > old || *end > until));
+        if self.settling.iter().all(|(other, end)| *other < old || *end < until) {
+            self.settling.push((old, until));
+        }
+        // A station takes one call at a time, so that there are never many within its reaction time.
+        if self.settling.len() > MOST_SETTLING {
+            let (first, end) = self.settling.remove(0);
+            let (other, later) = self.settling[0];
+            self.settling[0] = (first.max(other), end.max(later));
+        }
     }
 
     /// What is on its way was refused: it is not in force. `status`: by a status, not by an error.
@@ -529,6 +514,32 @@ impl Tether {
         }
     }
 
+    /// The least that may be in force by what it was told, without what waits for its answer under a number: more than this may be a raise.
+    #[must_use]
+    pub fn least(&self, without: Option<u64>, now: Mono) -> Current {
+        let known = if self.holds() { self.tamed } else { self.confirmed };
+        if !known {
+            return self.max;
+        }
+        let ignored = without.and_then(|call| self.pending_by(call)).map(|pending| pending.sent);
+        let told = self.candidates.iter().filter(|candidate| Some(candidate.sent) != ignored);
+        let least = told.map(|candidate| self.best_of(&candidate.sent, now)).min();
+        let base = self.base_in_force.then(|| self.base_level());
+        let left = if self.holds() { self.fallback } else { self.max };
+        least.into_iter().chain(base).min().unwrap_or(left)
+    }
+
+    fn best_of(&self, sent: &SentLimit, now: Mono) -> Current {
+        let after = if self.holds() { self.fallback } else { self.max };
+        if self.form == LeaseForm::None || now < sent.steps_at.minus_ms(STEP_MARGIN_MS) {
+            sent.limit
+        } else if now < sent.steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms) {
+            sent.limit.min(after)
+        } else {
+            after
+        }
+    }
+
     /// The most that the EVSE may be drawing by what it was told. `reachable`: a station without a working lease counts at its
     /// maximum whenever it is silent.
     #[must_use]
@@ -536,7 +547,8 @@ impl Tether {
         if self.suspect || (!self.holds() && !reachable) {
             return self.max;
         }
-        let settling = self.settling.filter(|(_, until)| now < *until).map_or(Current::ZERO, |(old, _)| old);
+        let settling = self.settling.iter().filter(|(_, until)| now < *until).map(|(old, _)| *old).max();
+        let settling = settling.unwrap_or(Current::ZERO);
         // Some stations drop the profile of a transaction as soon as they are offline (`IgnoredProfilePurposesOffline`).
         let dropped = self.form == LeaseForm::TxProfile && !reachable;
         let base = if dropped { self.base_level() } else { Current::ZERO };
@@ -546,7 +558,7 @@ impl Tether {
     /// Whether a cut is still working its way to the car.
     #[must_use]
     pub fn is_settling(&self, now: Mono) -> bool {
-        !self.pending.is_empty() || self.settling.is_some_and(|(_, until)| now < until)
+        !self.pending.is_empty() || self.settling.iter().any(|(_, until)| now < *until)
     }
 
     /// The next moment at which the committed current may change by itself.
@@ -556,7 +568,7 @@ impl Tether {
             let steps_at = candidate.sent.steps_at;
             [steps_at.minus_ms(STEP_MARGIN_MS), steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms)]
         });
-        let settled = self.settling.map(|(_, until)| until);
+        let settled = self.settling.iter().map(|(_, until)| *until);
         let boot = self.booted_at.map(|since| since.plus_ms(BOOT_GRACE_MS + 1));
         steps.chain(settled).chain(boot).filter(|at| *at > now).min()
     }

@@ -55,6 +55,31 @@ fn an_unanswered_raise_counts_and_an_unanswered_cut_does_not() {
 }
 
 #[test]
+fn a_cut_that_a_pending_raise_hides_settles_all_the_same() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    let later = START.plus_ms(6_000);
+    tether.sent(2, amps(8), 120_000, later);
+    tether.sent(3, amps(12), 120_000, later);
+    tether.accepted(2, later);
+    tether.refused(3, later);
+    assert!(tether.committed(true, later.plus_ms(4_999)) >= amps(10), "the car has 5 s");
+    assert_eq!(tether.committed(true, later.plus_ms(5_000)), amps(8));
+}
+
+#[test]
+fn a_second_cut_does_not_lengthen_the_time_of_the_first() {
+    let mut tether = tether(true);
+    let at = |ms: u64| START.plus_ms(6_000 + ms);
+    tether.told(amps(20), START);
+    tether.told(amps(10), at(0));
+    tether.told(amps(8), at(3_000));
+    assert_eq!(tether.committed(true, at(4_999)), amps(20));
+    assert_eq!(tether.committed(true, at(5_000)), amps(10));
+    assert_eq!(tether.committed(true, at(8_000)), amps(8));
+}
+
+#[test]
 fn silent_it_falls_to_the_fallback_when_the_lease_has_run_out() {
     let mut tether = tether(true);
     tether.send(amps(20), START);
@@ -74,6 +99,25 @@ fn a_pause_is_counted_as_fallback_before_it_steps_up_and_after_all_steps_down() 
     // 30 s renewal and 120 s lease: the last step down is over before the first step up counts.
     let model = StationModel::default();
     assert!(STEP_UP_DELAY_MS > model.renew_ms + STEP_MARGIN_MS + model.reaction_ms);
+}
+
+#[test]
+fn more_than_the_least_that_may_be_in_force_may_be_a_raise() {
+    let mut tether = tether(true);
+    tether.told(amps(0), START);
+    assert_eq!(tether.least(None, START.plus_ms(100_000)), amps(0));
+    // It counts as the fallback already, and may still be paused.
+    let step = START.plus_ms(180_000);
+    let about = step.minus_ms(STEP_MARGIN_MS);
+    assert_eq!((tether.committed(true, about), tether.least(None, about)), (amps(6), amps(0)));
+    assert_eq!(tether.least(None, step.plus_ms(25_000)), amps(6));
+    tether.told(amps(9), step);
+    tether.sent(2, amps(9), 120_000, step.plus_ms(30_000));
+    let over = step.plus_ms(100_000);
+    assert_eq!((tether.committed(true, over), tether.least(Some(2), over)), (amps(9), amps(6)));
+    let mut tether = self::tether(false);
+    tether.sent(1, amps(9), 120_000, START);
+    assert_eq!(tether.least(Some(1), START), amps(32), "nothing is known");
 }
 
 #[test]

@@ -45,6 +45,7 @@ impl Site {
         let boost = Boost { transaction, until, ends, boot: self.boot, trusted: now.utc_trusted };
         self.record(RecordBody::BoostSet { charger, evse: number, boost }, now, out);
         self.refresh_wishes();
+        self.evses[index.0].appetite.end_rest();
         self.dirty = true;
         CommandOutcome::Accepted { data: Some(data.to_string()) }
     }

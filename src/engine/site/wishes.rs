@@ -403,6 +403,9 @@ impl Site {
     fn clear_shortfall(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
         let kept = &mut self.wishes[index.0];
         (kept.short, kept.short_since, kept.on_course_since) = (Energy::ZERO, None, None);
+        if self.ledger.alarms().is_empty() {
+            return;
+        }
         let subject = self.subject(index);
         self.clear(AlarmKind::TargetNotMet, &subject, now, out);
     }
