@@ -60,7 +60,7 @@ fn with_a_large_load(tampering: Option<Tampering>) -> Blueprint {
     site.cars_per_day = 400;
     site.stay_minutes = [200, 300];
     site.car_phases = vec![3];
-    let silence = |round| FaultFile {
+    let silence = |round: u64| FaultFile {
         kind: "meter-silent".to_owned(),
         at_s: 2_400 + round * 900,
         for_s: 600,

@@ -66,7 +66,7 @@ pub(super) fn offers(
     }
     order.sort_unstable();
     for packed in order {
-        let number = (packed & u64::from(u32::MAX)) as usize;
+        let number = usize::try_from(packed & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         let raise = Raise::new(frame, &allotted[number]);
         raising.make(&raise, wishes, &mut offers[raise.evse]);
     }
