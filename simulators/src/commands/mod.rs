@@ -102,18 +102,18 @@ pub(crate) fn complain(text: &str) {
     eprintln!("siteward-sim: {text}");
 }
 
-/// Says something to whoever asked for it. Nobody reads any more (`siteward-sim world | head`): then the command ends, as others do.
-fn say(text: &str) {
-    use std::io::Write as _;
-    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
-        if error.kind() != std::io::ErrorKind::BrokenPipe {
-            complain(&format!("cannot write: {error}"));
-        }
-        ended_early(error.kind() == std::io::ErrorKind::BrokenPipe);
-    }
-}
+/// What a shell shows of a program that SIGPIPE has ended. A run that was cut short is no success.
+const NOBODY_READS: i32 = 141;
 
-/// Ends the process where nobody is left to be told anything. What it started is leashed and ends with it.
-fn ended_early(good: bool) -> ! {
-    std::process::exit(i32::from(!good))
+/// Says something to whoever asked for it. Where nobody reads any more (`siteward-sim charger … | head`) the command ends quietly, and what it
+/// started with it, since that is leashed.
+fn say(text: &str) {
+    use std::io::{ErrorKind, Write as _};
+    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(NOBODY_READS);
+        }
+        complain(&format!("cannot write: {error}"));
+        std::process::exit(1);
+    }
 }

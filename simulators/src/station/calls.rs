@@ -21,6 +21,7 @@ impl Station {
             ("ClearChargingProfile", _) => Ok(self.clear_charging_profile(payload)),
             ("GetCompositeSchedule", _) => self.composite_schedule(payload, now),
             ("TriggerMessage", _) => Ok(self.trigger(payload, now)),
+            ("ChangeAvailability", _) => self.change_availability(payload),
             ("Reset", _) => Ok(self.reset(payload, now)),
             (_, OcppVersion::V16) => v16::answer(self, action, payload, now),
             (_, OcppVersion::V201) => v201::answer(self, action, payload, now),
@@ -183,8 +184,9 @@ impl Station {
 
     /// `RemoteStartTransaction`, `RequestStartTransaction`: whether it was possible.
     pub(super) fn start_remotely(&mut self, evse: Option<u32>, token: &str, start_id: Option<i64>, now: Now) -> bool {
-        let possible =
-            |bay: &super::Bay| bay.running.is_none() && bay.car.is_some() && evse.is_none_or(|evse| bay.number == evse);
+        let possible = |bay: &super::Bay| {
+            bay.running.is_none() && bay.car.is_some() && !bay.inoperative && evse.is_none_or(|evse| bay.number == evse)
+        };
         let Some(index) = self.bays.iter().position(possible) else { return false };
         let bay = &mut self.bays[index];
         bay.token = Some(token.to_owned());

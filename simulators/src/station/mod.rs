@@ -3,6 +3,7 @@
 //! It is driven from outside: [`Station::connected`], [`Station::receive`], [`Station::tick`] and so on; what it returns are
 //! frames to be sent in that order. [`Now::utc`] is the true time; the station's own clock may differ.
 
+mod availability;
 mod calls;
 mod link;
 mod options;
@@ -49,6 +50,8 @@ struct Bay {
     asked: bool,
     running: Option<Running>,
     finishing: bool,
+    /// It was taken out of service: no transaction begins there.
+    inoperative: bool,
     energy_mwms: i64,
     offered: Current,
     told: Option<ConnectorStatus>,
@@ -69,6 +72,7 @@ impl Bay {
             asked: false,
             running: None,
             finishing: false,
+            inoperative: false,
             energy_mwms: 0,
             offered: Current::ZERO,
             told: None,
@@ -78,29 +82,6 @@ impl Bay {
 
     const fn energy_wh(&self) -> i64 {
         self.energy_mwms / WH_IN_MWMS
-    }
-
-    fn status(&self) -> ConnectorStatus {
-        match (&self.car, &self.running) {
-            (None, _) => ConnectorStatus::Available,
-            (Some(_), None) if self.finishing => ConnectorStatus::Finishing,
-            (Some(_), None) => ConnectorStatus::Preparing,
-            (Some(_), Some(_)) => match self.charging_state() {
-                ChargingState::SuspendedEvse => ConnectorStatus::SuspendedEvse,
-                ChargingState::SuspendedEv => ConnectorStatus::SuspendedEv,
-                ChargingState::Charging | ChargingState::EvConnected | ChargingState::Idle => ConnectorStatus::Charging,
-            },
-        }
-    }
-
-    fn charging_state(&self) -> ChargingState {
-        match &self.car {
-            None => ChargingState::Idle,
-            Some(_) if self.running.is_none() => ChargingState::EvConnected,
-            Some(_) if self.offered == Current::ZERO => ChargingState::SuspendedEvse,
-            Some(car) if car.is_full() => ChargingState::SuspendedEv,
-            Some(_) => ChargingState::Charging,
-        }
     }
 }
 
@@ -568,7 +549,7 @@ impl Station {
         if bay.car.is_none() && bay.told == Some(ConnectorStatus::Available) {
             return;
         }
-        if bay.car.is_some() && bay.running.is_none() && bay.token.is_some() {
+        if bay.car.is_some() && bay.running.is_none() && bay.token.is_some() && !bay.inoperative {
             self.begin_if_allowed(index, now);
         }
         let bay = &self.bays[index];
@@ -584,10 +565,10 @@ impl Station {
         let bay = &mut self.bays[index];
         let status = bay.status();
         if self.link.online && bay.told != Some(status) {
-            // OCPP 2.x knows only free and taken: the rest is in the transaction events.
-            let free = |status| status == ConnectorStatus::Available;
+            // OCPP 2.x knows only free, taken and out of service: the rest is in the transaction events.
+            let kind = |status| (status == ConnectorStatus::Available, status == ConnectorStatus::Unavailable);
             let worth =
-                self.options.version == OcppVersion::V16 || bay.told.is_none_or(|old| free(old) != free(status));
+                self.options.version == OcppVersion::V16 || bay.told.is_none_or(|old| kind(old) != kind(status));
             bay.told = Some(status);
             if worth {
                 self.link.push(Plain::Status { evse: bay.number, status, at: now.utc.plus_ms(self.clock_offset_ms) });

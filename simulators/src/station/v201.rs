@@ -23,7 +23,11 @@ pub(super) fn plain(message: &Plain, options: &StationOptions) -> (&'static str,
         ),
         Plain::Heartbeat => ("Heartbeat", json!({})),
         Plain::Status { evse, status, at } => {
-            let status = if *status == ConnectorStatus::Available { "Available" } else { "Occupied" };
+            let status = match status {
+                ConnectorStatus::Available => "Available",
+                ConnectorStatus::Unavailable => "Unavailable",
+                _ => "Occupied",
+            };
             (
                 "StatusNotification",
                 json!({"timestamp": at.to_string(), "connectorStatus": status, "evseId": evse, "connectorId": 1}),
@@ -129,7 +133,6 @@ pub(super) fn answer(station: &mut Station, action: &str, payload: &Value, now: 
             let known = station.stop_remotely(id, now);
             Ok(json!({"status": if known { "Accepted" } else { "Rejected" }}))
         }
-        "ChangeAvailability" => Ok(json!({"status": "Accepted"})),
         "ClearCache" => Ok(json!({"status": "Accepted"})),
         "UnlockConnector" => Ok(json!({"status": "UnlockFailed"})),
         "DataTransfer" => Ok(json!({"status": "UnknownVendorId"})),

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the daemon's log")]
 
 mod bad_input;
+mod closed_pipe;
 mod cloud;
 mod commissioning;
 mod demo;

@@ -138,3 +138,61 @@ fn one_station_is_tested_at_a_time_and_only_one_that_is_there() {
     bench.command(commission("CP1"));
     assert_eq!(bench.replies.pop(), Some(CommandOutcome::NotConnected));
 }
+
+#[test]
+fn where_its_maximum_does_not_fit_a_trusted_lease_is_tested_at_the_current_that_does() {
+    for version in VERSIONS {
+        let mut bench = charging(version, StationModel::default(), Quirks::default());
+        bench.limit_circuit(20);
+        bench.run_checked(60);
+        let report = test(&mut bench);
+        assert_eq!(report.verdict, Some(Verdict::Passed), "{}", report.text());
+        let fall = report.fall.expect("measured");
+        assert!(near(fall.from_a, 10.0) && near(fall.to_a, 6.0) && !fall.counted_at_maximum, "{fall:?}");
+        assert!(fall.not_before_s < fall.after_s && (100..160).contains(&fall.after_s), "{fall:?}");
+        bench.run_checked(60);
+        assert!(near(bench.drawn_a(), 20.0), "restored: {} A", bench.drawn_a());
+    }
+}
+
+#[test]
+fn a_lease_that_nothing_vouches_for_is_not_left_in_silence_where_its_maximum_does_not_fit() {
+    let secret = Quirks { keeps_its_schedule_secret: true, ..Quirks::default() };
+    let mut bench = charging(OcppVersion::V16, model(LeaseForm::Auto), secret);
+    bench.limit_circuit(20);
+    bench.run_checked(60);
+    let report = test(&mut bench);
+    assert_eq!(report.verdict, Some(Verdict::Incomplete), "{}", report.text());
+    assert!(report.text().contains("its maximum of 32.0 A does not fit"), "{}", report.text());
+    assert_eq!(outcome(&report, "falls back by itself"), [StepOutcome::NotMeasured]);
+}
+
+#[test]
+fn it_waits_for_a_car_and_goes_on_with_the_next_one_and_can_be_stopped() {
+    let charger = || StationId::new("CP1");
+    let mut bench = Bench::new(OcppVersion::V16, StationModel::default(), Quirks::default());
+    bench.run(30);
+    let doing = |bench: &Bench, text: &str| {
+        let report = bench.site.as_ref().and_then(|site| site.commission_report(&charger()));
+        report.and_then(|report| report.doing).is_some_and(|doing| doing.contains(text))
+    };
+    bench.command(Command::CommissionStop { charger: charger() });
+    assert!(matches!(bench.replies.pop(), Some(CommandOutcome::Rejected { .. })), "nothing runs");
+    bench.command(Command::Commission { charger: charger() });
+    bench.run(60);
+    assert!(doing(&bench, "no car charges here: plug one in"));
+    bench.plug_in();
+    assert!(bench.run_until(300, |bench| doing(bench, "silent on purpose")).is_some());
+    bench.unplug();
+    bench.run_checked(30);
+    assert!(doing(&bench, "no car charges here: plug one in"));
+    bench.plug_in();
+    assert!(bench.run_until(300, |bench| doing(bench, "silent on purpose")).is_some());
+    bench.run_checked(20);
+    bench.command(Command::CommissionStop { charger: charger() });
+    assert!(bench.run_until(60, |bench| !bench.reports.is_empty()).is_some());
+    let report = bench.reports.pop().expect("it has ended");
+    assert_eq!(report.verdict, Some(Verdict::Incomplete), "{}", report.text());
+    bench.run_checked(60);
+    assert!(near(bench.drawn_a(), 32.0), "{} A", bench.drawn_a());
+}

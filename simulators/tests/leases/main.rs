@@ -4,7 +4,11 @@
 mod bench;
 mod commission;
 
+use siteward::engine::model::alarm::AlarmKind;
+use siteward::engine::model::command::Command;
 use siteward::engine::model::exchange::OcppVersion;
+use siteward::engine::model::ids::StationId;
+use siteward::engine::model::record::RecordBody;
 use siteward::engine::model::topology::{LeaseForm, LimitUnit, StationModel};
 use siteward::engine::units::Current;
 use siteward_sim::station::Quirks;
@@ -271,4 +275,54 @@ fn the_station_as_a_whole_is_told_its_rating_where_its_model_wants_it() {
     };
     assert_eq!(bench.profiles().into_iter().filter(is_rating).count(), 1);
     assert!(near(bench.drawn_a(), 32.0));
+}
+
+#[test]
+fn samples_that_a_station_has_kept_while_it_was_away_are_not_taken_for_what_it_draws_now() {
+    // OCPP 1.6 leaves it to the station whether it keeps MeterValues while it is offline; many do.
+    let mut bench = charging(OcppVersion::V16, StationModel::default(), Quirks::default());
+    bench.limit_circuit(20);
+    bench.run_checked(60);
+    bench.disconnect();
+    // Most of the samples in its queue say 20 A, the fallback is in force since.
+    bench.run(150);
+    assert!(near(bench.drawn_a(), 6.0), "{} A", bench.drawn_a());
+    bench.limit_circuit(6);
+    bench.connect();
+    bench.run_checked(120);
+    let said = bench.records.iter().filter(|record| {
+        matches!(&record.body, RecordBody::AlarmRaised(alarm) if alarm.key.kind == AlarmKind::StationAboveLimit)
+    });
+    assert_eq!(said.count(), 0);
+    assert!(near(bench.evse().measured_a.expect("a fresh one")[0], 6.0));
+}
+
+#[test]
+fn a_station_out_of_service_says_so_and_begins_nothing_before_it_is_back() {
+    for version in VERSIONS {
+        let mut bench = charging(version, StationModel::default(), Quirks::default());
+        let change = |bench: &mut Bench, inoperative: bool| {
+            let state = if inoperative { "Inoperative" } else { "Operative" };
+            let payload = match version {
+                OcppVersion::V16 => format!(r#"{{"connectorId":1,"type":"{state}"}}"#),
+                OcppVersion::V201 => format!(r#"{{"operationalStatus":"{state}","evse":{{"id":1}}}}"#),
+            };
+            let charger = StationId::new("CP1");
+            bench.command(Command::OcppCall { charger, action: "ChangeAvailability".to_owned(), payload });
+            format!("{:?}", bench.replies.pop())
+        };
+        // OCPP 1.6 §5.2, 2.0.1 G03: a transaction goes on to its end.
+        assert!(change(&mut bench, true).contains("Scheduled"));
+        bench.run_checked(30);
+        assert!(near(bench.drawn_a(), 32.0), "{} A", bench.drawn_a());
+        bench.unplug();
+        bench.run_checked(5);
+        assert_eq!(bench.evse().status.as_deref(), Some("Unavailable"));
+        bench.plug_in();
+        bench.run_checked(60);
+        assert!(near(bench.drawn_a(), 0.0), "{} A", bench.drawn_a());
+        assert!(change(&mut bench, false).contains("Accepted"));
+        bench.run_checked(60);
+        assert!(near(bench.drawn_a(), 32.0), "{} A", bench.drawn_a());
+    }
 }

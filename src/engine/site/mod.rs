@@ -27,6 +27,7 @@ mod readings;
 mod recall;
 pub mod sabotage;
 mod sending;
+mod sent;
 mod silence;
 mod stations;
 mod status;

@@ -1,6 +1,7 @@
 //! What meters, inverters and stations measure, as the site keeps it.
 
 use super::background::{Drawn, FedIn, Seen};
+use super::clock::CLOCK_OFFSET_MS;
 use super::gauge::Gauge;
 use super::io::{LogLevel, Output};
 use super::{Site, log};
@@ -41,6 +42,9 @@ pub(super) struct Measured {
     by_phase: bool,
     pub(super) power: Option<Power>,
 }
+
+/// So long after it has connected a station may still send what it has kept meanwhile (OCPP 1.6 §4.7, errata 3.18).
+const QUEUE_MS: u64 = 600_000;
 
 /// After so many of its own intervals a station's sample is not used any more.
 const SAMPLE_INTERVALS: u64 = 3;
@@ -228,6 +232,15 @@ impl Site {
         self.record_progress(station, readings, now, out);
     }
 
+    /// Whether a reading comes from a station's queue: it was measured, by the station's own clock, before the connection over which it comes.
+    /// A queue is empty some minutes after that; from then on a clock that nobody understands is no reason not to look at its samples.
+    fn is_from_before(&self, station: StationIndex, reading: &StationReading, now: Now) -> bool {
+        let connected_ms = now.mono.since(self.stations[station.0].since);
+        let Some(at) = reading.at.filter(|_| connected_ms < QUEUE_MS) else { return false };
+        let age_ms = self.station_time(station, now).since(at);
+        age_ms > i64::try_from(connected_ms).unwrap_or(i64::MAX).saturating_add(CLOCK_OFFSET_MS)
+    }
+
     fn evse_of_reading(&self, station: StationIndex, reading: &StationReading) -> Option<u32> {
         let by_transaction = reading.transaction.as_ref().and_then(|transaction| {
             let facts = self.ledger.station(self.station_id(station))?;
@@ -239,6 +252,10 @@ impl Site {
     fn take_sample(&mut self, index: EvseIndex, reading: &StationReading, now: Now, out: &mut Vec<Output>) {
         if let Some(energy) = reading.energy {
             self.evses[index.0].energy = Some(energy);
+        }
+        // What was measured before the station came back says nothing of the current that flows now.
+        if self.is_from_before(self.setup.topology.evse(index).station, reading, now) {
+            return;
         }
         let Some(measured) = self.measured(index, reading) else { return };
         let gap_ms = self.sample_gap_ms(index);

@@ -1,0 +1,315 @@
+use super::*;
+
+const START: Mono = Mono::from_ms(10_000);
+
+fn amps(a: i32) -> Current {
+    Current::from_a(a)
+}
+
+fn tether(tamed: bool) -> Tether {
+    Tether::new(amps(32), amps(6), &StationModel::default(), tamed, START)
+}
+
+fn of_form(lease: LeaseForm) -> Tether {
+    Tether::new(amps(32), amps(6), &StationModel { lease, ..StationModel::default() }, false, START)
+}
+
+impl Tether {
+    fn send(&mut self, limit: Current, now: Mono) {
+        self.sent(1, limit, self.lasts_ms(limit), now);
+    }
+
+    fn told(&mut self, limit: Current, now: Mono) {
+        self.send(limit, now);
+        self.accepted(1, now);
+    }
+}
+
+#[test]
+fn untamed_counts_at_its_maximum_until_it_accepts() {
+    let mut tether = tether(false);
+    assert_eq!(tether.committed(true, START), amps(32));
+    tether.send(amps(10), START);
+    assert_eq!(tether.committed(true, START), amps(32));
+    tether.accepted(1, START.plus_ms(100));
+    // The car has until the end of its reaction time.
+    assert_eq!(tether.committed(true, START.plus_ms(5_000)), amps(32));
+    assert_eq!(tether.committed(true, START.plus_ms(5_100)), amps(10));
+}
+
+#[test]
+fn an_unanswered_raise_counts_and_an_unanswered_cut_does_not() {
+    let mut tether = tether(true);
+    tether.send(amps(10), START);
+    tether.accepted(1, START);
+    let later = START.plus_ms(6_000);
+    tether.send(amps(16), later);
+    assert_eq!(tether.committed(true, later), amps(16));
+    tether.unanswered(1);
+    assert_eq!(tether.committed(true, later), amps(16));
+    tether.send(amps(8), later);
+    assert_eq!(tether.committed(true, later), amps(16));
+    tether.refused(1, later);
+    assert_eq!(tether.committed(true, later), amps(16));
+    assert_eq!(tether.offered().map(|sent| sent.limit), Some(amps(16)));
+}
+
+#[test]
+fn a_cut_that_a_pending_raise_hides_settles_all_the_same() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    let later = START.plus_ms(6_000);
+    tether.sent(2, amps(8), 120_000, later);
+    tether.sent(3, amps(12), 120_000, later);
+    tether.accepted(2, later);
+    tether.refused(3, later);
+    assert!(tether.committed(true, later.plus_ms(4_999)) >= amps(10), "the car has 5 s");
+    assert_eq!(tether.committed(true, later.plus_ms(5_000)), amps(8));
+}
+
+#[test]
+fn a_second_cut_does_not_lengthen_the_time_of_the_first() {
+    let mut tether = tether(true);
+    let at = |ms: u64| START.plus_ms(6_000 + ms);
+    tether.told(amps(20), START);
+    tether.told(amps(10), at(0));
+    tether.told(amps(8), at(3_000));
+    assert_eq!(tether.committed(true, at(4_999)), amps(20));
+    assert_eq!(tether.committed(true, at(5_000)), amps(10));
+    assert_eq!(tether.committed(true, at(8_000)), amps(8));
+}
+
+#[test]
+fn silent_it_falls_to_the_fallback_when_the_lease_has_run_out() {
+    let mut tether = tether(true);
+    tether.send(amps(20), START);
+    tether.accepted(1, START);
+    let step = START.plus_ms(120_000);
+    assert_eq!(tether.committed(false, step.plus_ms(24_999)), amps(20));
+    assert_eq!(tether.committed(false, step.plus_ms(25_000)), amps(6));
+}
+
+#[test]
+fn a_pause_is_counted_as_fallback_before_it_steps_up_and_after_all_steps_down() {
+    let mut tether = tether(true);
+    tether.send(amps(0), START);
+    tether.accepted(1, START);
+    assert_eq!(tether.committed(false, START.plus_ms(159_999)), amps(0));
+    assert_eq!(tether.committed(false, START.plus_ms(160_000)), amps(6));
+    // 30 s renewal and 120 s lease: the last step down is over before the first step up counts.
+    let model = StationModel::default();
+    assert!(STEP_UP_DELAY_MS > model.renew_ms + STEP_MARGIN_MS + model.reaction_ms);
+}
+
+#[test]
+fn more_than_the_least_that_may_be_in_force_may_be_a_raise() {
+    let mut tether = tether(true);
+    tether.told(amps(0), START);
+    assert_eq!(tether.least(None, START.plus_ms(100_000)), amps(0));
+    // It counts as the fallback already, and may still be paused.
+    let step = START.plus_ms(180_000);
+    let about = step.minus_ms(STEP_MARGIN_MS);
+    assert_eq!((tether.committed(true, about), tether.least(None, about)), (amps(6), amps(0)));
+    assert_eq!(tether.least(None, step.plus_ms(25_000)), amps(6));
+    tether.told(amps(9), step);
+    tether.sent(2, amps(9), 120_000, step.plus_ms(30_000));
+    let over = step.plus_ms(100_000);
+    assert_eq!((tether.committed(true, over), tether.least(Some(2), over)), (amps(9), amps(6)));
+    let mut tether = self::tether(false);
+    tether.sent(1, amps(9), 120_000, START);
+    assert_eq!(tether.least(Some(1), START), amps(32), "nothing is known");
+}
+
+#[test]
+fn a_boot_makes_it_uncertain_after_a_moment() {
+    let mut tether = tether(true);
+    tether.send(amps(0), START);
+    tether.accepted(1, START);
+    tether.booted(START);
+    assert!(tether.needs_limit());
+    assert_eq!(tether.committed(true, START.plus_ms(5_000)), amps(0));
+    assert_eq!(tether.committed(true, START.plus_ms(5_001)), amps(32));
+}
+
+#[test]
+fn a_second_boot_makes_nothing_certain_that_the_first_made_uncertain() {
+    let mut tether = tether(true);
+    tether.told(amps(0), START);
+    tether.booted(START);
+    tether.booted(START.plus_ms(10_000));
+    assert_eq!(tether.committed(true, START.plus_ms(10_000)), amps(32));
+}
+
+#[test]
+fn a_station_that_never_answers_stays_bounded_and_counted() {
+    let mut tether = tether(true);
+    tether.send(amps(20), START);
+    tether.accepted(1, START);
+    for round in 0..100 {
+        tether.send(amps(6), START.plus_ms(round));
+        tether.unanswered(1);
+    }
+    assert!(tether.candidates().count() <= 4);
+    assert_eq!(tether.committed(true, START.plus_ms(10_000)), amps(20));
+}
+
+#[test]
+fn without_a_lease_silence_is_the_maximum() {
+    let model = StationModel { lease: LeaseForm::None, ..StationModel::default() };
+    let mut tether = Tether::new(amps(32), amps(32), &model, false, START);
+    tether.send(amps(8), START);
+    tether.accepted(1, START);
+    assert_eq!(tether.committed(true, START.plus_ms(200_000)), amps(8));
+    assert_eq!(tether.committed(false, START.plus_ms(200_000)), amps(32));
+}
+
+#[test]
+fn a_limit_that_ends_is_counted_from_the_base_on_only_once_the_base_is_confirmed() {
+    // OCPP 1.6 §3.13.2: what is not valid any more leaves the next lower level, or nothing.
+    let mut tether = of_form(LeaseForm::TwoLevels);
+    assert!(tether.needs_base());
+    tether.base_sent(1, START);
+    assert_eq!(tether.committed(true, START), amps(32));
+    tether.accepted(1, START);
+    assert!(!tether.needs_base() && tether.needs_limit());
+    // What lies above the base from an earlier life is not known before it has ended.
+    assert_eq!(tether.committed(true, START.plus_ms(10_000)), amps(32));
+    tether.told(amps(16), START.plus_ms(10_000));
+    let later = START.plus_ms(20_000);
+    assert_eq!((tether.committed(true, later), tether.committed(false, later)), (amps(16), amps(16)));
+    assert_eq!(tether.committed(false, START.plus_ms(160_000)), amps(6));
+    tether.booted(later);
+    assert!(tether.needs_base(), "a boot may have lost it");
+    assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(32));
+    tether.base_sent(2, later);
+    tether.accepted(2, later);
+    // The limit above may have survived.
+    assert_eq!(tether.committed(true, later.plus_ms(12_000)), amps(16));
+}
+
+#[test]
+fn without_its_base_two_levels_are_no_lease() {
+    let mut tether = of_form(LeaseForm::TwoLevels);
+    for _ in 0..2 {
+        assert!(tether.needs_base());
+        tether.base_sent(1, START);
+        tether.refused(1, START);
+    }
+    assert!(tether.needs_base() && !tether.holds());
+    assert_eq!(tether.committed(false, START), amps(32));
+}
+
+#[test]
+fn a_profile_of_a_transaction_is_gone_with_it_and_leaves_the_base() {
+    // OCPP 1.6 §3.13.1: a TxProfile is deleted at the end of its transaction.
+    let mut tether = of_form(LeaseForm::TxProfile);
+    tether.base_sent(1, START);
+    tether.accepted(1, START);
+    tether.transaction_changed();
+    let later = START.plus_ms(10_000);
+    assert_eq!(tether.committed(true, later), amps(6));
+    tether.told(amps(0), later);
+    assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(0));
+    // Some drop it as soon as they are offline.
+    assert_eq!(tether.committed(false, later.plus_ms(6_000)), amps(6));
+    tether.transaction_changed();
+    assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(6));
+    // An answer that comes after the end says nothing of the next transaction.
+    tether.send(amps(16), later);
+    tether.transaction_changed();
+    tether.accepted(1, later);
+    assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(6));
+}
+
+#[test]
+fn a_station_that_takes_no_base_is_limited_while_it_answers_and_counts_at_its_maximum_when_silent() {
+    let mut tether = of_form(LeaseForm::TxProfile);
+    for _ in 0..2 {
+        tether.base_sent(1, START);
+        tether.refused(1, START);
+    }
+    assert!(!tether.needs_base());
+    tether.transaction_changed();
+    tether.told(amps(10), START);
+    let later = START.plus_ms(6_000);
+    assert_eq!((tether.committed(true, later), tether.committed(false, later)), (amps(10), amps(32)));
+    tether.transaction_changed();
+    assert_eq!(tether.committed(true, later), amps(32), "nothing limits the next transaction");
+}
+
+#[test]
+fn a_lease_that_is_not_trusted_counts_as_none() {
+    let mut tether = of_form(LeaseForm::Auto);
+    assert_eq!((tether.form(), tether.holds()), (LeaseForm::TxDefaultProfile, false));
+    tether.told(amps(10), START);
+    let later = START.plus_ms(6_000);
+    assert_eq!((tether.committed(true, later), tether.committed(false, later)), (amps(10), amps(32)));
+    assert_eq!(tether.committed(true, START.plus_ms(110_000)), amps(32), "nobody knows what it steps to");
+    tether.told(amps(10), later);
+    tether.trust(true);
+    assert_eq!(tether.committed(false, later.plus_ms(300_000)), amps(6));
+}
+
+#[test]
+fn what_another_form_has_left_counts_until_it_has_ended() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    tether.choose(LeaseForm::TwoLevels, true, START);
+    tether.base_sent(1, START);
+    tether.accepted(1, START);
+    tether.told(amps(8), START);
+    assert_eq!(tether.committed(true, START.plus_ms(199_999)), amps(32));
+    tether.told(amps(8), START.plus_ms(150_000));
+    assert_eq!(tether.committed(true, START.plus_ms(200_000)), amps(8));
+}
+
+#[test]
+fn a_raise_that_a_cut_has_overtaken_counts_until_it_cannot_come_any_more() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    tether.sent(1, amps(16), 120_000, START);
+    tether.sent(2, amps(6), 120_000, START.plus_ms(1_000));
+    tether.overtaken(1, START.plus_ms(6_000));
+    tether.accepted(2, START.plus_ms(6_500));
+    assert_eq!(tether.committed(true, START.plus_ms(20_000)), amps(16));
+    assert!(!tether.has_straggled(START.plus_ms(35_999)) && tether.has_straggled(START.plus_ms(36_000)));
+    // A renewal that left too early to be behind it does not help.
+    tether.told(amps(6), START.plus_ms(30_000));
+    assert_eq!(tether.committed(true, START.plus_ms(36_000)), amps(16));
+    tether.told(amps(6), START.plus_ms(36_000));
+    assert_eq!(tether.committed(true, START.plus_ms(42_000)), amps(6));
+}
+
+#[test]
+fn what_was_taken_back_before_it_left_was_never_told() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    tether.sent(2, amps(16), 120_000, START);
+    tether.withdrawn(2);
+    assert_eq!(tether.committed(true, START.plus_ms(6_000)), amps(10));
+}
+
+#[test]
+fn one_refused_pause_may_be_a_passing_error_and_two_are_forgotten_after_a_boot_or_a_day() {
+    let mut tether = tether(true);
+    let refuse = |tether: &mut Tether| {
+        tether.send(amps(0), START);
+        tether.refused(1, START);
+    };
+    refuse(&mut tether);
+    assert!(!tether.refuses_pause());
+    tether.send(amps(0), START);
+    tether.failed(1, START);
+    assert!(!tether.refuses_pause(), "an error is no refusal");
+    tether.told(amps(6), START);
+    refuse(&mut tether);
+    assert!(tether.refuses_pause());
+    tether.forget_refusals(START.plus_ms(PAUSE_ASKED_AGAIN_MS - 1));
+    assert!(tether.refuses_pause());
+    tether.forget_refusals(START.plus_ms(PAUSE_ASKED_AGAIN_MS));
+    assert!(!tether.refuses_pause());
+    refuse(&mut tether);
+    refuse(&mut tether);
+    tether.booted(START);
+    assert!(!tether.refuses_pause());
+}
