@@ -46,7 +46,7 @@ pub(crate) fn all() -> Vec<Instance> {
         std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("a file").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
-    assert_eq!(paths.len(), 10, "instances");
+    assert_eq!(paths.len(), 11, "instances");
     let read = |path: &std::path::PathBuf| {
         let text = std::fs::read_to_string(path).expect("a text");
         let mut instance: Instance = serde_json::from_str(&text).expect("an instance");
@@ -57,6 +57,11 @@ pub(crate) fn all() -> Vec<Instance> {
 }
 
 impl Instance {
+    /// Whether the slow solver takes too long for it: then what is stored with it must do.
+    pub(crate) const fn is_large(&self) -> bool {
+        self.n > 1_000
+    }
+
     fn phases(&self, connector: usize) -> Vec<Phase> {
         Phase::ALL.into_iter().filter(|phase| self.ph[connector] >> phase.index() & 1 == 1).collect()
     }

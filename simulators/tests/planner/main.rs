@@ -29,7 +29,7 @@ fn planner_reaches_the_exact_optima() {
             let plan = plan(&topology, &state, NOW);
             let amps: Vec<f64> = plan.offers.iter().map(|offer| offer.target.as_a()).collect();
             assert!(instance.is_feasible(&amps), "{name}: above a limit");
-            let exact = instance.slow(0.0).solve();
+            let exact = if instance.is_large() { Vec::new() } else { instance.slow(0.0).solve() };
             for (at, (has, best)) in amps.iter().zip(&exact).enumerate() {
                 assert!((has - best).abs() <= 0.1001, "{name}: connector {at} has {has} A, exact is {best} A");
             }
@@ -67,15 +67,15 @@ fn a_rotation_serves_almost_as_many_as_can_be_served_at_once() {
             assert!(amps.iter().all(|amps| *amps == 0.0 || *amps >= 6.0), "{name}: below the minimum");
             let served = amps.iter().filter(|amps| **amps > 0.0).count();
             (least, sum_served) = (least.min(served), sum_served + served);
-            if minute % 20 == 0 {
+            let has = instance.phase_amps(&amps);
+            if minute % 20 == 0 && !instance.is_large() {
                 let is_served: Vec<bool> = amps.iter().map(|amps| *amps > 0.0).collect();
                 let exact = instance.phase_amps(&instance.slow_among(&is_served));
-                let has = instance.phase_amps(&amps);
                 assert!(has >= 0.995 * exact, "{name}: {has} of {exact} A over all phases in minute {minute}");
-                if minute == 0 {
-                    let best = instance.opt.maxmin_served.sum_phaseamps;
-                    assert!(has >= 0.995 * best, "{name}: {has} A over all phases, stored are {best} A");
-                }
+            }
+            if minute == 0 {
+                let best = instance.opt.maxmin_served.sum_phaseamps;
+                assert!(has >= 0.995 * best, "{name}: {has} A over all phases, stored are {best} A");
             }
         }
         let float = |count: usize| f64::from(u32::try_from(count).expect("small"));
@@ -86,7 +86,7 @@ fn a_rotation_serves_almost_as_many_as_can_be_served_at_once() {
             rota.pauses,
             rota.longest_wait_ms / 60_000
         );
-        assert!(average >= 98.5, "{name}: {average:.2} % served");
+        assert!(average >= 99.0, "{name}: {average:.2} % served");
         assert!(rota.everybody_was_served(), "{name}: somebody never came");
     }
 }

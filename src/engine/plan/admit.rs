@@ -6,7 +6,8 @@
 //! 2. whose turn is not over ([`TURN_MS`] from the moment in which it was given its minimum), except that somebody who was let in because
 //!    an earlier one did not fit stands in the line of those who wait, at his own place: he leaves as soon as the earlier one fits;
 //! 3. who waits for at least [`SHORTEST_WAIT_MS`], the longest first; a deadline may put somebody ahead of those who have waited for less
-//!    than [`HEAD_START_MS`] minus his laxity, so that the least laxity goes first and nobody is passed for ever;
+//!    than [`HEAD_START_MS`] minus his laxity, so that the least laxity goes first and nobody is passed for ever. Who needs more scarce rows
+//!    than others counts as having come [`COSTLY_LATER_MS`] later;
 //! 4. whose turn is over: he stays while nobody needs his place. Those who take up fewer scarce rows stay rather than others, so
 //!    that as many as possible are served (who takes up more has more power while he is served, too); for twelve hours at most, then it is
 //!    their turn to wait;
@@ -36,6 +37,10 @@ pub const HEAD_START_MS: u64 = 4 * TURN_MS;
 
 /// Whose turn was over so long ago waits once, even if others could be sent away at less cost.
 const LONG_TURN_MS: u64 = 48 * TURN_MS;
+
+/// Who needs more scarce rows than others do stands in line so much later. Not all at once then, and mostly one such leaves when another one
+/// comes: else those who need little would have to leave together for those who need much, and less would be served in every second turn.
+const COSTLY_LATER_MS: u64 = TURN_MS / 3;
 
 /// A place in the order of admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +96,7 @@ enum Exactly {
 
 /// Who is served, and who waits.
 pub(super) struct Admission {
+    pub(super) delays: Delays,
     pub(super) admitted: Vec<bool>,
     /// Those who do not fit, in the order of the queue.
     pub(super) waiting: Vec<usize>,
@@ -111,7 +117,8 @@ pub(super) fn admit(
     let scarce = frame.tight_terms(|row| load[row] > room[row]);
     let mut admitted = vec![false; wishes.of.len()];
     let mut order = Vec::new();
-    let line = Line::new(frame, wishes, now);
+    let delays = Delays::new(frame, &scarce);
+    let line = Line::new(frame, wishes, &delays, now);
     for (index, _) in wishes.all() {
         let rows = scarce.of(frame.class_of[index]).len();
         if rows == 0 {
@@ -145,7 +152,7 @@ pub(super) fn admit(
     let is_sent_away = |place: &Place| frame.state.evses[place.evse].served_since.is_some();
     let priority = |place: &Place| Reverse(frame.state.evses[place.evse].priority);
     waiting.sort_unstable_by_key(|place| (priority(place), is_sent_away(place), place.since, *place));
-    Admission { admitted, waiting: waiting.into_iter().map(|place| place.evse).collect(), scarce }
+    Admission { admitted, waiting: waiting.into_iter().map(|place| place.evse).collect(), scarce, delays }
 }
 
 /// Puts those of a group last of which as few as possible must leave for the others to fit into what those before it have left: again and
@@ -232,20 +239,44 @@ pub(super) fn laxity_ms(evse: &EvseState, max: i64, now: Mono) -> Option<i64> {
 }
 
 /// Since when somebody stands in line, in ms: his deadline may put him further ahead than his arrival.
-fn stands_since(evse: &EvseState, max: i64, now: Mono) -> i64 {
-    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-    let arrival = arrival_ms(evse, now);
+fn stands_since(evse: &EvseState, (arrival, max): (i64, i64), now: Mono) -> i64 {
     let by_laxity = laxity_ms(evse, max, now)
         .map(|laxity| signed(now.ms()).saturating_add(laxity).saturating_sub(signed(HEAD_START_MS)));
     by_laxity.map_or(arrival, |by_laxity| arrival.min(by_laxity))
 }
 
-fn arrival_ms(evse: &EvseState, now: Mono) -> i64 {
-    i64::try_from(evse.arrival(now).ms()).unwrap_or(i64::MAX)
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// By how much later than others the members of each class stand in line.
+pub(super) struct Delays {
+    of_class: Vec<u64>,
+}
+
+impl Delays {
+    fn new(frame: &Frame<'_>, scarce: &Tight) -> Self {
+        let mut fewest = vec![usize::MAX; frame.rows.len()];
+        let classes = || (0..frame.classes.len()).map(|class| scarce.of(class));
+        for terms in classes() {
+            for term in terms {
+                fewest[term.at()] = fewest[term.at()].min(terms.len());
+            }
+        }
+        let is_costly = |terms: &[Term]| terms.iter().any(|term| fewest[term.at()] < terms.len());
+        let delay = |terms: &[Term]| if is_costly(terms) { COSTLY_LATER_MS } else { 0 };
+        Self { of_class: classes().map(delay).collect() }
+    }
+
+    pub(super) fn of(&self, class: usize) -> u64 {
+        self.of_class[class]
+    }
 }
 
 /// Those who wait, as far as the order depends on them.
 struct Line<'a> {
+    frame: &'a Frame<'a>,
+    delays: &'a Delays,
     wishes: &'a Wishes<'a>,
     now: Mono,
     /// For each priority when the first of those arrived who are in line now, in ms.
@@ -253,12 +284,12 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(frame: &Frame<'_>, wishes: &'a Wishes<'a>, now: Mono) -> Self {
-        let mut line = Self { wishes, now, first: BTreeMap::new() };
+    fn new(frame: &'a Frame<'a>, wishes: &'a Wishes<'a>, delays: &'a Delays, now: Mono) -> Self {
+        let mut line = Self { frame, delays, wishes, now, first: BTreeMap::new() };
         for (index, _) in wishes.all() {
             let evse = &frame.state.evses[index];
-            if evse.served_since.is_none() && !evse.rests(now) && line.has_waited(evse) {
-                let arrival = arrival_ms(evse, now);
+            if evse.served_since.is_none() && !evse.rests(now) && line.has_waited(index) {
+                let arrival = signed(line.arrival(index).ms());
                 let first = line.first.entry(evse.priority).or_insert(arrival);
                 *first = (*first).min(arrival);
             }
@@ -266,28 +297,32 @@ impl<'a> Line<'a> {
         line
     }
 
-    fn has_waited(&self, evse: &EvseState) -> bool {
-        self.now.since(evse.arrival(self.now)) >= SHORTEST_WAIT_MS
+    /// Since when it stands in line, which may be later than now.
+    fn arrival(&self, index: usize) -> Mono {
+        self.frame.state.evses[index].arrival(self.now).plus_ms(self.delays.of(self.frame.class_of[index]))
+    }
+
+    fn has_waited(&self, index: usize) -> bool {
+        self.now.since(self.arrival(index)) >= SHORTEST_WAIT_MS
     }
 
     fn place(&self, index: usize, evse: &EvseState, scarce: usize) -> Place {
         let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max);
-        let arrival = evse.arrival(self.now);
-        let since = stands_since(evse, max, self.now);
+        let arrival = self.arrival(index);
+        let since = stands_since(evse, (signed(arrival.ms()), max), self.now);
         let rests = evse.rests(self.now);
         let (tier, since, exactly) = match evse.served_since {
             Some(served) if rests => (Tier::TurnOver, 0, Exactly::Latest(Reverse(served.ms()))),
-            None if rests => (Tier::Fresh, arrival_ms(evse, self.now), Exactly::Earliest(arrival.ms())),
+            None if rests => (Tier::Fresh, signed(arrival.ms()), Exactly::Earliest(arrival.ms())),
             Some(served) if self.now.since(served) < TURN_MS => {
-                let came = arrival_ms(evse, self.now);
-                let is_guest = self.first.get(&evse.priority).is_some_and(|first| came >= *first);
+                let is_guest = self.first.get(&evse.priority).is_some_and(|first| signed(arrival.ms()) >= *first);
                 (if is_guest { Tier::Line } else { Tier::InTurn }, since, Exactly::Earliest(arrival.ms()))
             }
             Some(served) => {
                 let long = i64::try_from(self.now.since(served) / LONG_TURN_MS).unwrap_or(i64::MAX);
                 (Tier::TurnOver, long, Exactly::Latest(Reverse(served.ms())))
             }
-            None if self.has_waited(evse) => (Tier::Line, since, Exactly::Earliest(arrival.ms())),
+            None if self.has_waited(index) => (Tier::Line, since, Exactly::Earliest(arrival.ms())),
             None => (Tier::Fresh, since, Exactly::Earliest(arrival.ms())),
         };
         let drawn = drawn(arrival.ms(), index);

@@ -125,10 +125,10 @@ impl Queue<'_> {
         }
         // Who rests stands in line from a later moment on, and then at worst behind everybody once.
         for place in places.iter_mut() {
-            let arrival = self.frame.state.evses[place.evse.0].arrival(self.now);
+            let arrival = self.arrival(place.evse.0);
             if arrival > self.now {
-                let wait_ms = latest.since(self.now) + TURN_MS + CHANGE_MS;
-                place.starts = place.starts.max(arrival.plus_ms(wait_ms));
+                let then = arrival.plus_ms(TURN_MS + CHANGE_MS).plus_ms(latest.since(self.now));
+                place.starts = place.starts.max(then);
             }
         }
         let Some(priority) = places.first().map(|place| self.frame.state.evses[place.evse.0].priority) else { return };
@@ -149,13 +149,17 @@ impl Queue<'_> {
         }
     }
 
-    fn start_of(&mut self, index: usize) -> Mono {
-        let Some(wish) = self.wishes.of[index] else { return NOT_FORESEEABLE };
+    /// Since when somebody who waits stands in line, which may be later than now. Who is sent away now begins to wait now.
+    fn arrival(&self, index: usize) -> Mono {
         let evse = &self.frame.state.evses[index];
-        // Who is sent away now begins to wait now.
         let arrival = evse.arrival(self.now);
         let arrival = if evse.served_since.is_some() { arrival.max(self.now) } else { arrival };
-        let mut starts = arrival.plus_ms(SHORTEST_WAIT_MS).max(self.now);
+        arrival.plus_ms(self.admission.delays.of(self.frame.class_of[index]))
+    }
+
+    fn start_of(&mut self, index: usize) -> Mono {
+        let Some(wish) = self.wishes.of[index] else { return NOT_FORESEEABLE };
+        let mut starts = self.arrival(index).plus_ms(SHORTEST_WAIT_MS).max(self.now);
         for term in self.admission.scarce.of(self.frame.class_of[index]) {
             let row = &mut self.rows[term.at()];
             let needs = i64::from(term.coefficient) * wish.min;

@@ -402,6 +402,17 @@ fn who_rests_stands_in_line_again_when_its_rest_is_over() {
 }
 
 #[test]
+fn who_rests_behind_a_higher_priority_is_promised_nothing_either() {
+    let topology = site(vec![circuit("grid", None, 7)], (0..3).map(|n| station(n, 0, &Phase::ALL)).collect());
+    let mut state = state(&topology, &[6, 0, 0]);
+    state.evses[0].priority = 1;
+    state.evses[0].served_since = Some(NOW.minus_ms(1_000));
+    state.evses[1].rests_until = Some(NOW.plus_ms(2 * TURN_MS));
+    let plan = plan(&topology, &state, NOW);
+    assert!(plan.queue.iter().all(|place| place.starts == NOT_FORESEEABLE), "{:?}", plan.queue);
+}
+
+#[test]
 fn a_held_station_is_cut_but_not_raised() {
     let topology = site(vec![circuit("grid", None, 32)], (0..2).map(|n| station(n, 0, &Phase::ALL)).collect());
     let mut state = state(&topology, &[20, 8]);

@@ -50,6 +50,8 @@ pub(super) struct Conduct {
     since: Option<Mono>,
     /// What it drew by the last of them.
     drawn: PerPhase<Current>,
+    /// It is above no more, but its car may still be on its way down, and the meter behind, until then.
+    settles_until: Option<Mono>,
     measure: Measure,
     stopped_at: Option<Mono>,
 }
@@ -60,9 +62,19 @@ impl Conduct {
         self.samples > 0
     }
 
-    /// What it draws, while that is above its limit.
-    pub(super) fn drawn(&self) -> Option<PerPhase<Current>> {
-        self.is_above().then_some(self.drawn)
+    /// What it draws, while that is above its limit or was until just now.
+    pub(super) fn drawn(&self, now: Mono) -> Option<PerPhase<Current>> {
+        let settles = self.settles_until.is_some_and(|until| now < until);
+        (self.is_above() || settles).then_some(self.drawn)
+    }
+
+    /// A sample was within its limit. `reaction_ms`: how long its car takes to follow.
+    fn obeys(&mut self, reaction_ms: u64, now: Mono) {
+        if self.is_above() {
+            self.settles_until = Some(now.plus_ms(reaction_ms));
+        }
+        self.samples = 0;
+        self.since = None;
     }
 
     /// What is to be done next about it, if anything.
@@ -90,6 +102,7 @@ impl Site {
         out: &mut Vec<Output>,
     ) {
         let reachable = self.reachable(evse);
+        let reaction_ms = self.setup.topology.station(self.setup.topology.evse(evse).station).model.reaction_ms;
         let control = &mut self.evses[evse.0];
         let drawn = current.max();
         let settled = !control.tether.is_settling(now.mono);
@@ -98,8 +111,7 @@ impl Site {
         let may = control.tether.committed(reachable, now.mono);
         let conduct = &mut control.conduct;
         if drawn <= may + ABOVE {
-            conduct.samples = 0;
-            conduct.since = None;
+            conduct.obeys(reaction_ms, now.mono);
             return self.keeps_its_limit(evse, now, out);
         }
         conduct.samples = conduct.samples.saturating_add(1);
@@ -198,9 +210,8 @@ impl Site {
         let silent = !self.reachable(index) || charging;
         // Without a sample it is taken to go on, unless nothing can charge there.
         if self.fresh_measured(index, now.mono).is_none() && !silent {
-            let conduct = &mut self.evses[index.0].conduct;
-            conduct.samples = 0;
-            conduct.since = None;
+            let reaction_ms = self.setup.topology.station(station).model.reaction_ms;
+            self.evses[index.0].conduct.obeys(reaction_ms, now.mono);
             self.keeps_its_limit(index, now, out);
         }
         let Measure::OutOfService(Some(obeys)) = self.evses[index.0].conduct.measure else { return };

@@ -56,7 +56,7 @@ impl Site {
         // A car that was taken to leave a phase may draw a little there.
         let measured = self.fresh_measured(index, now).filter(|_| self.setup.charging.learn_car_phases);
         let told = measured.map_or(told, |measured| told.zip_with(measured.sure, Current::max));
-        control.conduct.drawn().map_or(told, |drawn| told.zip_with(drawn, Current::max))
+        control.conduct.drawn(now).map_or(told, |drawn| told.zip_with(drawn, Current::max))
     }
 
     /// What everything but the EVSEs draws in a circuit, and how that is known.

@@ -411,7 +411,8 @@ impl Tether {
 
     /// The station has booted, or its clock was set: what it keeps over that is not certain before it accepts a limit again.
     pub fn booted(&mut self, now: Mono) {
-        self.booted_at = Some(now);
+        // A second time before it has accepted anything makes nothing more certain.
+        self.booted_at.get_or_insert(now);
         self.base = None;
         self.base_refusals = 0;
         self.refused_at = None;

@@ -132,6 +132,15 @@ fn a_boot_makes_it_uncertain_after_a_moment() {
 }
 
 #[test]
+fn a_second_boot_makes_nothing_certain_that_the_first_made_uncertain() {
+    let mut tether = tether(true);
+    tether.told(amps(0), START);
+    tether.booted(START);
+    tether.booted(START.plus_ms(10_000));
+    assert_eq!(tether.committed(true, START.plus_ms(10_000)), amps(32));
+}
+
+#[test]
 fn a_station_that_never_answers_stays_bounded_and_counted() {
     let mut tether = tether(true);
     tether.send(amps(20), START);
