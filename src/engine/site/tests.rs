@@ -701,9 +701,9 @@ fn an_alarm_about_a_station_above_its_limit_ends_with_its_samples() {
     world.connect(A, 1);
     world.pass(150_000);
     let before = world.alarms();
-    let sample = json!({ "connectorId": 1, "meterValue": [{ "timestamp": "2026-09-21T14:00:00Z",
-        "sampledValue": [{ "value": "20", "measurand": "Current.Import", "unit": "A" }] }] });
     for _ in 0..2 {
+        let sample = json!({ "connectorId": 1, "meterValue": [{ "timestamp": world.now.utc,
+            "sampledValue": [{ "value": "20", "measurand": "Current.Import", "unit": "A" }] }] });
         world.call(A, 1, "MeterValues", &sample);
         world.pass(1_000);
     }
