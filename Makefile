@@ -94,6 +94,7 @@ unit: need-cargo ## all tests of the workspace
 	else \
 	    cargo test --workspace --locked --quiet; \
 	fi
+	@cargo test --package siteward-sim --features sabotage --test guarded --locked --quiet
 
 demo-test: need-cargo ## the demo without a screen; fails if a circuit was too high or an event is missing
 	$(call section,the demo without a screen)

@@ -194,8 +194,16 @@ proptest! {
         let rows = capacities.len();
         capacities[row % rows] += more;
         let after = sorted(&capacities);
-        let change = before.iter().zip(&after).map(|(before, after)| after - before).find(|change| change.abs() > 2.5);
-        prop_assert!(change.is_none_or(|change| change > 0.0), "before {:?} after {:?}", before, after);
+        // Shares are whole mA. What those who are worse off gained by rounding was paid by somebody behind them: each mA per weight of up to 5, on
+        // a row that it loads up to three times as much.
+        let mut gained = 0.0;
+        for change in before.iter().zip(&after).map(|(before, after)| after - before) {
+            prop_assert!(change >= -2.5 - 15.0 * gained, "before {:?} after {:?}", before, after);
+            if change > 2.5 {
+                break;
+            }
+            gained += change.max(0.0);
+        }
     }
 
 }
