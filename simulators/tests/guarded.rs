@@ -24,7 +24,6 @@ fn count(report: &WorldReport, invariant: &str) -> usize {
 /// The guard keeps a raise back that would have overloaded a circuit.
 fn is_held_by_the_guard(sabotage: Sabotage, site: &Blueprint) -> (WorldReport, WorldReport) {
     let (alone, guarded) = (run(site, sabotage, false), run(site, sabotage, true));
-    println!("{sabotage:?} without the guard: {alone}\n{sabotage:?} under the guard: {guarded}");
     assert_eq!(count(&guarded, OVERLOAD), 0, "{guarded}");
     assert!(count(&guarded, DISAGREES) > 0, "the guard has nothing to say: {guarded}");
     assert!(guarded.above_ms < alone.above_ms, "{guarded}");
