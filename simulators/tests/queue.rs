@@ -40,6 +40,7 @@ fn forty_stations_on_a_connection_for_twelve_all_get_their_turns() {
     // `after_faults_end_everyone_charges` against the longest that any queue may take.
     assert_eq!(report.violated, 0, "{report}");
     assert!(report.turns > 100, "{} turns were waited for", report.turns);
+    println!("{report}");
     let used = report.utilisation_permille().expect("somebody always waits");
     assert!(used >= 970, "{used} ‰ of what the margin allows are used: {report}");
 }

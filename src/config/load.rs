@@ -86,7 +86,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
     let parts = wiring::read(&root, places, voltage);
     let wired = Wired { circuits: &parts.circuits, stations: &parts.stations, floors: &parts.floors, voltage };
     let (outside, dimming_device) =
-        outside::read(&root, site.timezone, (site.random_start_max_ms, site.boost_ends_random_start), wired);
+        outside::read(&root, (site.random_start_max_ms, site.boost_ends_random_start), wired);
     root.finish();
 
     let mut problems = document.into_problems();

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{NaiveDate, NaiveTime, Timelike as _};
-use chrono_tz::Tz;
 
 use super::problem::Document;
 use super::reader::{At, Section, nearest, one_of};
@@ -42,7 +41,6 @@ pub(super) struct Wired<'a> {
 /// `[[schedules]]`, `[dimming]` and what other sections say of limits from outside.
 pub(super) fn read(
     root: &Section<'_>,
-    zone: Tz,
     (random_start_max_ms, boost_ends_random_start): (u64, bool),
     wired: Wired<'_>,
 ) -> (OutsideSetup, Option<DimmingDevice>) {
@@ -61,7 +59,7 @@ pub(super) fn read(
     }
     let (dimming, device) = dimming(root, wired).unzip();
     let floors = wired.floors.clone();
-    let setup = OutsideSetup { zone, schedules, dimming, floors, random_start_max_ms, boost_ends_random_start };
+    let setup = OutsideSetup { schedules, dimming, floors, random_start_max_ms, boost_ends_random_start };
     (setup, device.flatten())
 }
 

@@ -10,7 +10,7 @@ use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
 use crate::engine::modbus::switch::Switch;
-use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup, Setup};
+use crate::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
@@ -68,7 +68,7 @@ impl Config {
                 .as_ref()
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
             outside: self.outside.clone(),
-            billing: BillingSetup { tariffs: self.tariffs.clone(), zone: self.site.timezone },
+            tariffs: self.tariffs.clone(),
             unsafe_fallback: self.failsafe().summary(),
             charging: self.charging.clone(),
             seed,

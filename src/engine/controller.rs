@@ -11,7 +11,7 @@ use crate::engine::model::limit::{LimitOrder, LimitTarget, StandingLimit};
 use crate::engine::model::record::RecordBody;
 use crate::engine::model::setup::Setup;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex};
-use crate::engine::site::io::{Input, Output};
+use crate::engine::site::io::{Input, Output, WITHHELD};
 use crate::engine::site::{Restored, Site};
 use crate::engine::time::Now;
 
@@ -187,7 +187,7 @@ impl Controller {
                 // The site waits for an answer: it gets one that says what became of its call.
                 let id = serde_json::from_str::<Vec<&RawValue>>(&text).ok();
                 let id = id.and_then(|parts| parts.get(1).map(|id| id.get().to_owned())).unwrap_or_default();
-                let why = serde_json::Value::String(format!("withheld by the guard: {why}"));
+                let why = serde_json::Value::String(format!("{WITHHELD}: {why}"));
                 let text = format!(r#"[4,{id},"InternalError",{why},{{}}]"#);
                 self.queue.push_back(Input::StationFrame { station, connection, text });
             }

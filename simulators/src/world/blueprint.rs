@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
-use siteward::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup, Setup};
+use siteward::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, LeaseForm, Meter, MeterIndex, Station, StationModel, Topology,
@@ -317,7 +317,7 @@ impl Blueprint {
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             outside: OutsideSetup::default(),
-            billing: BillingSetup::default(),
+            tariffs: Vec::new(),
             charging: ChargingSetup::default(),
             unsafe_fallback: None,
             seed: self.seed,

@@ -106,7 +106,7 @@ impl Bench {
             cloud: None,
             unsafe_fallback: None,
             seed: 1,
-            billing: Default::default(),
+            tariffs: Vec::new(),
             outside: Default::default(),
             charging: Default::default(),
         }

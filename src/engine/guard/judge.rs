@@ -118,7 +118,7 @@ impl Guard {
         let (room, phase) = self.room(circuit, other - spared, station.wiring.phases());
         (room + TOLERANCE < Current::ZERO).then(|| {
             format!(
-                "circuit {} is {} above its limit on {phase} by what was sent, and {} connector {number} still has {newest}",
+                "Circuit {} may be {} above its limit on {phase} by what was sent, and {} connector {number} was not cut below {newest}. Nothing but less is sent there until it fits.",
                 self.topology.circuit(circuit).id,
                 -room,
                 station.id

@@ -154,21 +154,13 @@ pub struct Guard {
     has_news: bool,
 }
 
-#[derive(Deserialize)]
-struct Memory {
+/// What the next run has to know: by station, the hold itself where it is read, and as JSON where it is written.
+#[derive(Serialize, Deserialize)]
+struct Memory<S: Ord, H> {
     mono: Mono,
     utc: Utc,
     trusted: bool,
-    holds: BTreeMap<String, Hold>,
-}
-
-/// A [`Memory`] as it is written.
-#[derive(Serialize)]
-struct Written<'a> {
-    mono: Mono,
-    utc: Utc,
-    trusted: bool,
-    holds: BTreeMap<&'a str, &'a RawValue>,
+    holds: BTreeMap<S, H>,
 }
 
 impl Guard {
@@ -185,7 +177,7 @@ impl Guard {
             count: 0,
             has_news: false,
         };
-        let mut memory = earlier.memory.and_then(|bytes| serde_json::from_slice::<Memory>(bytes).ok());
+        let mut memory = earlier.memory.and_then(|bytes| serde_json::from_slice::<Memory<String, Hold>>(bytes).ok());
         let by = memory.as_ref().filter(|memory| memory.trusted && now.utc_trusted);
         let by = by.map(|memory| ms(now.mono) - ms(memory.mono) - now.utc.since(memory.utc));
         let then = memory.as_ref().map_or(Ms::MIN, |memory| ms(memory.mono));
@@ -220,8 +212,8 @@ impl Guard {
                 holds.insert(station.id.as_str(), &**kept);
             }
         }
-        let written = Written { mono: now.mono, utc: now.utc, trusted: now.utc_trusted, holds };
-        serde_json::to_vec(&written).unwrap_or_default()
+        let memory = Memory { mono: now.mono, utc: now.utc, trusted: now.utc_trusted, holds };
+        serde_json::to_vec(&memory).unwrap_or_else(|_| b"null".to_vec())
     }
 
     /// How often it has disagreed.

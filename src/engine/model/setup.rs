@@ -32,10 +32,8 @@ pub struct CloudSetup {
 }
 
 /// What limits the site from outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutsideSetup {
-    /// The zone of the schedules' local times.
-    pub zone: Tz,
     /// Limits that come and go with the time of day.
     pub schedules: Vec<ScheduledLimit>,
     /// The grid operator's dimming; `None`: it is refused.
@@ -46,19 +44,6 @@ pub struct OutsideSetup {
     pub random_start_max_ms: u64,
     /// A boost ends that wait: for sites where nobody else asks for it.
     pub boost_ends_random_start: bool,
-}
-
-impl Default for OutsideSetup {
-    fn default() -> Self {
-        Self {
-            zone: Tz::UTC,
-            schedules: Vec::new(),
-            dimming: None,
-            floors: BTreeMap::new(),
-            random_start_max_ms: 0,
-            boost_ends_random_start: false,
-        }
-    }
 }
 
 /// How the site as a whole steers: `[charging]`.
@@ -89,21 +74,6 @@ impl Default for ChargingSetup {
     }
 }
 
-/// What charging costs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BillingSetup {
-    /// The tariffs; none: nothing is priced.
-    pub tariffs: Vec<Tariff>,
-    /// The zone of their local times.
-    pub zone: Tz,
-}
-
-impl Default for BillingSetup {
-    fn default() -> Self {
-        Self { tariffs: Vec::new(), zone: Tz::UTC }
-    }
-}
-
 /// The lowered configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -119,10 +89,10 @@ pub struct Setup {
     pub groups: BTreeMap<String, Wish>,
     /// What happens to other tokens.
     pub unknown_token: UnknownToken,
-    /// The site's clocks: departures and schedules are in their time.
+    /// The site's clocks: departures, schedules and tariffs are in their time.
     pub timezone: Tz,
-    /// What charging costs.
-    pub billing: BillingSetup,
+    /// What charging costs; none: nothing is priced.
+    pub tariffs: Vec<Tariff>,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
     /// What limits it from outside.

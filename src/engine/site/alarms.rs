@@ -140,7 +140,7 @@ impl Site {
             Some(message) => self.raise(
                 (AlarmKind::GuardDisagrees, &subject, Severity::Critical),
                 message,
-                "The circuit is safe. Somebody's charging profile, by `siteward ocpp` or from the cloud, may have been too high; if there was none, Siteward has miscounted: report it with `siteward events`.",
+                "Somebody's charging profile, by `siteward ocpp` or from the cloud, may have been too high; if there was none, Siteward has miscounted: report it, with the output of `siteward events`.",
                 (now, out),
             ),
             None => self.clear(AlarmKind::GuardDisagrees, &subject, now, out),

@@ -24,7 +24,7 @@ impl Site {
         let Some(token) = open.facts.token.as_ref().filter(|_| open.tariff.is_none()) else { return };
         let entry = self.setup.tokens.iter().find(|entry| entry.token.same_as(token));
         let group = entry.and_then(|entry| entry.group.as_deref());
-        let Some(tariff) = tariff_for(&self.setup.billing.tariffs, group).cloned() else { return };
+        let Some(tariff) = tariff_for(&self.setup.tariffs, group).cloned() else { return };
         let facts = open.facts.clone();
         self.record(RecordBody::TransactionPriced { facts, tariff }, now, out);
     }
@@ -32,7 +32,7 @@ impl Site {
     /// What a transaction has come to if it ends then, with its register at that value.
     pub(super) fn bill_of(&self, open: &OpenTransaction, ended: Utc, meter_stop: Option<Energy>) -> Option<Bill> {
         let tariff = open.tariff.as_ref()?;
-        Some(bill(&usage_of(open, ended, meter_stop)?, tariff, self.setup.billing.zone))
+        Some(bill(&usage_of(open, ended, meter_stop)?, tariff, self.setup.timezone))
     }
 
     /// As [`Site::bill_of`], in short, for a transaction that may be known or not.
@@ -55,7 +55,7 @@ impl Site {
         let Some(open) = self.ledger.station(charger).and_then(|station| station.transaction(transaction)) else {
             return;
         };
-        let zone = self.setup.billing.zone;
+        let zone = self.setup.timezone;
         let crossed = |tariff: &Tariff| prices(tariff, zone, before.at) != prices(tariff, zone, seen.at);
         if !open.tariff.as_ref().is_some_and(crossed) {
             return;

@@ -9,6 +9,9 @@ use crate::engine::model::record::Record;
 use crate::engine::model::topology::{CircuitIndex, InverterIndex, MeterIndex, StationIndex};
 use crate::engine::time::Mono;
 
+/// How the answer begins that a call gets which the guard has kept back: it never left.
+pub const WITHHELD: &str = "withheld by the guard";
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {

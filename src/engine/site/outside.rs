@@ -355,7 +355,7 @@ impl Site {
             let ScheduledLimit { name, target, amount, window } = self.setup.outside.schedules[index].clone();
             let dice = self.setup.seed ^ u64::try_from(index).unwrap_or(0);
             // Without a trusted clock any window may be the one of now: all hold, so that the strictest counts.
-            let holds = !now.utc_trusted || window.holds(self.setup.outside.zone, now.utc, dice);
+            let holds = !now.utc_trusted || window.holds(self.setup.timezone, now.utc, dice);
             let origin = LimitOrigin::Schedule(name);
             if !holds {
                 self.end_limit(&target, &origin, LimitEnd::Expired, (now, out));

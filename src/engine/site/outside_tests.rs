@@ -185,7 +185,6 @@ fn evening() -> OutsideSetup {
     let schedule =
         |name: &str, amount, window| ScheduledLimit { name: name.to_owned(), target: grid(), amount, window };
     OutsideSetup {
-        zone: chrono_tz::Europe::Berlin,
         schedules: vec![
             schedule("evening", LimitAmount::PerPhase(Current::from_a(30)), window(17, 20)),
             schedule("night", LimitAmount::Permille(500), window(22, 6)),
@@ -343,20 +342,25 @@ fn a_sender_that_goes_silent_leaves_what_it_said_and_renewals_make_no_record() {
     assert_eq!(limit(&again), 63.0);
 }
 
-#[test]
-fn after_a_power_cut_stations_start_one_by_one() {
-    let mut world = with(OutsideSetup::default()).full();
-    let outside = OutsideSetup { random_start_max_ms: 600_000, ..OutsideSetup::default() };
+/// Both stations are back after a power cut, with their cars.
+fn after_a_power_cut(outside: OutsideSetup) -> World {
+    let before = with(OutsideSetup::default()).full();
     // Nothing is remembered: the RAM disk was without power too.
-    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
-    let now = Now { mono: Mono::from_ms(1_000), ..world.now };
-    world = World::with(Setup { outside, ..setup(63) }, restored, now);
+    let restored = Restored { boot: 2, ledger: before.site.ledger().clone(), ..Restored::default() };
+    let now = Now { mono: Mono::from_ms(1_000), ..before.now };
+    let mut world = World::with(Setup { outside, ..setup(63) }, restored, now);
     let boot = json!({ "chargePointVendor": "v", "chargePointModel": "m" });
     for (station, connection) in [(A, 1), (B, 2)] {
         world.connect(station, connection);
         world.call(station, connection, "BootNotification", &boot);
     }
     world.pass(6_000);
+    world
+}
+
+#[test]
+fn after_a_power_cut_stations_start_one_by_one() {
+    let mut world = after_a_power_cut(OutsideSetup { random_start_max_ms: 600_000, ..OutsideSetup::default() });
     let waits: Vec<Option<u64>> =
         world.site.status(world.now).chargers.iter().map(|charger| charger.starts_in_s).collect();
     assert!(waits.iter().all(|wait| wait.is_some_and(|wait| wait <= 600)), "{waits:?}");
@@ -381,18 +385,11 @@ fn after_a_power_cut_stations_start_one_by_one() {
 
 #[test]
 fn a_boost_ends_the_wait_after_a_power_cut_where_the_site_says_so() {
-    let mut world = with(OutsideSetup::default()).full();
-    let outside =
-        OutsideSetup { random_start_max_ms: 1_800_000, boost_ends_random_start: true, ..OutsideSetup::default() };
-    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
-    let now = Now { mono: Mono::from_ms(1_000), ..world.now };
-    world = World::with(Setup { outside, ..setup(63) }, restored, now);
-    let boot = json!({ "chargePointVendor": "v", "chargePointModel": "m" });
-    for (station, connection) in [(A, 1), (B, 2)] {
-        world.connect(station, connection);
-        world.call(station, connection, "BootNotification", &boot);
-    }
-    world.pass(6_000);
+    let mut world = after_a_power_cut(OutsideSetup {
+        random_start_max_ms: 1_800_000,
+        boost_ends_random_start: true,
+        ..OutsideSetup::default()
+    });
     assert_eq!(world.limits, [Some(0.0), Some(0.0)]);
     let boosted = world.command("charging.boost", &json!({ "charger": "CPA", "connector": 1, "minutes": 30 }));
     assert_eq!((&boosted["status"], &boosted["data"]["starts_in_s"]), (&json!("accepted"), &json!(null)), "{boosted}");

@@ -8,7 +8,7 @@ use super::*;
 use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, InverterId, MeterId, SiteId};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
-use crate::engine::model::setup::{BillingSetup, ChargingSetup, OutsideSetup};
+use crate::engine::model::setup::{ChargingSetup, OutsideSetup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{
     Circuit, Inverter, InverterIndex, InverterRole, Meter, MeterIndex, ShortTime, Station, StationModel, Wiring,
@@ -170,7 +170,7 @@ fn plant_setup(options: &Options) -> Setup {
         unknown_token: UnknownToken::Reject,
         cloud: None,
         outside: OutsideSetup::default(),
-        billing: BillingSetup::default(),
+        tariffs: Vec::new(),
         unsafe_fallback: None,
         charging: ChargingSetup::default(),
         seed: 7,

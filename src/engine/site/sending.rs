@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::io::Output;
+use super::io::{Output, WITHHELD};
 use super::tether::{Pending, SentLimit, Told};
 use super::writes::{Reason, RememberedWrites, allows, stretched};
 use super::{Purpose, Site};
@@ -38,9 +38,6 @@ const MOST_PENDING: usize = 3;
 
 /// After the last renewal everywhere, the clocks, the message and the car take this long at most until every lease has stepped down.
 const STEP_DOWN_SPREAD_MS: u64 = 30_000;
-
-/// How the answer begins that a call gets which the guard has kept back.
-const WITHHELD: &str = "withheld by the guard";
 
 /// What is remembered of the limits for the next run.
 #[derive(Serialize, Deserialize)]

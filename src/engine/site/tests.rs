@@ -5,7 +5,7 @@ use super::*;
 use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, MeterId, SiteId};
 use crate::engine::model::reading::MeterReading;
-use crate::engine::model::setup::{Acknowledge, BillingSetup, ChargingSetup, CloudSetup, OutsideSetup};
+use crate::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup};
 use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::topology::{Circuit, Meter, MeterIndex, Station, StationModel, Wiring};
 use crate::engine::model::wish::Wish;
@@ -68,7 +68,7 @@ fn setup(limit_a: i32) -> Setup {
         unknown_token: UnknownToken::Reject,
         cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
         outside: OutsideSetup::default(),
-        billing: BillingSetup::default(),
+        tariffs: Vec::new(),
         unsafe_fallback: None,
         charging: ChargingSetup::default(),
         seed: 7,

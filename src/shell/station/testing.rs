@@ -1,7 +1,7 @@
 //! A small site for the tests of the shell.
 
 use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
-use crate::engine::model::setup::{BillingSetup, ChargingSetup, OutsideSetup, Setup};
+use crate::engine::model::setup::{ChargingSetup, OutsideSetup, Setup};
 use crate::engine::model::token::UnknownToken;
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Meter, MeterIndex, Secret, Station, StationModel, Topology, Wiring,
@@ -39,7 +39,7 @@ pub(crate) fn setup() -> Setup {
         unknown_token: UnknownToken::Reject,
         cloud: None,
         outside: OutsideSetup::default(),
-        billing: BillingSetup::default(),
+        tariffs: Vec::new(),
         unsafe_fallback: None,
         charging: ChargingSetup::default(),
         seed: 1,

@@ -28,8 +28,8 @@ fn tariff(groups: &[&str], day: &str) -> Tariff {
 
 fn priced_world() -> World {
     let mut setup = setup(63);
-    setup.billing.tariffs = vec![tariff(&[], "0.50"), tariff(&["staff"], "0.10")];
-    setup.billing.zone = chrono_tz::Tz::Europe__Berlin;
+    setup.tariffs = vec![tariff(&[], "0.50"), tariff(&["staff"], "0.10")];
+    setup.timezone = chrono_tz::Tz::Europe__Berlin;
     let now =
         Now { mono: Mono::from_ms(1_000), utc: Utc::parse("2026-09-21T19:00:00Z").expect("a time"), utc_trusted: true };
     let mut world = World::with(setup, Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() }, now);
@@ -110,8 +110,8 @@ fn a_restart_changes_neither_prices_nor_what_was_measured() {
         ledger.apply(&serde_json::from_str(&text).expect("and can be read"));
     }
     let mut setup = setup(63);
-    setup.billing.zone = chrono_tz::Tz::Europe__Berlin;
-    setup.billing.tariffs = vec![tariff(&[], "9.99")];
+    setup.timezone = chrono_tz::Tz::Europe__Berlin;
+    setup.tariffs = vec![tariff(&[], "9.99")];
     let restored = Restored { store_id: "s".to_owned(), boot: 2, ledger, ..Restored::default() };
     let mut again = World::with(setup, restored, world.now);
     again.connect(A, 1);
@@ -123,7 +123,7 @@ fn a_restart_changes_neither_prices_nor_what_was_measured() {
 fn a_group_has_prices_of_its_own() {
     let mut world = priced_world();
     let mut setup = setup(63);
-    setup.billing = world.site.setup.billing.clone();
+    setup.tariffs = world.site.setup.tariffs.clone();
     setup.tokens[0].group = Some("staff".to_owned());
     world = World::with(setup, Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() }, world.now);
     world.connect(A, 1);
