@@ -191,7 +191,7 @@ proptest! {
             levels.sort_by(f64::total_cmp);
             levels
         };
-        let solved = |capacities: &[i64]| per_weight(fast(capacities, &members).into_iter().map(|share| share.into_f64()).collect());
+        let solved = |capacities: &[i64]| per_weight(fast(capacities, &members).into_iter().map(IntoF64::into_f64).collect());
         let exact = |capacities: &[i64]| per_weight(Slow { capacities: capacities.iter().map(|c| c.into_f64()).collect(), members: members.clone() }.solve());
         let mut wider = capacities.clone();
         let rows = wider.len();

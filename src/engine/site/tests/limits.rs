@@ -1,0 +1,256 @@
+//! What stations are given, and what is counted for those that are silent, refuse or were never told.
+
+use super::*;
+
+#[test]
+fn idle_stations_are_paused_and_a_transaction_is_offered_current_within_a_second() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    assert_eq!(world.limits, [Some(0.0), Some(0.0)]);
+    world.start(A, 1, "GOOD");
+    world.pass(400);
+    assert_eq!(world.limits, [Some(32.0), Some(0.0)]);
+    assert_eq!(world.count(|body| matches!(body, RecordBody::ChargerTamed { .. })), 2);
+}
+
+#[test]
+fn a_token_that_may_not_charge_gets_no_current() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.start(A, 1, "BAD");
+    world.pass(6_000);
+    world.durable();
+    assert_eq!(world.answers(A)[0]["idTagInfo"]["status"], "Blocked");
+    assert_eq!(world.limits[0], Some(0.0));
+}
+
+#[test]
+fn an_overload_is_cut_in_the_next_tick() {
+    let mut world = World::new(63);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.start(B, 2, "GOOD");
+    world.pass(12_000);
+    let total: f64 = world.limits.iter().flatten().sum();
+    assert!(total > 50.0 && total <= 57.7, "{:?}", world.limits);
+    // The stations may draw at most 57.7 A, so at least 17.3 A of this is other load.
+    world.meter_a = Some(75);
+    world.pass(400);
+    let total: f64 = world.limits.iter().flatten().sum();
+    assert!(total <= 45.7, "{:?}", world.limits);
+}
+
+#[test]
+fn a_silent_meter_is_never_zero() {
+    let mut world = World::new(40);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(1_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    world.meter_a = None;
+    world.pass(6_000);
+    // 10 A are assumed where 5 A were measured.
+    assert_eq!(world.limits[0], Some(30.0));
+    assert_eq!(world.site.status(world.now).circuits[0].background_source, "configured");
+    world.pass(5_000);
+    assert!(world.site.status(world.now).alarms.iter().any(|alarm| alarm.message.contains("Meter main")));
+}
+
+#[test]
+fn a_meter_that_lacks_a_phase_is_lost() {
+    let mut world = World::new(40);
+    world.meter_a = None;
+    let current = PerPhase::new(Some(Current::from_a(5)), None, Some(Current::from_a(5)));
+    for _ in 0..15 {
+        let result = Ok(MeterReading { current, ..MeterReading::default() });
+        world.put(Input::Meter { meter: METER, asked_at: world.now.mono, result });
+        world.pass(1_000);
+    }
+    let status = world.site.status(world.now);
+    assert!(!status.meters[0].fresh);
+    assert!(status.alarms.iter().any(|alarm| alarm.message.contains("a phase has no current")), "{:?}", status.alarms);
+}
+
+#[test]
+fn a_silent_station_keeps_its_share_until_its_lease_is_over() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(1_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    let reason = "reset".to_owned();
+    world.put(Input::StationDisconnected { station: A, connection: ConnectionId(1), reason });
+    world.start(B, 2, "GOOD");
+    world.pass(60_000);
+    assert_eq!(world.limits[1], Some(7.7));
+    world.pass(100_000);
+    let offered = world.limits[1].unwrap_or_default();
+    assert!((32.0..=33.7).contains(&offered), "{offered}: the silent one counts at its fallback of 6 A now");
+}
+
+#[test]
+fn a_restart_folds_the_same_state_and_remembers_the_offers() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(6_000);
+    let mut ledger = Ledger::default();
+    for record in &world.records {
+        ledger.apply(record);
+    }
+    assert_eq!(&ledger, world.site.ledger());
+    assert_eq!(Ledger::restore(&ledger.snapshot()), Ok(ledger.clone()));
+    let restored = Restored {
+        store_id: "s".to_owned(),
+        boot: 2,
+        ledger,
+        remembered: world.remembered.clone(),
+        ..Restored::default()
+    };
+    let mut again = World::with(setup(45), restored, Now { mono: Mono::START, ..world.now });
+    again.pass(1_000);
+    let status = again.site.status(again.now);
+    assert_eq!(status.chargers[0].evses[0].committed_a, 32.0);
+    assert_eq!(status.transactions.len(), 1);
+    assert_eq!(status.chargers[1].evses[0].committed_a, 0.0);
+}
+
+#[test]
+fn a_station_that_was_never_seen_counts_at_its_maximum() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(6_000);
+    world.start(A, 1, "GOOD");
+    world.pass(1_000);
+    assert_eq!(world.site.status(world.now).chargers[1].evses[0].committed_a, 32.0);
+    assert_eq!(world.limits[0], Some(7.7));
+}
+
+#[test]
+fn a_station_without_a_lease_counts_at_its_maximum_until_it_has_accepted() {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let none = stations(|station| station.model.lease = crate::engine::model::topology::LeaseForm::None);
+    let mut world = World::with(none, Restored { boot: 1, ..Restored::default() }, now);
+    world.accepting = false;
+    world.connect(A, 1);
+    world.pass(1_000);
+    assert_eq!(world.last_profile(A)[2], "SetChargingProfile");
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 32.0);
+    world.accepting = true;
+    world.connect(A, 2);
+    world.pass(10_000);
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 0.0);
+    // While it was silent it may have gone back to its maximum.
+    let reason = "reset".to_owned();
+    world.put(Input::StationDisconnected { station: A, connection: ConnectionId(2), reason });
+    world.pass(1_000);
+    world.accepting = false;
+    world.connect(A, 3);
+    world.pass(1_000);
+    assert_eq!(world.site.status(world.now).chargers[0].evses[0].committed_a, 32.0);
+}
+
+#[test]
+fn a_raise_that_ends_in_an_error_may_be_in_force() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(10_000);
+    world.accepting = false;
+    world.start(A, 1, "GOOD");
+    world.pass(400);
+    let id = world.last_profile(A)[1].clone();
+    let text = json!([3, id, {}]).to_string();
+    world.put(Input::StationFrame { station: A, connection: ConnectionId(1), text });
+    world.pass(400);
+    assert!(world.site.status(world.now).chargers[0].evses[0].committed_a > 6.0);
+}
+
+#[test]
+fn a_station_that_does_not_answer_is_cut_too_when_its_circuit_is_too_full() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(10_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    world.accepting = false;
+    let reset = crate::engine::model::command::Command::OcppCall {
+        charger: StationId::new("CPA"),
+        action: "GetDiagnostics".to_owned(),
+        payload: "{}".to_owned(),
+    };
+    world.put(Input::Request { request: RequestId(1), command: reset });
+    world.pass(32_000);
+    // It may obey although its answers are lost.
+    world.meter_a = Some(60);
+    world.pass(70_000);
+    let periods = &world.last_profile(A)[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+    assert_eq!(periods[0]["limit"].as_f64(), Some(0.0));
+}
+
+#[test]
+fn a_schedule_is_written_in_the_time_that_the_station_was_told() {
+    let start = |world: &World| {
+        let profile = &world.last_profile(A)[3]["csChargingProfiles"]["chargingSchedule"]["startSchedule"];
+        Utc::parse(profile.as_str().expect("a time")).expect("a time")
+    };
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.call(A, 1, "Heartbeat", &json!({}));
+    world.pass(10_000);
+    let before = start(&world);
+    // The gateway's clock is set; the station does not know that yet.
+    world.now.utc = world.now.utc.plus_ms(3_600_000);
+    world.pass(40_000);
+    assert!(start(&world).since(before) < 60_000, "the schedule would begin in an hour, without a limit until then");
+    world.call(A, 1, "Heartbeat", &json!({}));
+    world.pass(400);
+    assert!(start(&world).since(before) > 3_600_000, "what it holds is over by its new time");
+}
+
+#[test]
+fn offers_remembered_by_an_untrusted_clock_last_as_long_as_they_can() {
+    let mut world = World::new(45);
+    world.now.utc = Utc::from_unix_ms(1_000);
+    world.now.utc_trusted = false;
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(6_000);
+    assert_eq!(world.limits[0], Some(32.0));
+    let restored = Restored {
+        boot: 2,
+        ledger: world.site.ledger().clone(),
+        remembered: world.remembered.clone(),
+        ..Restored::default()
+    };
+    let now = Now { mono: Mono::START, utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let mut again = World::with(setup(45), restored, now);
+    again.pass(60_000);
+    assert_eq!(again.site.status(again.now).chargers[0].evses[0].committed_a, 32.0);
+}
+
+#[test]
+fn a_new_fallback_is_remembered_with_the_station_that_accepted_it() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.pass(10_000);
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let mut again = World::with(stations(|station| station.fallback = Current::from_a(10)), restored, world.now);
+    again.connect(A, 1);
+    again.pass(10_000);
+    let facts = again.site.ledger().station(&StationId::new("CPA")).expect("known");
+    assert_eq!(facts.tamed.get(&1), Some(&Current::from_a(10)));
+}
