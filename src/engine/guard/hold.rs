@@ -331,7 +331,7 @@ impl Hold {
 
     /// Whether a call is about a profile that may be in force.
     pub(super) fn knows(&self, call: &str) -> bool {
-        self.slots.iter().any(|slot| slot.candidates.iter().any(|(id, _)| id == call))
+        !call.is_empty() && self.slots.iter().any(|slot| slot.candidates.iter().any(|(id, _)| id == call))
     }
 
     /// A call was answered; `None`: it was not about a profile that may be in force.
@@ -358,6 +358,11 @@ impl Hold {
     /// What a station keeps over a boot, or over a step of its clock, is not certain until it has accepted it again.
     pub(super) fn booted(&mut self, now: Ms) {
         self.slots.iter_mut().for_each(|slot| slot.empty_from = slot.empty_from.min(now + BOOT_GRACE_MS));
+    }
+
+    /// The connection is gone, and with it the answers that were to come.
+    pub(super) fn unanswerable(&mut self) {
+        self.slots.iter_mut().flat_map(|slot| &mut slot.candidates).for_each(|(call, _)| call.clear());
     }
 
     /// Nothing that was told to a station without a lease is certain once it is out of reach.

@@ -231,6 +231,7 @@ impl Guard {
     pub fn connected(&mut self, station: StationIndex, now: Mono) {
         let state = &mut self.stations[station.0];
         state.open.clear();
+        state.hold.unanswerable();
         state.clock.connected();
         state.connected = true;
         self.renew(station, now);
@@ -240,6 +241,7 @@ impl Guard {
     pub fn disconnected(&mut self, station: StationIndex, now: Mono) {
         let state = &mut self.stations[station.0];
         state.open.clear();
+        state.hold.unanswerable();
         state.connected = false;
         if self.topology.station(station).model.lease == LeaseForm::None {
             state.hold.lost();

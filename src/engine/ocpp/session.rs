@@ -33,8 +33,8 @@ pub const MAX_QUEUED_CALLS: usize = 32;
 /// How many frames in a row may be unusable before the connection is closed: such a station is lost until it connects anew.
 pub const MAX_FAULTS_IN_A_ROW: u32 = 20;
 
-/// How many ids of CALLs that ran out of time are remembered, to know a late answer from a wrong one.
-const MAX_LATE_IDS: usize = 8;
+/// How many CALLs that ran out of time are remembered, to know a late answer from a wrong one.
+const MAX_LATE_CALLS: usize = 32;
 
 /// The longest text of a fault, in characters: it goes to the log.
 const MAX_FAULT_CHARS: usize = 500;
@@ -74,6 +74,13 @@ pub enum SessionEvent {
         /// Which CALL.
         key: CallKey,
         /// How it went.
+        reply: StationReply,
+    },
+    /// A CALL to the station that has run out of time was answered after all. Its key has come back before.
+    Late {
+        /// Which CALL.
+        key: CallKey,
+        /// What the answer says.
         reply: StationReply,
     },
     /// The station sent something unusable, or a part of a message was dropped.
@@ -133,7 +140,7 @@ pub struct Session {
     open: BTreeMap<CallToken, OpenCall>,
     active: Option<ActiveCall>,
     queues: BTreeMap<Priority, VecDeque<(CallKey, Outgoing)>>,
-    late_ids: VecDeque<String>,
+    late: VecDeque<(String, CallKey, Verdict)>,
     faults_in_a_row: u32,
     closing: bool,
 }
@@ -151,7 +158,7 @@ impl Session {
             open: BTreeMap::new(),
             active: None,
             queues: BTreeMap::new(),
-            late_ids: VecDeque::new(),
+            late: VecDeque::new(),
             faults_in_a_row: 0,
             closing: false,
         }
@@ -281,10 +288,10 @@ impl Session {
         if let Some(active) = self.active.take_if(|active| active.deadline <= now) {
             let reply = if active.hurried { StationReply::Overtaken } else { StationReply::Timeout };
             out.reply(active.key, reply);
-            if self.late_ids.len() == MAX_LATE_IDS {
-                self.late_ids.pop_front();
+            if self.late.len() == MAX_LATE_CALLS {
+                self.late.pop_front();
             }
-            self.late_ids.push_back(active.id);
+            self.late.push_back((active.id, active.key, active.verdict));
         }
         self.send_next(now, out);
     }
@@ -349,9 +356,11 @@ impl Session {
             self.faults_in_a_row = 0;
             out.reply(active.key, judge(active.verdict));
             self.send_next(now, out);
-        } else if let Some(late) = self.late_ids.iter().position(|late| late == id) {
-            self.late_ids.remove(late);
-            out.fault(&format!("the answer to {id} came after its time-out and is ignored"));
+        } else if let Some(late) = self.late.iter().position(|(late, ..)| late == id)
+            && let Some((_, key, verdict)) = self.late.remove(late)
+        {
+            out.fault(&format!("the answer to {id} came after its time-out"));
+            out.events.push(SessionEvent::Late { key, reply: judge(verdict) });
         } else {
             self.count_fault(&format!("the answer to {} was not asked for", cut(id, 50)), out);
         }

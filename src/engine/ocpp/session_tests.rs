@@ -67,7 +67,7 @@ fn one_call_is_open_at_a_time_and_the_urgent_go_first() {
 }
 
 #[test]
-fn a_call_without_answer_times_out_and_a_late_answer_is_ignored() {
+fn a_call_without_answer_times_out_and_a_late_answer_is_told() {
     let mut session = session(OcppVersion::V16);
     call(&mut session, 1, Priority::Normal);
     call(&mut session, 2, Priority::Normal);
@@ -76,7 +76,9 @@ fn a_call_without_answer_times_out_and_a_late_answer_is_ignored() {
     assert_eq!(out.events, [reply(1, StationReply::Timeout)]);
     assert_eq!(out.frames, [r#"[2,"ab-2","A2",{}]"#]);
     let late = receive(&mut session, r#"[3,"ab-1",{"status":"Accepted"}]"#);
-    assert_eq!((late.frames.len(), faults(&late), late.events.len()), (0, 1, 1));
+    assert_eq!((late.frames.len(), faults(&late)), (0, 1));
+    let answer = accepted(r#"{"status":"Accepted"}"#);
+    assert_eq!(late.events.last(), Some(&SessionEvent::Late { key: CallKey(1), reply: answer }));
     let out = receive(&mut session, r#"[3, "ab-2", {"status": "Accepted"} ]"#);
     assert_eq!(out.events, [reply(2, accepted(r#"{"status": "Accepted"}"#))]);
 }
@@ -94,7 +96,7 @@ fn a_cut_waits_five_seconds_behind_a_hanging_call_and_the_late_answer_is_known()
     assert_eq!(out.frames, [r#"[2,"ab-2","Cut",{}]"#]);
     let late = receive(&mut session, r#"[3,"ab-1",{}]"#);
     assert!(
-        matches!(late.events.as_slice(), [SessionEvent::Fault { message }] if message.contains("after its time-out"))
+        matches!(late.events.as_slice(), [SessionEvent::Fault { message }, SessionEvent::Late { key: CallKey(1), .. }] if message.contains("after its time-out"))
     );
     assert_eq!(receive(&mut session, r#"[3,"ab-2",{}]"#).events, [reply(2, accepted("{}"))]);
 }

@@ -27,6 +27,9 @@ const OUT_OF_SERVICE_MS: u64 = 30_000;
 /// Another offence within this time of a stop leads out of service.
 const REMEMBERED_MS: u64 = 600_000;
 
+/// Every meter has shown by then that a station draws less again; the slowest known ones have new values once a minute.
+const SEEN_WITHIN_MS: u64 = 120_000;
+
 /// After so long without an offence a station that was taken out of service is taken in again.
 const RESPITE_MS: u64 = 600_000;
 
@@ -66,6 +69,11 @@ impl Conduct {
     pub(super) fn drawn(&self, now: Mono) -> Option<PerPhase<Current>> {
         let settles = self.settles_until.is_some_and(|until| now < until);
         (self.is_above() || settles).then_some(self.drawn)
+    }
+
+    /// When its car had come down after it was above its limit, if that was just now.
+    pub(super) fn settled_at(&self, now: Mono) -> Option<Mono> {
+        self.settles_until.filter(|at| now.since(*at) < SEEN_WITHIN_MS)
     }
 
     /// A sample was within its limit. `reaction_ms`: how long its car takes to follow.

@@ -137,6 +137,7 @@ impl Site {
         let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
         let demand = self.demand(index, now);
         let wish = &self.wishes[index.0];
+        let refuses_pause = control.tether.refuses_pause();
         let state = EvseState {
             phases: self.phases_of(index, now.mono),
             committed: self.committed(index, now.mono),
@@ -149,12 +150,13 @@ impl Site {
             fallback: station.fallback,
             step: station.model.step,
             weight: wish.weight,
-            priority: wish.priority,
+            // What knows no pause draws its minimum whoever goes first: the others are planned around it.
+            priority: if refuses_pause { i32::MAX } else { wish.priority },
             hold: self.is_held(index, now.mono),
             deadline: self.deadline(index, now),
             served_since: control.served_since,
             wants_since: control.wants_since,
-            rests_until: control.appetite.rests_until(),
+            rests_until: control.appetite.rests_until().filter(|_| !refuses_pause),
         };
         self.under_test(index, state)
     }

@@ -110,13 +110,20 @@ impl Site {
         }
     }
 
-    /// Whether an EVSE may not be raised now: it was raised too often, or a slow meter above it has not seen the last raise yet.
+    /// Whether an EVSE may not be raised now: it was raised too often, a slow meter above it has not seen the last raise yet, or one still shows
+    /// what it drew above its limit, which looks like the load of others.
     pub(super) fn is_held(&self, index: EvseIndex, now: Mono) -> bool {
         let raises = &self.evses[index.0].raises;
         let recent = raises.iter().filter(|at| now.since(**at) < MINUTE_MS).count();
         let topology = &self.setup.topology;
+        let settled_at = self.evses[index.0].conduct.settled_at(now);
+        let shows_it = |circuit: CircuitIndex| {
+            settled_at.is_some_and(|at| self.backgrounds[circuit.0].seen().is_some_and(|seen| seen.from < at))
+        };
         recent >= self.setup.charging.raises_per_minute
-            || topology.path_to_grid(topology.evse(index).circuit).any(|circuit| self.paces[circuit.0].waits)
+            || topology
+                .path_to_grid(topology.evse(index).circuit)
+                .any(|circuit| self.paces[circuit.0].waits || shows_it(circuit))
     }
 
     /// Notes which circuits wait for their meters before anything below them is raised again.

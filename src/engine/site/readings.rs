@@ -191,7 +191,18 @@ impl Site {
         let told = self.evses[index.0].tether.offered().map_or(most, |sent| most.map(|most| most.min(sent.limit)));
         let sample = self.fresh_measured(index, now).map_or(zero, |sample| sample.sure);
         let least = sample.zip_with(told, Current::min);
-        Drawn { low: least, high: most, least, most }
+        // But if it was only cut since then, it draws no more than it did: else a cut of what it did not use would count as room.
+        let high = self.unraised_sample(index, now).map_or(most, |sample| sample.current.zip_with(most, Current::min));
+        Drawn { low: least, high: high.zip_with(least, Current::max), least, most }
+    }
+
+    /// The last sample, if the car had time to follow its last raise before that.
+    fn unraised_sample(&self, index: EvseIndex, now: Mono) -> Option<Measured> {
+        let reaction_ms = self.setup.topology.station(self.setup.topology.evse(index).station).model.reaction_ms;
+        let control = &self.evses[index.0];
+        let sample = control.measured.as_ref()?;
+        let value = *sample.fresh(now, self.sample_gap_ms(index))?;
+        control.raised_at.is_none_or(|raised| sample.at() >= raised.plus_ms(reaction_ms)).then_some(value)
     }
 
     /// The last sample and when it came, if the car had time to follow its limit before that.

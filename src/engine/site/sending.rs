@@ -419,6 +419,24 @@ impl Site {
         }
     }
 
+    /// A limit that had got no answer in time got one after all: it is known again whether it is in force.
+    pub(super) fn limit_answered_late(
+        &mut self,
+        station: StationIndex,
+        (key, reply): (CallKey, StationReply),
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        // An error leaves it as uncertain as it was.
+        if !matches!(reply, StationReply::Accepted { .. } | StationReply::Refused { .. }) {
+            return;
+        }
+        let mut evses = self.setup.topology.evses_of(station);
+        if let Some(evse) = evses.find(|evse| self.evses[evse.0].tether.recall(key.0, now.mono)) {
+            self.limit_answered(evse, (key, reply), now, out);
+        }
+    }
+
     pub(super) fn limit_answered(
         &mut self,
         evse: EvseIndex,

@@ -155,6 +155,7 @@ impl Site {
             match event {
                 SessionEvent::Request { token, request } => self.asked(station, token, request, (now, out)),
                 SessionEvent::Reply { key, reply } => self.replied(station, key, reply, (now, out)),
+                SessionEvent::Late { key, reply } => self.limit_answered_late(station, (key, reply), now, out),
                 SessionEvent::Fault { message } => {
                     let charger = self.station_id(station);
                     log(out, LogLevel::Warn, format!("{charger}: {message}"));

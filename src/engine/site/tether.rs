@@ -38,6 +38,9 @@ const PAUSE_ASKED_AGAIN_MS: u64 = 86_400_000;
 /// So many refusals of the base in a row mean that the station takes none.
 const BASE_REFUSALS: u8 = 2;
 
+/// So many limits without an answer are remembered: more than there are [`Candidate`]s would be of no use.
+const MOST_OWED: usize = 5;
+
 /// More old limits than this that cars may still follow are counted as fewer ones that say at least as much.
 const MOST_SETTLING: usize = 16;
 
@@ -74,6 +77,8 @@ pub struct Tether {
     candidates: Vec<Candidate>,
     /// What waits for its answer, in the order in which it was sent.
     pending: Vec<Pending>,
+    /// What got no answer in time, and may still get one.
+    owed: Vec<Pending>,
     /// After a cut the car may still draw the old current until then. A later cut does not lengthen the time of an earlier one.
     settling: Vec<(Current, Mono)>,
     /// Since when a booted station has not accepted a limit yet.
@@ -109,6 +114,7 @@ impl Tether {
             base_refusals: 0,
             candidates: Vec::new(),
             pending: Vec::new(),
+            owed: Vec::new(),
             settling: Vec::new(),
             booted_at: None,
             refused_at: None,
@@ -167,6 +173,7 @@ impl Tether {
         self.confirmed = false;
         self.candidates.clear();
         self.pending.clear();
+        self.owed.clear();
         self.base = None;
         self.base_in_force = false;
         self.base_refusals = 0;
@@ -292,10 +299,14 @@ impl Tether {
     }
 
     fn limit_accepted(&mut self, sent: SentLimit) {
-        let pending = &self.pending;
+        let waits = |candidate: &Candidate| self.pending.iter().any(|other| other.sent == candidate.sent);
+        // One that is not answered and was sent later may be in force instead: this answer may be late.
+        let later = |candidate: &Candidate| {
+            self.owed.iter().any(|other| other.sent == candidate.sent && other.sent.sent_at > sent.sent_at)
+        };
         self.candidates.retain(|candidate| {
             let straggles = candidate.straggles_until.is_some_and(|until| sent.sent_at < until);
-            candidate.sent == sent || straggles || pending.iter().any(|other| other.sent == candidate.sent)
+            candidate.sent == sent || straggles || waits(candidate) || later(candidate)
         });
         if self.candidates.iter().all(|candidate| candidate.sent != sent) {
             self.candidates.insert(0, Candidate { sent, straggles_until: None });
@@ -355,6 +366,8 @@ impl Tether {
             Told::Limit if pending.sent.limit == Current::ZERO => {
                 self.pause_refusals = (self.pause_refusals.0.saturating_add(1), now);
             }
+            // It refuses whatever it is told: that says nothing of pauses.
+            Told::Limit if !self.refuses_pause() => self.pause_refusals.0 = 0,
             Told::Limit => {}
         }
     }
@@ -365,8 +378,9 @@ impl Tether {
         self.refused_limit
     }
 
-    /// The connection is lost. Without a lease nothing holds what it was told: it must accept it anew.
+    /// The connection is lost, and the answers with it. Without a lease nothing holds what it was told: it must accept it anew.
     pub fn disconnected(&mut self) {
+        self.owed.clear();
         self.confirmed &= self.holds();
     }
 
@@ -385,13 +399,52 @@ impl Tether {
 
     /// What is on its way got no answer: it may or may not be in force.
     pub fn unanswered(&mut self, call: u64) {
-        self.take_pending(call);
+        if let Some(done) = self.take_pending(call) {
+            self.owe(done);
+        }
+    }
+
+    fn owe(&mut self, done: Pending) {
+        self.owed.push(done);
+        if self.owed.len() > MOST_OWED {
+            self.owed.remove(0);
+        }
+    }
+
+    /// What got no answer in time was answered now: it waits for what the answer says. `false`: the answer makes nothing certain any more.
+    pub fn recall(&mut self, call: u64, now: Mono) -> bool {
+        let Some(index) = self.owed.iter().position(|owed| owed.call == call) else { return false };
+        let owed = self.owed.remove(index);
+        if owed.told == Told::Base {
+            self.pending.push(owed);
+            return true;
+        }
+        let overtaken = self
+            .candidates
+            .iter()
+            .any(|candidate| candidate.sent.sent_at > owed.sent.sent_at && self.is_answered(candidate));
+        let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.sent == owed.sent) else {
+            return false;
+        };
+        if overtaken {
+            // Which of the two the station has carried out last is not known, but it will not carry this one out any more.
+            candidate.straggles_until = candidate.straggles_until.map(|until| until.min(now));
+            return false;
+        }
+        candidate.straggles_until = None;
+        self.pending.push(owed);
+        true
+    }
+
+    fn is_answered(&self, candidate: &Candidate) -> bool {
+        self.pending.iter().chain(&self.owed).all(|open| open.sent != candidate.sent)
     }
 
     /// What is on its way was overtaken by a cut: it may come into force even after the cut.
     pub fn overtaken(&mut self, call: u64, now: Mono) {
         let Some(done) = self.take_pending(call).filter(|done| done.told == Told::Limit) else { return };
         self.candidates.retain(|candidate| candidate.sent != done.sent);
+        self.owe(done);
         let straggles_until = Some(now.plus_ms(CALL_TIMEOUT_MS));
         self.candidates.insert(0, Candidate { sent: done.sent, straggles_until });
     }
@@ -425,6 +478,7 @@ impl Tether {
         if self.form == LeaseForm::TxProfile {
             self.candidates.clear();
             self.pending.retain(|pending| pending.told == Told::Base);
+            self.owed.clear();
             self.base_in_force = true;
         }
     }

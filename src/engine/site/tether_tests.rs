@@ -55,6 +55,62 @@ fn an_unanswered_raise_counts_and_an_unanswered_cut_does_not() {
 }
 
 #[test]
+fn an_answer_that_comes_late_makes_certain_again_what_is_in_force() {
+    let mut tether = tether(true);
+    tether.told(amps(16), START);
+    let later = START.plus_ms(30_000);
+    tether.sent(2, amps(8), 120_000, later);
+    tether.unanswered(2);
+    assert_eq!(tether.committed(true, later), amps(16));
+    assert!(tether.recall(2, later));
+    tether.accepted(2, later);
+    assert_eq!(tether.committed(true, later.plus_ms(4_999)), amps(16), "the car has 5 s");
+    assert_eq!(tether.committed(true, later.plus_ms(5_000)), amps(8));
+    assert!(!tether.recall(2, later), "once");
+}
+
+#[test]
+fn a_late_answer_says_nothing_of_what_was_sent_after_it() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    let later = START.plus_ms(30_000);
+    tether.sent(2, amps(8), 120_000, later);
+    tether.unanswered(2);
+    tether.sent(3, amps(20), 120_000, later.plus_ms(1));
+    tether.unanswered(3);
+    assert!(tether.recall(2, later));
+    tether.accepted(2, later);
+    assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(20), "that one may be in force too");
+    assert!(tether.recall(3, later));
+    tether.refused(3, later);
+    assert_eq!(tether.committed(true, later.plus_ms(6_000)), amps(8));
+}
+
+#[test]
+fn what_was_overtaken_and_is_answered_after_the_cut_is_told_again_at_once() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    let later = START.plus_ms(30_000);
+    tether.sent(2, amps(20), 120_000, later);
+    tether.overtaken(2, later);
+    tether.sent(3, amps(6), 120_000, later.plus_ms(1));
+    tether.accepted(3, later.plus_ms(2));
+    assert!(!tether.has_straggled(later.plus_ms(3)));
+    assert!(!tether.recall(2, later.plus_ms(3)), "which of the two came last is not known");
+    assert!(tether.has_straggled(later.plus_ms(3)));
+    assert_eq!(tether.committed(true, later.plus_ms(10_000)), amps(20));
+}
+
+#[test]
+fn the_answers_of_a_lost_connection_do_not_come() {
+    let mut tether = tether(true);
+    tether.sent(2, amps(8), 120_000, START);
+    tether.unanswered(2);
+    tether.disconnected();
+    assert!(!tether.recall(2, START));
+}
+
+#[test]
 fn a_cut_that_a_pending_raise_hides_settles_all_the_same() {
     let mut tether = tether(true);
     tether.told(amps(10), START);

@@ -254,3 +254,38 @@ fn a_new_fallback_is_remembered_with_the_station_that_accepted_it() {
     let facts = again.site.ledger().station(&StationId::new("CPA")).expect("known");
     assert_eq!(facts.tamed.get(&1), Some(&Current::from_a(10)));
 }
+
+#[test]
+fn who_knows_no_pause_keeps_its_minimum_and_the_others_are_planned_around_it() {
+    // 15 A less the 5 A of other loads: room for one minimum of 6 A.
+    let mut world = World::new(15);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.start(A, 1, "GOOD");
+    world.start(B, 2, "GOOD");
+    world.accepting = false;
+    let mut given = [f64::NAN; 2];
+    let (mut answered, mut together) = (world.frames.len(), 0);
+    // Long enough for a turn of each.
+    for tick in 0..12_000 {
+        world.pass(200);
+        for (station, frame) in world.frames[answered..].to_vec() {
+            answered += 1;
+            if frame[0] != 2 {
+                continue;
+            }
+            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+            let limit = periods[0]["limit"].as_f64();
+            let refuses = station == A && limit == Some(0.0);
+            if let Some(limit) = limit.filter(|_| !refuses) {
+                given[station.0] = limit;
+            }
+            let connection = if station == A { 1 } else { 2 };
+            let text = json!([3, frame[1], { "status": if refuses { "Rejected" } else { "Accepted" } }]).to_string();
+            world.put(Input::StationFrame { station, connection: ConnectionId(connection), text });
+        }
+        together += usize::from(tick > 1_000 && given[0] + given[1] > 10.0);
+    }
+    assert_eq!((together, given[1]), (0, 0.0), "A has {} A, which it cannot lose", given[0]);
+    assert!(given[0] >= 6.0);
+}
