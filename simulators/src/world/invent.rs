@@ -272,7 +272,9 @@ fn limits(dice: &mut Dice, circuits: &mut [CircuitPlan], stations: &[StationPlan
         let one = stations.iter().filter(below).map(|station| station.min_a).max().unwrap_or(LEAST_A);
         let share = small(dice.between(20, 60));
         let needed = fallbacks.max(one).max((minimums + 3) / 4);
-        free[index] = (wanted * share / 100).max(needed);
+        // Above a measured load a little is kept free.
+        let kept_free = i32::from(circuits[index].meter.is_some() && circuits[index].unmeasured_a.is_some());
+        free[index] = (wanted * share / 100).max(needed + kept_free);
         circuits[index].limit_a = circuits[index].unmeasured_a.unwrap_or(0) + free[index];
     }
 }

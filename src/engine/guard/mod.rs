@@ -234,7 +234,7 @@ impl Guard {
         state.hold.unanswerable();
         state.clock.connected();
         state.connected = true;
-        self.renew(station, now);
+        self.changed(station, now);
     }
 
     /// A station's connection is gone.
@@ -246,7 +246,7 @@ impl Guard {
         if self.topology.station(station).model.lease == LeaseForm::None {
             state.hold.lost();
         }
-        self.renew(station, now);
+        self.changed(station, now);
     }
 
     /// A meter was read. `asked_at`: when the request went out.
@@ -285,15 +285,15 @@ impl Guard {
             Heard::Answer(call, answer) => self.answered(station, &call, answer, now),
             Heard::Booted => {
                 self.stations[station.0].hold.booted(ms(now));
-                self.renew(station, now);
+                self.changed(station, now);
             }
             Heard::Begun(evse) => {
                 self.stations[station.0].hold.begun(evse);
-                self.renew(station, now);
+                self.changed(station, now);
             }
             Heard::Ended(transaction) => {
                 self.stations[station.0].hold.ended(&transaction);
-                self.renew(station, now);
+                self.changed(station, now);
             }
         }
     }
@@ -319,7 +319,7 @@ impl Guard {
                 state.settling.add(before, until, ms(now));
             }
         }
-        self.renew(station, now);
+        self.changed(station, now);
     }
 
     /// A frame is about to leave. Unless it is kept back, what it may do counts from now on.
@@ -355,7 +355,7 @@ impl Guard {
         self.note_newest(station, &what, now);
         self.opened(station, Some(call), now.mono);
         self.has_news = true;
-        self.renew(station, now.mono);
+        self.changed(station, now.mono);
         verdict
     }
 
@@ -439,7 +439,7 @@ impl Guard {
     /// The schedules that a station holds are not where they were: nothing is certain until it has accepted anew.
     fn clock_moved(&mut self, station: StationIndex, now: Mono) {
         self.stations[station.0].hold.booted(ms(now));
-        self.renew(station, now);
+        self.changed(station, now);
     }
 
     fn opened(&mut self, station: StationIndex, call: Option<String>, now: Mono) {
@@ -500,9 +500,14 @@ impl Guard {
         self.topology.evses_of(station).map(|evse| (evse, of(evse))).collect()
     }
 
+    /// A station holds something else than before.
+    fn changed(&mut self, station: StationIndex, now: Mono) {
+        self.stations[station.0].kept = None;
+        self.renew(station, now);
+    }
+
     /// Counts a station anew.
     fn renew(&mut self, station: StationIndex, now: Mono) {
-        self.stations[station.0].kept = None;
         let settings = self.topology.station(station);
         let hold = &self.stations[station.0].hold;
         let mut next = hold.next_change(ms(now), self.reaction(station));

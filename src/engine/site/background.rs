@@ -20,7 +20,8 @@ const FOLLOW_MS: i64 = 8_000;
 /// How fast a fall of the background is given out. Slower than a rise is honoured, so that noise does not cause a cut with each wave.
 const RELEASE_MS: i64 = 10_000;
 
-/// Kept free above the estimate, so that small noise stays below the limit without a cut.
+/// Kept free above the estimate, so that small noise stays below the limit without a cut; never more than the estimate itself: where there is
+/// no other load there is no noise of it, and a charger on a metered circuit of its own has all of it.
 const MARGIN: Current = Current::from_ma(300);
 
 /// What the EVSEs drew is remembered for so long: more than the slowest meter that is useful takes for new values.
@@ -155,7 +156,7 @@ impl Background {
         self.estimate = Some(Sampled::new(bounded, at));
         self.read = Some((at, seen));
         self.used = self.used.zip_with(bounded, |used, estimate| {
-            let wanted = estimate + MARGIN;
+            let wanted = estimate + MARGIN.min(estimate.at_least_zero());
             if first || wanted >= used { wanted } else { approach(used, wanted, elapsed_ms, RELEASE_MS) }
         });
     }
@@ -252,6 +253,15 @@ mod tests {
         // Cut to 6 A, the car follows, the sample still says 30 A: the background is still 20 A, not minus 4.
         read(&mut background, 26, drawn(6, 6, 6), 7_000);
         assert_eq!(used_a(&background, 7_000), 20_300);
+    }
+
+    #[test]
+    fn where_nothing_else_draws_nothing_is_kept_free() {
+        let mut background = Background::default();
+        read(&mut background, 16, drawn(16, 16, 16), 1_000);
+        assert_eq!(used_a(&background, 1_000), 0);
+        read(&mut background, 0, drawn(0, 0, 0), 2_000);
+        assert_eq!(used_a(&background, 2_000), 0);
     }
 
     #[test]

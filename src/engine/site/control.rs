@@ -9,6 +9,7 @@ use super::io::Output;
 use super::ledger::Ledger;
 use super::phases::CarPhases;
 use super::readings::Measured;
+use super::sending::Written;
 use super::tether::Tether;
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
 use crate::engine::model::ids::TransactionId;
@@ -19,6 +20,10 @@ use crate::engine::units::{Current, Energy, PerPhase};
 
 /// The plan is made anew at least so often, whatever happens.
 const REPLAN_MS: u64 = 5_000;
+
+/// What overloads nothing and takes nothing away is planned with after so long at the latest: samples, readings within the limits, cuts that were
+/// accepted. A large site has dozens of these in each tick, and cars take 5 s to follow anyhow (IEC 61851-1).
+const SOON_MS: u64 = 1_000;
 
 /// One EVSE as the control sees it.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub(super) struct EvseControl {
     pub(super) conduct: Conduct,
     /// The transaction that its limits are for, where they are for one.
     pub(super) limited_transaction: Option<TransactionId>,
+    /// What the next run is handed of it.
+    pub(super) written: Written,
 }
 
 impl EvseControl {
@@ -66,12 +73,19 @@ impl EvseControl {
             phases: CarPhases::default(),
             conduct: Conduct::default(),
             limited_transaction: None,
+            written: Written::default(),
         }
     }
 }
 
 impl Site {
+    /// Something is new that can wait for a moment.
+    pub(super) fn plan_soon(&mut self) {
+        self.plan_due = self.plan_due.min(self.planned_at.plus_ms(SOON_MS));
+    }
+
     pub(super) fn control(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.planned_at = now.mono;
         self.follow_transactions(now.mono);
         self.refresh_wishes();
         self.note_wishes(now.mono);

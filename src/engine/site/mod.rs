@@ -172,6 +172,7 @@ pub struct Site {
     /// Something that the plan rests on has changed.
     dirty: bool,
     plan_due: Mono,
+    planned_at: Mono,
     slow_due: Mono,
 }
 
@@ -221,6 +222,7 @@ impl Site {
             sabotage: None,
             dirty: true,
             plan_due: now.mono,
+            planned_at: now.mono,
             slow_due: now.mono,
             store_id: restored.store_id,
             boot: restored.boot,

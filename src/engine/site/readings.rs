@@ -136,9 +136,14 @@ impl Site {
                 Some(seen) => background.reading(total, fed_in, seen, asked_at),
                 None => background.still(asked_at),
             }
-            self.dirty |= seen.is_some() || !was_fresh;
-            if self.is_too_full_by_now(index, now.mono) {
+            let too_full = self.is_too_full_by_now(index, now.mono);
+            if too_full {
                 self.recall_raises(Some(index), now.mono);
+            }
+            if too_full || !was_fresh {
+                self.dirty = true;
+            } else if seen.is_some() {
+                self.plan_soon();
             }
         }
     }
@@ -282,7 +287,7 @@ impl Site {
         }
         self.judge_sample(index, measured.current, now, out);
         self.note_meter_at_sample(index, now.mono);
-        self.dirty = true;
+        self.plan_soon();
     }
 
     /// The current on the grid's phases: as reported by phase, or from a value without phase, or from the power.

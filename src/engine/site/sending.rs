@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::io::{Output, WITHHELD};
 use super::tether::{Pending, SentLimit, Told};
@@ -39,6 +40,9 @@ const MOST_PENDING: usize = 3;
 /// After the last renewal everywhere, the clocks, the message and the car take this long at most until every lease has stepped down.
 const STEP_DOWN_SPREAD_MS: u64 = 30_000;
 
+/// A time that was written down may be off by so much: far less than the margin of a step.
+const WRITTEN_DRIFT_MS: u64 = 500;
+
 /// What is remembered of the limits for the next run.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
@@ -51,10 +55,28 @@ struct Remembered {
     trusted: bool,
 }
 
-/// What the next run is handed.
+/// What the next run is handed of an EVSE, as it was written down last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    /// What may be in force there.
+    of: Vec<SentLimit>,
+    /// The time less the monotonic clock in ms, and whether it could be trusted.
+    clock: (i64, bool),
+    limits: Vec<Box<RawValue>>,
+}
+
+impl Written {
+    /// Whether it says that these limits may be in force, by this clock or one that differs by no more than the clock of a gateway drifts.
+    fn says(&self, limits: impl Iterator<Item = SentLimit>, (clock, trusted): (i64, bool)) -> bool {
+        let (written, was_trusted) = self.clock;
+        written.abs_diff(clock) <= WRITTEN_DRIFT_MS && was_trusted == trusted && limits.eq(self.of.iter().copied())
+    }
+}
+
+/// What the next run is handed: each limit as it is read, and as JSON where it is written.
 #[derive(Serialize, Deserialize)]
-struct Memory {
-    limits: Vec<Remembered>,
+struct Memory<L> {
+    limits: Vec<L>,
     /// The profiles that stations with a budget were sent.
     #[serde(default)]
     writes: BTreeMap<String, RememberedWrites>,
@@ -64,7 +86,7 @@ struct Memory {
 }
 
 /// What is read of it. A run before this one remembered the limits alone.
-fn read_memory(bytes: &[u8]) -> Option<Memory> {
+fn read_memory(bytes: &[u8]) -> Option<Memory<Remembered>> {
     let limits_alone = |limits| Memory { limits, writes: BTreeMap::new(), at: Utc::default() };
     serde_json::from_slice(bytes).ok().or_else(|| serde_json::from_slice(bytes).ok().map(limits_alone))
 }
@@ -447,7 +469,10 @@ impl Site {
         let Evse { station, number, .. } = self.setup.topology.evse(evse);
         let charger = self.station_id(station).clone();
         let subject = format!("{charger}/{number}");
-        self.dirty = true;
+        match reply {
+            StationReply::Accepted { .. } => self.plan_soon(),
+            _ => self.dirty = true,
+        }
         let control = &mut self.evses[evse.0];
         let tether = &mut control.tether;
         let refusal = match reply {
@@ -525,27 +550,39 @@ impl Site {
     }
 
     /// Hands what may be in force at the stations to the next run.
-    pub(super) fn remember_offers(&self, now: Now, out: &mut Vec<Output>) {
-        let mut limits = Vec::new();
-        for (control, evse) in self.evses.iter().zip(self.setup.topology.evses()) {
-            for sent in control.tether.candidates() {
-                let left_ms = i64::try_from(sent.steps_at.since(now.mono)).unwrap_or(i64::MAX);
-                limits.push(Remembered {
-                    station: self.station_id(evse.station).to_string(),
-                    evse: evse.number,
-                    limit: sent.limit,
-                    steps_at: now.utc.plus_ms(left_ms),
-                    trusted: now.utc_trusted,
-                });
-            }
+    pub(super) fn remember_offers(&mut self, now: Now, out: &mut Vec<Output>) {
+        for index in 0..self.evses.len() {
+            self.write_down(EvseIndex(index), now);
         }
+        let limits =
+            self.evses.iter().flat_map(|control| control.written.limits.iter().map(|limit| &**limit)).collect();
         let budgeted = self.setup.topology.stations().iter().zip(&self.stations);
         let budgeted = budgeted.filter(|(station, _)| station.model.writes_per_day.is_some());
         let writes =
             budgeted.map(|(station, state)| (station.id.to_string(), state.writes.remember(now.mono))).collect();
-        if let Ok(bytes) = serde_json::to_vec(&Memory { limits, writes, at: now.utc }) {
+        if let Ok(bytes) = serde_json::to_vec(&Memory::<&RawValue> { limits, writes, at: now.utc }) {
             out.push(Output::Remember(bytes));
         }
+    }
+
+    /// Writes down what may be in force at an EVSE, unless it says that already: it is handed on far more often than it changes.
+    fn write_down(&mut self, evse: EvseIndex, now: Now) {
+        let Evse { station, number, .. } = self.setup.topology.evse(evse);
+        let control = &mut self.evses[evse.0];
+        let clock =
+            (now.utc.unix_ms().saturating_sub(i64::try_from(now.mono.ms()).unwrap_or(i64::MAX)), now.utc_trusted);
+        if control.written.says(control.tether.candidates(), clock) {
+            return;
+        }
+        let id = &self.setup.topology.station(station).id;
+        let in_words = |sent: SentLimit| {
+            let left_ms = i64::try_from(sent.steps_at.since(now.mono)).unwrap_or(i64::MAX);
+            let steps_at = now.utc.plus_ms(left_ms);
+            Remembered { station: id.to_string(), evse: number, limit: sent.limit, steps_at, trusted: now.utc_trusted }
+        };
+        let of: Vec<SentLimit> = control.tether.candidates().collect();
+        let limits = of.iter().filter_map(|sent| to_raw_value(&in_words(*sent)).ok()).collect();
+        control.written = Written { of, clock, limits };
     }
 
     /// Takes over what the last run remembered. The clock may have been set since: a lease lasts no longer than it can, and
