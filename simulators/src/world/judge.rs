@@ -96,6 +96,10 @@ impl World {
                 post.clock_off_ms = off_ms;
                 post.unsure_until = now_ms + post.plan.renew_s * 1000 + CALL_MS;
             }
+            if post.connection.is_none() && now_ms <= post.unsure_until {
+                // Nothing can put it right before it is back.
+                post.unsure_until = now_ms + post.plan.renew_s * 1000 + CALL_MS;
+            }
             if !running || post.connection.is_none() || !post.net.is_well() || post.is_odd() {
                 post.sick_at = Some(now_ms);
             }

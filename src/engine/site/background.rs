@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 use crate::engine::time::{Mono, Sampled};
-use crate::engine::units::{Current, PerPhase};
+use crate::engine::units::{Current, PerPhase, Phase, PhaseSet};
 
 /// How fast the estimate follows: the usual interval of the stations' meter values.
 const FOLLOW_MS: i64 = 8_000;
@@ -23,6 +23,9 @@ const RELEASE_MS: i64 = 10_000;
 /// Kept free above the estimate, so that small noise stays below the limit without a cut; never more than the estimate itself: where there is
 /// no other load there is no noise of it, and a charger on a metered circuit of its own has all of it.
 const MARGIN: Current = Current::from_ma(300);
+
+/// Less is nothing: meters show some mA where nothing flows, and a charger whose minimum is all that its circuit has would never charge.
+const NOTHING: Current = Current::from_ma(100);
 
 /// What the EVSEs drew is remembered for so long: more than the slowest meter that is useful takes for new values.
 const MEMORY_MS: u64 = 180_000;
@@ -156,9 +159,22 @@ impl Background {
         self.estimate = Some(Sampled::new(bounded, at));
         self.read = Some((at, seen));
         self.used = self.used.zip_with(bounded, |used, estimate| {
-            let wanted = estimate + MARGIN.min(estimate.at_least_zero());
+            let wanted = if estimate < NOTHING { Current::ZERO } else { estimate + MARGIN.min(estimate) };
             if first || wanted >= used { wanted } else { approach(used, wanted, elapsed_ms, RELEASE_MS) }
         });
+    }
+
+    /// The last reading stays above the limit on these phases although the EVSEs were cut and had time to follow: what was cut was not
+    /// what flowed. From now on they count there with no more than they draw for certain, and all the rest is background, until they say more.
+    pub fn insist(&mut self, total: PerPhase<Current>, fed_in: FedIn, phases: PhaseSet) {
+        let (Some(estimate), Some((_, seen))) = (&self.estimate, self.read) else { return };
+        let sure = total + fed_in.low - self.drawn_since(seen.newest).low;
+        let on = |phase: Phase| phases.contains(phase);
+        let before = *estimate.for_display();
+        let raised =
+            PerPhase::from_fn(|phase| if on(phase) { before.of(phase).max(sure.of(phase)) } else { before.of(phase) });
+        self.estimate = Some(Sampled::new(raised, estimate.at()));
+        self.used = self.used.zip_with(raised, Current::max);
     }
 
     /// The meter was asked at `at` and shows what it showed before: nothing new, but it is there.
@@ -202,7 +218,8 @@ impl Background {
 fn approach(from: Current, to: Current, elapsed_ms: i64, tau_ms: i64) -> Current {
     let difference = i64::from(to.ma()) - i64::from(from.ma());
     let moved = difference * elapsed_ms / (tau_ms + elapsed_ms);
-    from + Current::from_ma(i32::try_from(moved).unwrap_or(0))
+    // What is too little for a whole mA would never arrive.
+    if moved == 0 { to } else { from + Current::from_ma(i32::try_from(moved).unwrap_or(0)) }
 }
 
 #[cfg(test)]
@@ -225,7 +242,7 @@ mod tests {
     }
 
     fn used_a(background: &Background, at_ms: u64) -> i32 {
-        background.fresh(Mono::from_ms(at_ms), 5_000).map_or(-1, |used| used.of(crate::engine::units::Phase::L1).ma())
+        background.fresh(Mono::from_ms(at_ms), 5_000).map_or(-1, |used| used.of(Phase::L1).ma())
     }
 
     #[test]
@@ -260,8 +277,23 @@ mod tests {
         let mut background = Background::default();
         read(&mut background, 16, drawn(16, 16, 16), 1_000);
         assert_eq!(used_a(&background, 1_000), 0);
-        read(&mut background, 0, drawn(0, 0, 0), 2_000);
+        let at = Mono::from_ms(2_000);
+        let flicker = PerPhase::splat(Current::from_ma(16_090));
+        background.note(drawn(16, 16, 16), at);
+        background.reading(flicker, FedIn::default(), Seen { from: at, newest: at }, at);
         assert_eq!(used_a(&background, 2_000), 0);
+    }
+
+    #[test]
+    fn what_stays_above_the_limit_after_a_cut_is_background() {
+        let mut background = Background::default();
+        read(&mut background, 40, drawn(30, 30, 30), 1_000);
+        // They draw 10 A by their last samples and may draw 40 A: of 60 A 20 are proven.
+        read(&mut background, 60, drawn(10, 40, 40), 1_500);
+        let before = used_a(&background, 1_500);
+        background.insist(amps(60), FedIn::default(), PhaseSet::ALL);
+        assert!(before < 25_000, "{before}");
+        assert_eq!(used_a(&background, 1_500), 50_000);
     }
 
     #[test]

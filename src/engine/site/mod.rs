@@ -173,6 +173,8 @@ pub struct Site {
     dirty: bool,
     plan_due: Mono,
     planned_at: Mono,
+    /// The next run has to know something new, although nothing was sent.
+    remember_due: bool,
     slow_due: Mono,
 }
 
@@ -223,6 +225,7 @@ impl Site {
             dirty: true,
             plan_due: now.mono,
             planned_at: now.mono,
+            remember_due: false,
             slow_due: now.mono,
             store_id: restored.store_id,
             boot: restored.boot,

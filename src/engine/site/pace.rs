@@ -55,6 +55,8 @@ pub(super) struct Pace {
     raised_at: Option<Mono>,
     /// Its meter is slower than the cars and has not seen what came of that.
     waits: bool,
+    /// Since when each new reading of its meter has been above its limit.
+    pub(super) overload_since: Option<Mono>,
 }
 
 /// What a ramp has saved up for raises.

@@ -8,7 +8,7 @@ use super::{Site, log};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading, StationReading};
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, InverterIndex, MeterIndex, StationIndex};
 use crate::engine::time::{Mono, Now, Sampled};
-use crate::engine::units::{Current, Energy, PerPhase, Power, Voltage};
+use crate::engine::units::{Current, Energy, PerPhase, PhaseSet, Power, Voltage};
 
 /// A meter as the site sees it.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,9 @@ pub(super) struct Measured {
 
 /// So long after it has connected a station may still send what it has kept meanwhile (OCPP 1.6 §4.7, errata 3.18).
 const QUEUE_MS: u64 = 600_000;
+
+/// From a reading above the limit to one that shows its cut, besides the car's time to follow: the tick, the way, and the meter.
+const CUT_SEEN_MS: u64 = 3_000;
 
 /// After so many of its own intervals a station's sample is not used any more.
 const SAMPLE_INTERVALS: u64 = 3;
@@ -133,7 +136,10 @@ impl Site {
             let was_fresh = background.fresh(now.mono, stale_after_ms).is_some();
             background.note(drawn, now.mono);
             match seen {
-                Some(seen) => background.reading(total, fed_in, seen, asked_at),
+                Some(seen) => {
+                    background.reading(total, fed_in, seen, asked_at);
+                    self.note_overload(index, (total, fed_in), now.mono);
+                }
                 None => background.still(asked_at),
             }
             let too_full = self.is_too_full_by_now(index, now.mono);
@@ -145,6 +151,29 @@ impl Site {
             } else if seen.is_some() {
                 self.plan_soon();
             }
+        }
+    }
+
+    /// A circuit that stays above its limit for longer than a cut takes was cut in what its cars do not use.
+    fn note_overload(&mut self, index: CircuitIndex, (total, fed_in): (PerPhase<Current>, FedIn), now: Mono) {
+        let Some(limit) = self.plan_state.circuits.get(index.0).map(|state| state.limit) else { return };
+        let above: PhaseSet = total
+            .zip_with(limit, |total, limit| total > limit)
+            .iter()
+            .filter(|(_, above)| **above)
+            .map(|(phase, _)| phase)
+            .collect();
+        let overload = &mut self.paces[index.0].overload_since;
+        if above.is_empty() {
+            *overload = None;
+            return;
+        }
+        let since = *overload.get_or_insert(now);
+        let topology = &self.setup.topology;
+        let below = topology.evses().iter().filter(|evse| self.below(**evse, index));
+        let reaction_ms = below.map(|evse| topology.station(evse.station).model.reaction_ms).max().unwrap_or(0);
+        if now.since(since) >= CUT_SEEN_MS + reaction_ms {
+            self.backgrounds[index.0].insist(total, fed_in, above);
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::io::{Output, WITHHELD};
-use super::tether::{Pending, SentLimit, Told};
+use super::tether::{Pending, SentLimit, Tether, Told};
 use super::writes::{Reason, RememberedWrites, allows, stretched};
 use super::{Purpose, Site};
 use crate::engine::model::alarm::{AlarmKind, Severity};
@@ -53,6 +53,9 @@ struct Remembered {
     /// Whether the clock behind that time could be trusted.
     #[serde(default)]
     trusted: bool,
+    /// The station has booted, or its clock was set, and it has accepted no limit since: it may have lost this one.
+    #[serde(default)]
+    booted: bool,
 }
 
 /// What the next run is handed of an EVSE, as it was written down last.
@@ -60,6 +63,7 @@ struct Remembered {
 pub(super) struct Written {
     /// What may be in force there.
     of: Vec<SentLimit>,
+    booted: bool,
     /// The time less the monotonic clock in ms, and whether it could be trusted.
     clock: (i64, bool),
     limits: Vec<Box<RawValue>>,
@@ -67,9 +71,10 @@ pub(super) struct Written {
 
 impl Written {
     /// Whether it says that these limits may be in force, by this clock or one that differs by no more than the clock of a gateway drifts.
-    fn says(&self, limits: impl Iterator<Item = SentLimit>, (clock, trusted): (i64, bool)) -> bool {
+    fn says(&self, tether: &Tether, (clock, trusted): (i64, bool)) -> bool {
         let (written, was_trusted) = self.clock;
-        written.abs_diff(clock) <= WRITTEN_DRIFT_MS && was_trusted == trusted && limits.eq(self.of.iter().copied())
+        let same_clock = written.abs_diff(clock) <= WRITTEN_DRIFT_MS && was_trusted == trusted;
+        same_clock && self.booted == tether.has_booted() && tether.candidates().eq(self.of.iter().copied())
     }
 }
 
@@ -571,18 +576,26 @@ impl Site {
         let control = &mut self.evses[evse.0];
         let clock =
             (now.utc.unix_ms().saturating_sub(i64::try_from(now.mono.ms()).unwrap_or(i64::MAX)), now.utc_trusted);
-        if control.written.says(control.tether.candidates(), clock) {
+        if control.written.says(&control.tether, clock) {
             return;
         }
         let id = &self.setup.topology.station(station).id;
+        let booted = control.tether.has_booted();
         let in_words = |sent: SentLimit| {
             let left_ms = i64::try_from(sent.steps_at.since(now.mono)).unwrap_or(i64::MAX);
             let steps_at = now.utc.plus_ms(left_ms);
-            Remembered { station: id.to_string(), evse: number, limit: sent.limit, steps_at, trusted: now.utc_trusted }
+            Remembered {
+                station: id.to_string(),
+                evse: number,
+                limit: sent.limit,
+                steps_at,
+                trusted: now.utc_trusted,
+                booted,
+            }
         };
         let of: Vec<SentLimit> = control.tether.candidates().collect();
         let limits = of.iter().filter_map(|sent| to_raw_value(&in_words(*sent)).ok()).collect();
-        control.written = Written { of, clock, limits };
+        control.written = Written { of, booted, clock, limits };
     }
 
     /// Takes over what the last run remembered. The clock may have been set since: a lease lasts no longer than it can, and
@@ -598,10 +611,10 @@ impl Site {
         for (control, evse) in self.evses.iter_mut().zip(self.setup.topology.evses()) {
             let station = self.setup.topology.station(evse.station);
             let longest = control.tether.longest_ms();
-            let limits = memory
-                .limits
-                .iter()
-                .filter(|entry| entry.station == station.id.as_str() && entry.evse == evse.number)
+            let entries = memory.limits.iter();
+            let entries = entries.filter(|entry| entry.station == station.id.as_str() && entry.evse == evse.number);
+            let booted = entries.clone().any(|entry| entry.booted);
+            let limits = entries
                 .map(|entry| {
                     let left_ms = u64::try_from(entry.steps_at.since(now.utc)).unwrap_or(0).min(longest);
                     let certain = now.utc_trusted
@@ -612,7 +625,7 @@ impl Site {
                     SentLimit { limit, sent_at: now.mono, steps_at: now.mono.plus_ms(left_ms) }
                 })
                 .collect();
-            control.tether.restore(limits);
+            control.tether.restore(limits, booted);
         }
     }
 }

@@ -329,6 +329,7 @@ impl Site {
         for evse in self.setup.topology.evses_of(station) {
             self.evses[evse.0].tether.booted(now.mono);
         }
+        self.remember_due = true;
         self.booted_after_cut(station, now, out);
         self.tell_time(station, now);
         self.stations[station.0].configured = false;
@@ -364,6 +365,7 @@ impl Site {
             self.withdraw_queued(evse);
             self.evses[evse.0].tether.booted(now.mono);
         }
+        self.remember_due = true;
         self.dirty = true;
     }
 

@@ -83,6 +83,8 @@ pub struct Tether {
     settling: Vec<(Current, Mono)>,
     /// Since when a booted station has not accepted a limit yet.
     booted_at: Option<Mono>,
+    /// It had not in the run before this one either.
+    booted_before: bool,
     /// When it last refused one.
     refused_at: Option<Mono>,
     /// It has accepted a limit in this run.
@@ -117,6 +119,7 @@ impl Tether {
             owed: Vec::new(),
             settling: Vec::new(),
             booted_at: None,
+            booted_before: false,
             refused_at: None,
             refused_limit: None,
             confirmed: false,
@@ -148,8 +151,9 @@ impl Tether {
         }
     }
 
-    /// Takes over what an earlier run of the daemon had told the EVSE.
-    pub fn restore(&mut self, limits: Vec<SentLimit>) {
+    /// Takes over what an earlier run of the daemon had told the EVSE, and whether it had booted since.
+    pub fn restore(&mut self, limits: Vec<SentLimit>, booted: bool) {
+        self.booted_before |= booted;
         if self.tamed && !limits.is_empty() {
             self.candidates = limits.into_iter().map(|sent| Candidate { sent, straggles_until: None }).collect();
         }
@@ -280,6 +284,7 @@ impl Tether {
             Told::Limit => self.limit_accepted(done.sent),
         }
         self.booted_at = None;
+        self.booted_before = false;
         self.refused_at = None;
         // Also where all that may be in force does not look lower: a raise that is not answered yet hides it, and may be refused.
         if allows < before {
@@ -528,6 +533,12 @@ impl Tether {
         sent.filter(|_| self.tamed || !self.pending.is_empty() || !self.holds())
     }
 
+    /// Whether it has booted, or its clock was set, and it has accepted no limit since.
+    #[must_use]
+    pub const fn has_booted(&self) -> bool {
+        self.booted_before || self.booted_at.is_some()
+    }
+
     /// Whether a new limit must be sent although nothing changes: it has just booted, or it was told nothing in this run.
     #[must_use]
     pub const fn needs_limit(&self) -> bool {
@@ -537,7 +548,7 @@ impl Tether {
     /// What the station's own schedule may allow now, by everything that was sent.
     fn in_force(&self, now: Mono) -> Current {
         let known = if self.holds() { self.tamed } else { self.confirmed };
-        let boot_uncertain = self.booted_at.is_some_and(|since| now.since(since) > BOOT_GRACE_MS);
+        let boot_uncertain = self.booted_before || self.booted_at.is_some_and(|since| now.since(since) > BOOT_GRACE_MS);
         if !known || boot_uncertain {
             return self.max;
         }

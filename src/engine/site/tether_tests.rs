@@ -369,3 +369,16 @@ fn one_refused_pause_may_be_a_passing_error_and_two_are_forgotten_after_a_boot_o
     tether.booted(START);
     assert!(!tether.refuses_pause());
 }
+
+#[test]
+fn a_restart_does_not_make_certain_what_a_boot_made_uncertain() {
+    let mut before = tether(true);
+    before.told(amps(6), START);
+    before.booted(START.plus_ms(1_000));
+    assert!(before.has_booted());
+    let mut after = tether(true);
+    after.restore(before.candidates().collect(), before.has_booted());
+    assert_eq!(after.committed(false, START.plus_ms(1_000)), amps(32));
+    after.told(amps(6), START.plus_ms(2_000));
+    assert_eq!(after.committed(true, START.plus_ms(10_000)), amps(6));
+}

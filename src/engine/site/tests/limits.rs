@@ -269,11 +269,9 @@ fn who_knows_no_pause_keeps_its_minimum_and_the_others_are_planned_around_it() {
     // Long enough for a turn of each.
     for tick in 0..12_000 {
         world.pass(200);
-        for (station, frame) in world.frames[answered..].to_vec() {
-            answered += 1;
-            if frame[0] != 2 {
-                continue;
-            }
+        let frames: Vec<_> = world.frames[answered..].to_vec();
+        answered = world.frames.len();
+        for (station, frame) in frames.into_iter().filter(|(_, frame)| frame[0] == 2) {
             let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
             let limit = periods[0]["limit"].as_f64();
             let refuses = station == A && limit == Some(0.0);
