@@ -92,13 +92,13 @@ impl World {
         for post in &mut self.posts {
             let off_ms = post.station.clock(now).since(now.utc);
             if off_ms != post.clock_off_ms {
-                // Its schedule has moved in time. It is right again when its lease is renewed.
+                // Its schedule has moved in time. It is right again when its own times have shown that and its lease is renewed.
                 post.clock_off_ms = off_ms;
-                post.unsure_until = now_ms + post.plan.renew_s * 1000 + CALL_MS;
+                post.unsure_until = now_ms + clock_seen_ms(post) + post.plan.renew_s * 1000 + CALL_MS;
             }
             if post.connection.is_none() && now_ms <= post.unsure_until {
                 // Nothing can put it right before it is back.
-                post.unsure_until = now_ms + post.plan.renew_s * 1000 + CALL_MS;
+                post.unsure_until = now_ms + clock_seen_ms(post) + post.plan.renew_s * 1000 + CALL_MS;
             }
             if !running || post.connection.is_none() || !post.net.is_well() || post.is_odd() {
                 post.sick_at = Some(now_ms);
@@ -345,6 +345,12 @@ impl World {
 fn act_ms(post: &Post) -> u64 {
     let ramp_ms = u64::try_from(post.plan.max_a).unwrap_or(32) * 1_000_000 / RAMP_MA_PER_S;
     TICK_MS + LATENCY_MS + post.lag_ms() + CAR_MS + ramp_ms + STEP_MS
+}
+
+/// From a step of a station's clock until the controller knows: five of the station's own times must show it, since one in a late message is behind
+/// as well, and they come with its meter values.
+const fn clock_seen_ms(post: &Post) -> u64 {
+    5 * post.plan.meter_values_s * 1000
 }
 
 /// How long the longest wait of a site may be.
