@@ -65,10 +65,11 @@ impl Conduct {
         self.samples > 0
     }
 
-    /// What it draws, while that is above its limit or was until just now.
-    pub(super) fn drawn(&self, now: Mono) -> Option<PerPhase<Current>> {
+    /// What it draws, while that is above its limit or was until just now. `unseen`: whether a meter still shows what was at a time.
+    pub(super) fn drawn(&self, now: Mono, unseen: impl FnOnce(Mono) -> bool) -> Option<PerPhase<Current>> {
         let settles = self.settles_until.is_some_and(|until| now < until);
-        (self.is_above() || settles).then_some(self.drawn)
+        let counts = self.is_above() || settles || self.settled_at(now).is_some_and(unseen);
+        counts.then_some(self.drawn)
     }
 
     /// When its car had come down after it was above its limit, if that was just now.

@@ -56,7 +56,18 @@ impl Site {
         // A car that was taken to leave a phase may draw a little there.
         let measured = self.fresh_measured(index, now).filter(|_| self.setup.charging.learn_car_phases);
         let told = measured.map_or(told, |measured| told.zip_with(measured.sure, Current::max));
-        control.conduct.drawn(now).map_or(told, |drawn| told.zip_with(drawn, Current::max))
+        // Until every meter has shown that it is down again, a meter's reading holds it, and must not be counted as the load of others.
+        control
+            .conduct
+            .drawn(now, |at| self.is_unseen(index, at))
+            .map_or(told, |drawn| told.zip_with(drawn, Current::max))
+    }
+
+    /// Whether a meter above an EVSE still shows what was at a time.
+    pub(super) fn is_unseen(&self, index: EvseIndex, at: Mono) -> bool {
+        let topology = &self.setup.topology;
+        let mut above = topology.path_to_grid(topology.evse(index).circuit);
+        above.any(|circuit| self.backgrounds[circuit.0].seen().is_some_and(|seen| seen.from < at))
     }
 
     /// What everything but the EVSEs draws in a circuit, and how that is known.

@@ -118,14 +118,9 @@ impl Site {
         let raises = &self.evses[index.0].raises;
         let recent = raises.iter().filter(|at| now.since(**at) < MINUTE_MS).count();
         let topology = &self.setup.topology;
-        let settled_at = self.evses[index.0].conduct.settled_at(now);
-        let shows_it = |circuit: CircuitIndex| {
-            settled_at.is_some_and(|at| self.backgrounds[circuit.0].seen().is_some_and(|seen| seen.from < at))
-        };
         recent >= self.setup.charging.raises_per_minute
-            || topology
-                .path_to_grid(topology.evse(index).circuit)
-                .any(|circuit| self.paces[circuit.0].waits || shows_it(circuit))
+            || topology.path_to_grid(topology.evse(index).circuit).any(|circuit| self.paces[circuit.0].waits)
+            || self.evses[index.0].conduct.settled_at(now).is_some_and(|at| self.is_unseen(index, at))
     }
 
     /// Notes which circuits wait for their meters before anything below them is raised again.
