@@ -22,7 +22,7 @@ const STEP_A: i32 = 1;
 const LADDER: i32 = 20;
 /// The cars have followed a cut, and the controller counts on it, after so long (IEC 61851-1: 5 s).
 const SETTLE: Duration = Duration::from_millis(7_000);
-/// After the load has fallen all offers have risen again after so long.
+/// After the load has fallen all offers have risen again after so long; the last part of an ampere comes with the renewal of the lease.
 const RISE: Duration = Duration::from_secs(90);
 /// A cut that takes longer than this is not coming.
 const PATIENCE_MS: u64 = 10_000;
@@ -102,7 +102,8 @@ pub async fn measure(
 /// All stations are offered the most that the load leaves.
 async fn rise(rig: &Rig, load: Current) -> Result<(), String> {
     let deadline = rig.clock.mono().plus_ms(u64::try_from(RISE.as_millis()).unwrap_or(0));
-    let nearly = Current::from_a(30);
+    // One that has less than all would not have to be cut in the first step.
+    let nearly = Current::from_ma(31_900);
     while rig.clock.mono() < deadline {
         settle(rig, load, Duration::from_millis(500)).await;
         if rig.stations.iter().all(|station| lock(station).offered(1) >= nearly) {
