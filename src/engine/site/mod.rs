@@ -16,6 +16,7 @@ mod gauge;
 pub mod io;
 pub mod ledger;
 mod load;
+mod memory;
 mod outside;
 mod outside_status;
 mod pace;
