@@ -157,7 +157,10 @@ impl Site {
     /// Asks for the schedule of an EVSE up to behind the end of its lease.
     pub(super) fn ask_schedule(&mut self, evse: EvseIndex, purpose: Purpose, now: Now, out: &mut Vec<Output>) {
         let Evse { station, number, .. } = self.setup.topology.evse(evse);
-        let ends = self.evses[evse.0].tether.offered().map_or(now.mono, |sent| sent.steps_at);
+        let tether = &self.evses[evse.0].tether;
+        // A renewal may leave before the answer comes, and what is read must reach beyond the end of that lease too.
+        let renewed = |limit: Current| now.mono.plus_ms(tether.stretched_ms(limit, self.terms(evse).1));
+        let ends = tether.offered().map_or(now.mono, |sent| sent.steps_at.max(renewed(sent.limit)));
         let ahead_s = (ends.since(now.mono) + 2 * BEYOND_MS).div_ceil(1_000);
         let unit = match self.written_in(station) {
             WrittenIn::Amperes => LimitUnit::Amperes,

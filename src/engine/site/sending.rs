@@ -211,7 +211,7 @@ impl Site {
     }
 
     /// How often limits of an EVSE are renewed and how long their lease lasts, in ms.
-    fn terms(&self, evse: EvseIndex) -> (u64, u64) {
+    pub(super) fn terms(&self, evse: EvseIndex) -> (u64, u64) {
         let index = self.setup.topology.evse(evse).station;
         if self.has_test_leases(index) {
             return self.commission_terms(index);
