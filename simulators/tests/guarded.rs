@@ -21,13 +21,21 @@ fn count(report: &WorldReport, invariant: &str) -> usize {
     report.violations.iter().filter(|violation| violation.invariant == invariant).count()
 }
 
-/// The guard keeps a raise back that would have overloaded a circuit.
-fn is_held_by_the_guard(sabotage: Sabotage, site: &Blueprint) -> (WorldReport, WorldReport) {
-    let (alone, guarded) = (run(site, sabotage, false), run(site, sabotage, true));
-    assert_eq!(count(&guarded, OVERLOAD), 0, "{guarded}");
-    assert!(count(&guarded, DISAGREES) > 0, "the guard has nothing to say: {guarded}");
-    assert!(guarded.above_ms < alone.above_ms, "{guarded}");
-    (alone, guarded)
+/// The guard keeps raises back that would have overloaded a circuit: so many violations there are without it.
+fn is_held_by_the_guard(sabotage: Sabotage, site: &Blueprint, seeds: impl Iterator<Item = u64>) -> usize {
+    let (mut violations, mut above_ms, mut guarded_ms) = (0, 0, 0);
+    for seed in seeds {
+        let site = Blueprint { seed, ..site.clone() };
+        let (alone, guarded) = (run(&site, sabotage, false), run(&site, sabotage, true));
+        assert_eq!(count(&guarded, OVERLOAD), 0, "{guarded}");
+        assert!(count(&guarded, DISAGREES) > 0, "the guard has nothing to say: {guarded}");
+        violations += count(&alone, OVERLOAD);
+        above_ms += alone.above_ms;
+        guarded_ms += guarded.above_ms;
+    }
+    println!("{sabotage:?}: {} s above a limit, {} s under the guard", above_ms / 1_000, guarded_ms / 1_000);
+    assert!(guarded_ms < above_ms, "{guarded_ms} ms above a limit under the guard, {above_ms} ms without it");
+    violations
 }
 
 /// Nobody measures, cars come and go, and messages do not arrive for a while although the link looks well: who believes that a cut
@@ -57,16 +65,17 @@ fn stations_that_fall_silent() -> Blueprint {
 }
 
 /// Without the guard each of these overloads ends with the time-out of the call, some seconds before its grace: so the oracle
-/// counts their seconds and no violation.
+/// counts their seconds and no violation. Not with every dice does a car come just then.
 #[test]
 fn raises_before_the_cuts_are_confirmed_are_held() {
-    is_held_by_the_guard(Sabotage::RaiseBeforeCutsConfirmed, &cuts_that_do_not_arrive());
+    is_held_by_the_guard(Sabotage::RaiseBeforeCutsConfirmed, &cuts_that_do_not_arrive(), 4..=7);
 }
 
 #[test]
 fn silent_stations_that_are_forgotten_are_held() {
-    let (alone, _) = is_held_by_the_guard(Sabotage::ForgetSilentStations, &stations_that_fall_silent());
-    assert!(count(&alone, OVERLOAD) > 0, "the oracle has nothing to say: {alone}");
+    let site = stations_that_fall_silent();
+    let violations = is_held_by_the_guard(Sabotage::ForgetSilentStations, &site, std::iter::once(site.seed));
+    assert!(violations > 0, "the oracle has nothing to say");
 }
 
 /// Nothing is raised here: a cut is missing. The guard cannot cut by itself; it says so before the grace is over, and lets nothing but
