@@ -33,7 +33,6 @@ fn is_held_by_the_guard(sabotage: Sabotage, site: &Blueprint, seeds: impl Iterat
         above_ms += alone.above_ms;
         guarded_ms += guarded.above_ms;
     }
-    println!("{sabotage:?}: {} s above a limit, {} s under the guard", above_ms / 1_000, guarded_ms / 1_000);
     assert!(guarded_ms < above_ms, "{guarded_ms} ms above a limit under the guard, {above_ms} ms without it");
     violations
 }
