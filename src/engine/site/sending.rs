@@ -55,6 +55,10 @@ impl Site {
         for index in 0..self.stations.len() {
             self.begin_proof(StationIndex(index), now);
         }
+        // What the run before gave to a transaction that still runs is in force.
+        for index in (0..self.evses.len()).map(EvseIndex) {
+            self.evses[index.0].limited_transaction = self.transaction_of(index).cloned();
+        }
     }
 
     /// The transaction at an EVSE, as far as it is known.
