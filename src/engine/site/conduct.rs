@@ -264,3 +264,21 @@ impl Site {
         format!("{}/{number}", self.station_id(station))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_drawn_above_the_limit_counts_until_every_meter_has_shown_that_it_is_over() {
+        let at = |second: u64| Mono::from_ms(second * 1_000);
+        let drawn = PerPhase::splat(Current::from_a(10));
+        let mut conduct = Conduct { samples: 1, drawn, ..Conduct::default() };
+        assert_eq!(conduct.drawn(at(0), |_| false), Some(drawn), "it is above");
+        conduct.obeys(5_000, at(10));
+        assert_eq!(conduct.drawn(at(14), |_| false), Some(drawn), "its car is on its way down");
+        assert_eq!(conduct.drawn(at(15), |_| false), None);
+        assert_eq!(conduct.drawn(at(20), |settled| settled == at(15)), Some(drawn), "a meter still shows it");
+        assert_eq!(conduct.drawn(at(15).plus_ms(SEEN_WITHIN_MS), |_| true), None, "no meter is that slow");
+    }
+}

@@ -111,7 +111,7 @@ impl Site {
                 sent = true;
             }
         }
-        if sent || std::mem::take(&mut self.remember_due) {
+        if std::mem::take(&mut self.remember_due) || sent {
             self.remember_offers(now, out);
         }
         let changes = self.evses.iter().filter_map(|control| control.tether.next_change(now.mono)).chain(rating_ends);

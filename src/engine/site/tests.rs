@@ -197,6 +197,19 @@ impl World {
         self.put(Input::Journal(JournalInput::Durable { through }));
     }
 
+    /// Stations answer the calls since the last time, each limit in A as told. Station A has connection 1, B has 2.
+    fn answer(&mut self, answered: &mut usize, mut accepts: impl FnMut(StationIndex, Option<f64>) -> bool) {
+        let frames = self.frames[*answered..].to_vec();
+        *answered = self.frames.len();
+        for (station, frame) in frames.into_iter().filter(|(_, frame)| frame[0] == 2) {
+            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+            let status = if accepts(station, periods[0]["limit"].as_f64()) { "Accepted" } else { "Rejected" };
+            let connection = ConnectionId(if station == A { 1 } else { 2 });
+            let text = json!([3, frame[1], { "status": status }]).to_string();
+            self.put(Input::StationFrame { station, connection, text });
+        }
+    }
+
     /// The answers (CALLRESULT) sent to a station.
     fn answers(&self, station: StationIndex) -> Vec<&Value> {
         let answers = self.frames.iter().filter(|(to, frame)| *to == station && frame[0] == 3);
@@ -353,14 +366,7 @@ fn a_station_that_refuses_more_than_it_takes_has_one_alarm() {
     let mut answered = world.frames.len();
     for _ in 0..600 {
         world.pass(200);
-        let frames: Vec<_> = world.frames[answered..].to_vec();
-        answered = world.frames.len();
-        for (station, frame) in frames.into_iter().filter(|(_, frame)| frame[0] == 2) {
-            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
-            let high = periods[0]["limit"].as_f64().is_some_and(|limit| limit > 16.0);
-            let text = json!([3, frame[1], { "status": if high { "Rejected" } else { "Accepted" } }]).to_string();
-            world.put(Input::StationFrame { station, connection: ConnectionId(1), text });
-        }
+        world.answer(&mut answered, |_, limit| limit.is_none_or(|limit| limit <= 16.0));
     }
     let refused =
         |body: &RecordBody| matches!(body, RecordBody::AlarmRaised(alarm) if alarm.message.contains("refuses"));

@@ -269,21 +269,30 @@ fn who_knows_no_pause_keeps_its_minimum_and_the_others_are_planned_around_it() {
     // Long enough for a turn of each.
     for tick in 0..12_000 {
         world.pass(200);
-        let frames: Vec<_> = world.frames[answered..].to_vec();
-        answered = world.frames.len();
-        for (station, frame) in frames.into_iter().filter(|(_, frame)| frame[0] == 2) {
-            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
-            let limit = periods[0]["limit"].as_f64();
-            let refuses = station == A && limit == Some(0.0);
-            if let Some(limit) = limit.filter(|_| !refuses) {
-                given[station.0] = limit;
-            }
-            let connection = if station == A { 1 } else { 2 };
-            let text = json!([3, frame[1], { "status": if refuses { "Rejected" } else { "Accepted" } }]).to_string();
-            world.put(Input::StationFrame { station, connection: ConnectionId(connection), text });
-        }
+        world.answer(&mut answered, |station, limit| {
+            let accepts = station != A || limit != Some(0.0);
+            given[station.0] = limit.filter(|_| accepts).unwrap_or(given[station.0]);
+            accepts
+        });
         together += usize::from(tick > 1_000 && given[0] + given[1] > 10.0);
     }
     assert_eq!((together, given[1]), (0, 0.0), "A has {} A, which it cannot lose", given[0]);
     assert!(given[0] >= 6.0);
+}
+
+#[test]
+fn what_overloads_nothing_is_planned_with_within_a_second() {
+    let mut world = World::new(40);
+    world.connect(A, 1);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(10_000);
+    let gaps = (0..60).map(|tick| {
+        // Each reading is a new one, and none is above the limit.
+        world.meter_a = Some(4 - tick % 2);
+        world.pass(200);
+        world.now.mono.since(world.site.planned_at)
+    });
+    let longest = gaps.max().unwrap_or(0);
+    assert!((600..1_000).contains(&longest), "{longest} ms after the last plan there was no other one");
 }
