@@ -15,6 +15,8 @@ pub const TOLERANCE: Current = Current::from_ma(100);
 pub const MOST_TOLERANCE: Current = Current::from_ma(1_000);
 /// How many violations are kept with their circumstances; the rest is counted.
 const MOST_KEPT: usize = 20;
+/// So much of an event is kept, in bytes.
+const SHOWN: usize = 300;
 /// How many events before a violation are kept.
 const LAST_EVENTS: usize = 40;
 
@@ -91,6 +93,31 @@ impl Worst {
     }
 }
 
+/// An event that may be shown with a violation.
+#[derive(Clone, Debug, Default)]
+struct Note {
+    at_ms: u64,
+    text: String,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} {}", self.at_ms / 1000, self.at_ms % 1000, self.text)
+    }
+}
+
+/// Takes so much of a text as is shown.
+struct Shortened<'a>(&'a mut String);
+
+impl fmt::Write for Shortened<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let left = SHOWN.saturating_sub(self.0.len());
+        let end = (0..=left.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        self.0.push_str(&text[..end]);
+        if text.len() > left { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
 /// Watches the world.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
@@ -99,7 +126,7 @@ pub struct Oracle {
     above_ms: u64,
     worst: Worst,
     answers: BTreeMap<(usize, String), u64>,
-    events: VecDeque<String>,
+    events: VecDeque<Note>,
     violations: Vec<Violation>,
     violated: u64,
 }
@@ -112,14 +139,18 @@ impl Oracle {
 
     /// Writes an event down, to be shown with a violation.
     pub fn note(&mut self, event: impl FnOnce() -> String) {
-        if self.events.len() >= LAST_EVENTS {
-            self.events.pop_front();
-        }
-        let mut text = event();
-        if let Some((end, _)) = text.char_indices().nth(300) {
-            text.truncate(end);
-        }
-        self.events.push_back(format!("{}.{:03} {text}", self.now_ms / 1000, self.now_ms % 1000));
+        self.note_text(format_args!("{}", event()));
+    }
+
+    /// The same without a text of its own: there is one for each frame, and hardly ever is one shown.
+    pub fn note_text(&mut self, event: fmt::Arguments<'_>) {
+        let full = self.events.len() >= LAST_EVENTS;
+        let mut note = if full { self.events.pop_front().unwrap_or_default() } else { Note::default() };
+        note.at_ms = self.now_ms;
+        note.text.clear();
+        // What is cut off is an error to the writer, and meant.
+        let _ = fmt::write(&mut Shortened(&mut note.text), event);
+        self.events.push_back(note);
     }
 
     /// The violations that are kept.
@@ -150,7 +181,7 @@ impl Oracle {
     pub fn violate(&mut self, invariant: &'static str, what: String) {
         self.violated += 1;
         if self.violations.len() < MOST_KEPT {
-            let last_events = self.events.iter().cloned().collect();
+            let last_events = self.events.iter().map(Note::to_string).collect();
             self.violations.push(Violation { invariant, at_ms: self.now_ms, what, last_events });
         }
     }

@@ -108,6 +108,16 @@ impl Fnv {
         }
     }
 
+    /// The same for long texts, eight bytes at a time: another hash of the same bytes, several times faster.
+    pub fn write_long(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.0 ^= u64::from_le_bytes(*word);
+            self.0 = self.0.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        }
+        self.write(rest);
+    }
+
     /// The hash of everything taken in.
     #[must_use]
     pub const fn value(self) -> u64 {

@@ -132,7 +132,7 @@ impl World {
 
     fn append(&mut self, record: Record) {
         // The debug form has every field, and is the same for the same record.
-        self.trace.write(format!("{record:?}").as_bytes());
+        self.trace.write_long(format!("{record:?}").as_bytes());
         if let RecordBody::AlarmRaised(alarm) = &record.body
             && alarm.key.kind == AlarmKind::GuardDisagrees
         {
@@ -226,7 +226,7 @@ impl World {
 
     pub(super) fn published(&mut self, link: u64, sequence: Option<Sequence>, payload: &str) {
         let Some(sequence) = sequence.filter(|_| link == self.broker_link) else { return };
-        self.trace.write(payload.as_bytes());
+        self.trace.write_long(payload.as_bytes());
         self.cloud.receive(payload);
         self.later(BROKER_MS, Event::Acknowledged { link, sequence });
     }
@@ -265,8 +265,8 @@ impl World {
         if self.waits(|_| Event::ToSite { station, epoch, text: text.clone() }) {
             return;
         }
-        self.oracle.note(|| format!("from {station}: {text}"));
-        self.trace.write(text.as_bytes());
+        self.oracle.note_text(format_args!("from {station}: {text}"));
+        self.trace.write_long(text.as_bytes());
         let message = transaction_message_id(&text).map(str::to_owned);
         self.tell_site(Input::StationFrame { station: StationIndex(station), connection, text });
         if let Some(message) = message {

@@ -99,6 +99,8 @@ pub(super) struct Post {
     pub(super) sick_at: Option<u64>,
     /// Until when its profiles may not be what the controller believes.
     pub(super) unsure_until: u64,
+    /// Until when the controller may not know that its clock was set.
+    pub(super) clock_unsure_until: u64,
     /// It has refused a pause: the controller gives it its minimum from then on.
     pub(super) shuns_pause: bool,
     /// How far its clock was off when it was last looked at.
@@ -139,6 +141,7 @@ impl Post {
             oddity: None,
             sick_at: None,
             unsure_until: 0,
+            clock_unsure_until: 0,
             clock_off_ms: 0,
             shuns_pause: false,
             plan,
@@ -214,6 +217,16 @@ impl Post {
         for_ever || for_a_while
     }
 
+    /// Whether a transaction runs at it.
+    pub(super) fn runs_any(&self) -> bool {
+        self.cars > 0 && (1..=self.plan.evses).any(|evse| self.station.running(evse).is_some())
+    }
+
+    /// Whether its profiles may not be what the controller believes.
+    pub(super) fn is_unsure(&self, now_ms: u64) -> bool {
+        now_ms <= self.unsure_until.max(self.clock_unsure_until)
+    }
+
     /// Its own delay in following a limit.
     pub(super) fn lag_ms(&self) -> u64 {
         let extra = if let Some(Oddity::Slow(ms)) = self.oddity { ms } else { 0 };
@@ -275,12 +288,12 @@ impl World {
                 }
             }
         };
-        self.trace.write(text.as_bytes());
+        self.trace.write_long(text.as_bytes());
         let post = &mut self.posts[station];
         if post.connection != Some(connection) {
             return;
         }
-        self.oracle.note(|| format!("to {station}: {text}"));
+        self.oracle.note_text(format_args!("to {station}: {text}"));
         if post.net.half_open {
             return;
         }

@@ -115,12 +115,16 @@ fn add(sums: &mut [i32; 3], station: &StationPlan, each_a: i32) {
     }
 }
 
-/// Each octave as likely as the others.
+/// Each octave as likely as the others; of the last one only the part that is wanted, so that it is thrown again beyond that.
 fn log_uniform(dice: &mut Dice, most: u32) -> usize {
     let octaves = u64::from(most.max(1).ilog2());
-    let low = 1_u64 << dice.between(0, octaves);
-    let high = (2 * low - 1).min(u64::from(most));
-    usize::try_from(dice.between(low, high)).unwrap_or(1)
+    loop {
+        let low = 1_u64 << dice.between(0, octaves);
+        let size = dice.between(low, 2 * low - 1);
+        if size <= u64::from(most.max(1)) {
+            return usize::try_from(size).unwrap_or(1);
+        }
+    }
 }
 
 /// One to four levels, each circuit with up to four below it, no more circuits than stations.

@@ -91,14 +91,16 @@ impl World {
         let running = self.controller.is_some() && self.paused_until.is_none();
         for post in &mut self.posts {
             let off_ms = post.station.clock(now).since(now.utc);
-            if off_ms != post.clock_off_ms {
-                // Its schedule has moved in time. It is right again when its own times have shown that and its lease is renewed.
-                post.clock_off_ms = off_ms;
-                post.unsure_until = now_ms + clock_seen_ms(post) + post.plan.renew_s * 1000 + CALL_MS;
+            let is_set = off_ms != std::mem::replace(&mut post.clock_off_ms, off_ms);
+            // Its schedule has moved in time. It is right again when its own times have shown that and its lease is renewed; it says
+            // none while it is not connected, and none without a transaction.
+            let shows = post.connection.is_some() && post.runs_any();
+            if is_set || (!shows && now_ms <= post.clock_unsure_until) {
+                post.clock_unsure_until = now_ms + clock_seen_ms(post) + post.plan.renew_s * 1000 + CALL_MS;
             }
             if post.connection.is_none() && now_ms <= post.unsure_until {
                 // Nothing can put it right before it is back.
-                post.unsure_until = now_ms + clock_seen_ms(post) + post.plan.renew_s * 1000 + CALL_MS;
+                post.unsure_until = now_ms + post.plan.renew_s * 1000 + CALL_MS;
             }
             if !running || post.connection.is_none() || !post.net.is_well() || post.is_odd() {
                 post.sick_at = Some(now_ms);
@@ -121,7 +123,7 @@ impl World {
     /// Whether a station can be told and obeys: for long enough that what it draws is what it was told.
     fn is_movable(&self, post: &Post) -> bool {
         let settled = post.sick_at.is_none_or(|at| self.now_ms - at > WELCOME_MS + act_ms(post));
-        settled && self.now_ms > post.unsure_until
+        settled && !post.is_unsure(self.now_ms)
     }
 
     fn flows(&self) -> Vec<Flow> {
@@ -135,7 +137,7 @@ impl World {
             }
             let least = Current::from_a(post.plan.min_a * i32::try_from(post.cars).unwrap_or(1));
             let movable = self.is_movable(post) && !(post.shuns_pause && drawn.max() <= least);
-            let unseen = post.is_odd() || self.now_ms <= post.unsure_until;
+            let unseen = post.is_odd() || post.is_unsure(self.now_ms);
             for index in &post.path {
                 let flow = &mut flows[*index];
                 flow.total += drawn;
@@ -295,7 +297,7 @@ impl World {
             }
             let falls_ms = post.plan.lease_s * 1000 + act_ms(post);
             let gone = post.connection.is_none() && now_ms.saturating_sub(post.offline_since) > falls_ms;
-            let held = gone && post.tamed && !post.is_odd() && now_ms > post.unsure_until;
+            let held = gone && post.tamed && !post.is_odd() && !post.is_unsure(now_ms);
             let odd = post.is_odd();
             for (evse, place) in (1..=post.plan.evses).zip(&mut post.places) {
                 let Some(car) = post.station.car(evse) else { continue };

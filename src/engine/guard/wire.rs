@@ -294,8 +294,10 @@ fn told_time(payload: &str) -> Option<Utc> {
 /// Reads a frame of a station.
 pub(super) fn heard(text: &str) -> Heard {
     let answers = matches!(text.trim_start().trim_start_matches('[').trim_start().chars().next(), Some('3' | '4'));
-    let calls = ["BootNotification", "StartTransaction", "StopTransaction", "TransactionEvent"];
-    if !answers && !calls.iter().any(|call| text.contains(call)) {
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let calls = ["BootNotification", "StartTransaction", "StopTransaction"];
+    // Most events of a transaction are its meter values.
+    if !answers && !says(&calls) && !(says(&["TransactionEvent"]) && says(&["Started", "Ended"])) {
         return Heard::Nothing;
     }
     let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Heard::Nothing };

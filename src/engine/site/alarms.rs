@@ -120,6 +120,11 @@ impl Site {
         self.raise((kind, subject, severity), message, remedy, (now, out));
     }
 
+    /// Whether any alarm of a kind stands: cheaper to ask than to say whose it would be, where it is asked for each station every second.
+    pub(super) fn has_alarm(&self, kind: AlarmKind) -> bool {
+        self.ledger.alarms().iter().any(|alarm| alarm.key.kind == kind)
+    }
+
     pub(super) fn clear(&mut self, kind: AlarmKind, subject: &str, now: Now, out: &mut Vec<Output>) {
         let is = |key: &AlarmKey| key.kind == kind && key.subject == subject;
         let Some(alarm) = self.ledger.alarms().iter().find(|alarm| is(&alarm.key)).cloned() else { return };
@@ -201,7 +206,7 @@ impl Site {
 
     fn watch_station(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
         let state = &self.stations[station.0];
-        if state.session.is_some() && self.ledger.alarms().is_empty() {
+        if state.session.is_some() && !self.has_alarm(AlarmKind::StationLost) {
             return;
         }
         let charger = self.station_id(station).clone();

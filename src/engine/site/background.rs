@@ -39,11 +39,12 @@ const MOMENT_MS: u64 = 1_000;
 /// The currents of all EVSEs below a circuit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drawn {
-    /// The least that they are likely to draw, by their last samples.
+    /// The least that they are likely to draw, by their last samples: nothing of one that says that it draws more than it may, which may be
+    /// an old message as well.
     pub low: PerPhase<Current>,
     /// The most that they are likely to draw.
     pub high: PerPhase<Current>,
-    /// The least that they draw for certain.
+    /// The least that they draw as they say themselves.
     pub least: PerPhase<Current>,
     /// The most that they may draw.
     pub most: PerPhase<Current>,
@@ -144,7 +145,6 @@ impl Background {
         let upper = total + fed_in.high - wide.low;
         let lower = total + fed_in.low - narrow.high;
         let floor = total - narrow.most;
-        let ceiling = total + fed_in.high - wide.least;
         let (before, elapsed_ms) = match (&self.estimate, self.read) {
             (Some(estimate), Some((read_at, _))) => (*estimate.for_display(), at.since(read_at)),
             (Some(_) | None, _) => (upper, 0),
@@ -153,7 +153,9 @@ impl Background {
         let bounded = PerPhase::from_fn(|phase| {
             let old = before.of(phase);
             let goal = old.min(upper.of(phase)).max(lower.of(phase));
-            approach(old, goal, elapsed_ms, FOLLOW_MS).min(ceiling.of(phase)).max(floor.of(phase))
+            let estimate = approach(old, goal, elapsed_ms, FOLLOW_MS).min(upper.of(phase)).max(floor.of(phase));
+            // Below nothing it would only be late when there is something: what is fed in is not given out anyhow.
+            estimate.at_least_zero()
         });
         let first = self.estimate.is_none();
         self.estimate = Some(Sampled::new(bounded, at));
@@ -168,7 +170,7 @@ impl Background {
     /// what flowed. From now on they count there with no more than they draw for certain, and all the rest is background, until they say more.
     pub fn insist(&mut self, total: PerPhase<Current>, fed_in: FedIn, phases: PhaseSet) {
         let (Some(estimate), Some((_, seen))) = (&self.estimate, self.read) else { return };
-        let sure = total + fed_in.low - self.drawn_since(seen.newest).low;
+        let sure = total + fed_in.low - self.drawn_since(seen.newest).least;
         let on = |phase: Phase| phases.contains(phase);
         let before = *estimate.for_display();
         let raised =

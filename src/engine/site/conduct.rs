@@ -150,8 +150,10 @@ impl Site {
             return;
         }
         conduct.measure = Measure::Told;
-        let subject = self.evse_name(evse);
-        self.clear(AlarmKind::StationAboveLimit, &subject, now, out);
+        if self.has_alarm(AlarmKind::StationAboveLimit) {
+            let subject = self.evse_name(evse);
+            self.clear(AlarmKind::StationAboveLimit, &subject, now, out);
+        }
     }
 
     fn take_measure(
@@ -213,10 +215,8 @@ impl Site {
 
     /// Looks at what only time brings: a station that is silent about what it draws, and the end of a time out of service.
     pub(super) fn watch_conduct(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
-        let Evse { station, number, .. } = self.setup.topology.evse(index);
-        let facts = self.ledger.station(self.station_id(station));
-        let charging = facts.is_some_and(|facts| facts.transaction_at(number).is_some());
-        let silent = !self.reachable(index) || charging;
+        let station = self.setup.topology.evse(index).station;
+        let silent = !self.reachable(index) || self.is_charging(index);
         // Without a sample it is taken to go on, unless nothing can charge there.
         if self.fresh_measured(index, now.mono).is_none() && !silent {
             let reaction_ms = self.setup.topology.station(station).model.reaction_ms;

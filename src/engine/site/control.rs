@@ -158,8 +158,12 @@ impl Site {
             drawn,
             demand,
             demand_is_maximum: demand == wish.max.min(self.station_max(self.setup.topology.evse(index).station)),
-            // A station that refuses its limits, or does not keep them, cannot be moved: others must not wait for a cut that never comes.
-            reachable: reachable && control.tether.refused_at().is_none() && !control.conduct.is_above(),
+            // A station that refuses its limits, does not keep them or does not answer cannot be moved: others must not wait for a cut that
+            // never comes.
+            reachable: reachable
+                && control.tether.refused_at().is_none()
+                && !control.conduct.is_above()
+                && !self.keeps_waiting(index, now.mono),
             min: wish.min,
             fallback: station.fallback,
             step: station.model.step,

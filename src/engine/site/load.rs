@@ -49,18 +49,26 @@ impl Site {
         self.evses[index.0].phases.learned(now, self.sample_gap_ms(index)).unwrap_or(wired)
     }
 
-    /// The most that an EVSE may be drawing on each grid phase. One above its limit counts with what it draws, also when it falls silent.
+    /// The most that an EVSE counts with on each grid phase. Until every meter has shown that one above its limit is down again, a meter's
+    /// reading holds what it drew, and that must not be counted as the load of others.
     pub(super) fn committed(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
+        self.may_draw(index, now, |at| self.is_unseen(index, at))
+    }
+
+    /// The most that an EVSE may be drawing now. Less than [`Site::committed`] once one above its limit is down: what a reading says of the
+    /// other load from then on must be there before that current is given out again.
+    pub(super) fn most_drawn(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
+        self.may_draw(index, now, |_| false)
+    }
+
+    /// One above its limit counts with what it draws, also when it falls silent.
+    fn may_draw(&self, index: EvseIndex, now: Mono, unseen: impl FnOnce(Mono) -> bool) -> PerPhase<Current> {
         let control = &self.evses[index.0];
         let told = self.phases_of(index, now).spread(control.tether.committed(self.reachable(index), now));
         // A car that was taken to leave a phase may draw a little there.
         let measured = self.fresh_measured(index, now).filter(|_| self.setup.charging.learn_car_phases);
         let told = measured.map_or(told, |measured| told.zip_with(measured.sure, Current::max));
-        // Until every meter has shown that it is down again, a meter's reading holds it, and must not be counted as the load of others.
-        control
-            .conduct
-            .drawn(now, |at| self.is_unseen(index, at))
-            .map_or(told, |drawn| told.zip_with(drawn, Current::max))
+        control.conduct.drawn(now, unseen).map_or(told, |drawn| told.zip_with(drawn, Current::max))
     }
 
     /// Whether a meter above an EVSE still shows what was at a time.

@@ -43,6 +43,8 @@ struct CarModel {
     ignores: bool,
     /// Its station does not stop it either.
     deaf: bool,
+    /// What its station says that it draws, where that is not the truth.
+    says: Option<Current>,
     transaction: Option<i64>,
 }
 
@@ -196,6 +198,7 @@ impl Plant {
             first: 0,
             ignores: false,
             deaf: false,
+            says: None,
             transaction: None,
         };
         let mut plant = Self {
@@ -309,7 +312,7 @@ impl Plant {
         let car = &self.cars[index];
         let values: Vec<Value> = (0..3)
             .map(|phase| {
-                let drawn = if phase < car.phases { car.drawn } else { Current::ZERO };
+                let drawn = if phase < car.phases { car.says.unwrap_or(car.drawn) } else { Current::ZERO };
                 json!({ "value": format!("{:.3}", drawn.as_a()), "measurand": "Current.Import", "unit": "A",
                     "phase": format!("L{}", phase + 1) })
             })

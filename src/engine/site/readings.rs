@@ -209,7 +209,7 @@ impl Site {
     /// What one EVSE draws now, as far as it is known.
     fn drawn_by(&self, index: EvseIndex, now: Mono) -> Drawn {
         let zero = PerPhase::splat(Current::ZERO);
-        let most = self.committed(index, now);
+        let most = self.most_drawn(index, now);
         if !self.reachable(index) {
             // Nobody knows what a silent station does: anything up to what it may.
             return Drawn { low: zero, high: most, least: zero, most };
@@ -217,9 +217,12 @@ impl Site {
         if !self.is_charging(index) {
             return Drawn { low: zero, high: zero, least: zero, most };
         }
+        let is_above = self.evses[index.0].conduct.is_above();
+        let believed = |least: PerPhase<Current>| if is_above { zero } else { least };
         if let Some((_, sample)) = self.settled_sample(index, now) {
-            let low = sample.sure.zip_with(most, Current::min);
-            return Drawn { low, high: sample.current.zip_with(most, Current::min), least: low, most };
+            let least = sample.sure.zip_with(most, Current::min);
+            let high = sample.current.zip_with(most, Current::min);
+            return Drawn { low: believed(least), high, least, most };
         }
         // It follows a change. After a cut the sample is too high: no more than what it may draw is sure to be left.
         let told = self.evses[index.0].tether.offered().map_or(most, |sent| most.map(|most| most.min(sent.limit)));
@@ -227,7 +230,7 @@ impl Site {
         let least = sample.zip_with(told, Current::min);
         // But if it was only cut since then, it draws no more than it did: else a cut of what it did not use would count as room.
         let high = self.unraised_sample(index, now).map_or(most, |sample| sample.current.zip_with(most, Current::min));
-        Drawn { low: least, high: high.zip_with(least, Current::max), least, most }
+        Drawn { low: believed(least), high: high.zip_with(least, Current::max), least, most }
     }
 
     /// The last sample, if the car had time to follow its last raise before that.

@@ -32,6 +32,10 @@ const REFUSED_PAUSE_MS: u64 = 10_000;
 /// So many limits of one EVSE wait for their answers at most: one that hangs, one that overtakes it, one that waits.
 const MOST_PENDING: usize = 3;
 
+/// A station that has not answered a limit after so long is planned around: longer than the slowest link that is in use takes (two ways of 3 s), and
+/// in time for the cuts of others.
+const ANSWERS_WITHIN_MS: u64 = 8_000;
+
 /// After the last renewal everywhere, the clocks, the message and the car take this long at most until every lease has stepped down.
 const STEP_DOWN_SPREAD_MS: u64 = 30_000;
 
@@ -98,6 +102,7 @@ impl Site {
             if limit.min(most) < settings.min { Current::ZERO } else { limit.min(most) }
         };
         let limit = match limit {
+            _ if self.keeps_waiting(evse, now) => control.tether.pending().map_or(limit, |pending| pending.sent.limit),
             // What refuses everything is tried with the least that every station knows.
             _ if control.tether.refused_at().is_some() => up_to(may, settings.min),
             // What does not keep its limit is told the same again, or to stop where nobody wants to charge. Its samples may also come from a
@@ -113,6 +118,11 @@ impl Site {
             limit => limit,
         };
         if limit > least && self.is_too_full_above(evse) { up_to(least, limit) } else { limit }
+    }
+
+    /// Whether its station leaves a limit without an answer for so long that nobody can count on what that may free.
+    pub(super) fn keeps_waiting(&self, evse: EvseIndex, now: Mono) -> bool {
+        self.evses[evse.0].tether.waits_since().is_some_and(|since| now.since(since) > ANSWERS_WITHIN_MS)
     }
 
     /// What is to be sent to an EVSE now, if anything.

@@ -555,6 +555,12 @@ impl Tether {
         self.in_force(now).max(settling).max(base).min(self.max)
     }
 
+    /// Since when the oldest of what it was sent waits for its answer.
+    #[must_use]
+    pub fn waits_since(&self) -> Option<Mono> {
+        self.pending.first().map(|pending| pending.sent.sent_at)
+    }
+
     /// Whether a cut is still working its way to the car.
     #[must_use]
     pub fn is_settling(&self, now: Mono) -> bool {

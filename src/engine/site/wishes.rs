@@ -73,6 +73,8 @@ pub(super) struct EvseWish {
     /// The most that it shall be given, at least `min`.
     pub(super) max: Current,
     pub(super) boost: Option<Boost>,
+    /// A transaction at its station has a target, or had one: seldom, and asked many times a second.
+    has_target: bool,
     /// The running transaction and its token, as they were put together.
     of: Option<(TransactionId, Option<IdToken>)>,
     /// Whether and until when that token may charge.
@@ -100,6 +102,7 @@ impl EvseWish {
             min: station.min,
             max: station.max,
             boost: None,
+            has_target: false,
             of: None,
             verdict: None,
             wish: Wish::default(),
@@ -135,6 +138,7 @@ impl Site {
             let facts = self.ledger.station(self.station_id(station));
             let open = facts.and_then(|facts| facts.transaction_at(number));
             let boost = facts.and_then(|facts| facts.boosts.get(&number)).cloned();
+            let has_target = facts.is_some_and(|facts| !facts.targets.is_empty());
             let known = self.wishes[index].of.as_ref().map(|(transaction, token)| (transaction, token));
             if known != open.map(|open| (&open.facts.transaction, &open.facts.token)) {
                 let of = open.map(|open| (open.facts.transaction.clone(), open.facts.token.clone()));
@@ -146,6 +150,7 @@ impl Site {
             let station = self.setup.topology.station(station);
             let kept = &mut self.wishes[index];
             kept.boost = boost;
+            kept.has_target = has_target;
             kept.combine(station);
         }
     }
@@ -220,6 +225,9 @@ impl Site {
     }
 
     fn running_target(&self, index: EvseIndex) -> Option<(&OpenTransaction, Target)> {
+        if !self.wishes[index.0].has_target && !self.wishes_stale {
+            return None;
+        }
         let open = self.open_at(index)?;
         match self.ledger.station(&open.facts.charger)?.targets.get(&open.facts.transaction)? {
             TargetState::Running(target) => Some((open, *target)),
@@ -305,6 +313,13 @@ impl Site {
     /// Sets the target that the car or the token brings, once it can be timed. Who may not charge has none.
     fn begin_target(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
         if !now.utc_trusted {
+            return;
+        }
+        if !self.is_charging(index) {
+            return self.forget_needs(index);
+        }
+        let brings = &self.wishes[index.0];
+        if brings.needs.is_none() && brings.wish.departure.is_none() {
             return;
         }
         let Some(open) = self.open_at(index) else { return self.forget_needs(index) };
@@ -403,7 +418,7 @@ impl Site {
     fn clear_shortfall(&mut self, index: EvseIndex, now: Now, out: &mut Vec<Output>) {
         let kept = &mut self.wishes[index.0];
         (kept.short, kept.short_since, kept.on_course_since) = (Energy::ZERO, None, None);
-        if self.ledger.alarms().is_empty() {
+        if !self.has_alarm(AlarmKind::TargetNotMet) {
             return;
         }
         let subject = self.subject(index);

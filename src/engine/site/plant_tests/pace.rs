@@ -158,3 +158,22 @@ fn a_car_that_uses_another_phase_after_all_is_counted_there_with_its_next_sample
     plant.pass(60_000);
     assert!(plant.total().max() <= Current::from_ma(63_200), "{:?}", plant.total());
 }
+
+#[test]
+fn a_sample_above_the_limit_that_no_meter_shows_hides_no_other_load() {
+    let mut plant = Plant::new(Options { limit_a: 20, stations: 1, sample_ms: 2_000, ..Options::default() });
+    plant.background = amps(8);
+    plant.start(0);
+    plant.cars[0].max = Current::ZERO;
+    plant.pass(30_000);
+    // An old message: it draws nothing any more.
+    plant.cars[0].says = Some(Current::from_a(16));
+    plant.pass(20_000);
+    plant.cars[0].says = None;
+    let mut most = 0.0_f64;
+    for _ in 0..300 {
+        plant.pass(200);
+        most = most.max(plant.all_told());
+    }
+    assert!(most <= 12.0, "{most} A beside 8 A of others in 20 A");
+}

@@ -296,3 +296,30 @@ fn what_overloads_nothing_is_planned_with_within_a_second() {
     let longest = gaps.max().unwrap_or(0);
     assert!((600..1_000).contains(&longest), "{longest} ms after the last plan there was no other one");
 }
+
+#[test]
+fn a_station_that_does_not_answer_its_cut_is_planned_around() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.start(A, 1, "GOOD");
+    world.pass(60_000);
+    assert!(world.limits[0].is_some_and(|limit| limit >= 30.0), "{:?}", world.limits);
+    // B may hold nothing any more after its boot, and does not say that it has taken the limit of 0 A.
+    world.accepting = false;
+    let mut answered = world.frames.len();
+    world.call(B, 2, "BootNotification", &json!({ "chargePointVendor": "v", "chargePointModel": "m" }));
+    let mut given = world.limits[0];
+    for _ in 0..80 {
+        world.pass(200);
+        let frames = world.frames.len();
+        let calls: Vec<_> = world.frames[answered..].to_vec();
+        answered = frames;
+        for (_, frame) in calls.into_iter().filter(|(station, frame)| *station == A && frame[0] == 2) {
+            given = frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"].as_f64();
+            let text = json!([3, frame[1], { "status": "Accepted" }]).to_string();
+            world.put(Input::StationFrame { station: A, connection: ConnectionId(1), text });
+        }
+    }
+    assert!(given.is_some_and(|given| given <= 8.0), "{given:?} A beside the 32 A of B in 40 A, 16 s after its boot");
+}
