@@ -479,7 +479,7 @@ fn a_station_above_its_limit_is_told_again_then_stopped_and_the_others_make_room
     let mut plant = charging(Options::default());
     plant.cars[1].ignores = true;
     plant.pass(25_000);
-    assert!(plant.has_alarm("draws 32.0 A where it may draw 1"), "{:?}", plant.logs);
+    assert!(plant.has_alarm("draws 32.0 A where it may draw 6.0 A"), "{:?}", plant.logs);
     assert_eq!(plant.called_with(1, "RemoteStopTransaction"), 0);
     assert!(plant.told(0) + plant.told(2) <= 21.0, "{} and {}", plant.told(0), plant.told(2));
     plant.pass(30_000);
@@ -509,6 +509,15 @@ fn a_station_that_does_not_stop_is_taken_out_of_service_until_it_obeys_for_a_whi
     let back = &plant.calls.iter().rfind(|(_, action, _)| action == "ChangeAvailability").expect("there").2;
     assert_eq!(back["type"], "Operative");
     assert!(!plant.has_alarm("CP1"), "{:?}", plant.logs);
+}
+
+#[test]
+fn stations_above_their_limits_are_told_their_minimum_while_their_circuit_is_too_full() {
+    let mut plant = charging(Options { limit_a: 45, stations: 2, ..Options::default() });
+    assert!(plant.told(0) > 15.0 && plant.told(1) > 15.0, "{} and {}", plant.told(0), plant.told(1));
+    plant.cars.iter_mut().for_each(|car| car.ignores = true);
+    plant.pass(25_000);
+    assert!(plant.told(0) <= 6.0 && plant.told(1) <= 6.0, "{} and {}", plant.told(0), plant.told(1));
 }
 
 #[test]

@@ -105,14 +105,15 @@ impl Site {
             _ if self.keeps_waiting(evse, now) => control.tether.pending().map_or(limit, |pending| pending.sent.limit),
             // What refuses everything is tried with the least that every station knows.
             _ if control.tether.refused_at().is_some() => up_to(may, settings.min),
-            // What does not keep its limit is told the same again, or to stop where nobody wants to charge. Its samples may also come from a
-            // queue, and its lease may be over since: the same would be a raise then.
+            // What does not keep its limit is told the same again, its minimum where a circuit is too full, or to stop where nobody wants to
+            // charge. Its samples may also come from a queue, and its lease may be over since: the same would be a raise then.
             _ if control.conduct.is_above() => match self.plan_state.evses[evse.0].demand {
                 Current::ZERO => Current::ZERO,
-                _ => up_to(
-                    may,
-                    control.tether.offered().map_or(settings.min, |last| last.limit.min(self.commission_cap(evse))),
-                ),
+                _ => {
+                    let last = control.tether.offered().map_or(settings.min, |last| last.limit);
+                    let last = if self.is_too_full_above(evse) { last.min(settings.min) } else { last };
+                    up_to(may, last.min(self.commission_cap(evse)))
+                }
             },
             Current::ZERO if control.tether.refuses_pause() => settings.min,
             limit => limit,
