@@ -4,6 +4,7 @@ use super::Site;
 use super::alarms::FIRST_READING_MS;
 use super::background::FedIn;
 use super::io::{LogLevel, Output};
+use super::sent::SentLimit;
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, InverterRole, MeterIndex};
 use crate::engine::plan::BackgroundSource;
@@ -52,19 +53,28 @@ impl Site {
     /// The most that an EVSE counts with on each grid phase. Until every meter has shown that one above its limit is down again, a meter's
     /// reading holds what it drew, and that must not be counted as the load of others.
     pub(super) fn committed(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
-        self.may_draw(index, now, |at| self.is_unseen(index, at))
+        self.may_draw(index, None, now, |at| self.is_unseen(index, at))
     }
 
     /// The most that an EVSE may be drawing now. Less than [`Site::committed`] once one above its limit is down: what a reading says of the
-    /// other load from then on must be there before that current is given out again.
+    /// other load from then on must be there before that current is given out again. And less than that while a raise waits in the queue:
+    /// what has not left yet cannot flow.
     pub(super) fn most_drawn(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
-        self.may_draw(index, now, |_| false)
+        let waiting = self.evses[index.0].tether.pending().filter(|pending| self.is_queued(index, *pending));
+        self.may_draw(index, waiting.map(|pending| pending.sent), now, |_| false)
     }
 
     /// One above its limit counts with what it draws, also when it falls silent.
-    fn may_draw(&self, index: EvseIndex, now: Mono, unseen: impl FnOnce(Mono) -> bool) -> PerPhase<Current> {
+    fn may_draw(
+        &self,
+        index: EvseIndex,
+        without: Option<SentLimit>,
+        now: Mono,
+        unseen: impl FnOnce(Mono) -> bool,
+    ) -> PerPhase<Current> {
         let control = &self.evses[index.0];
-        let told = self.phases_of(index, now).spread(control.tether.committed(self.reachable(index), now));
+        let committed = control.tether.committed_without(without, self.reachable(index), now);
+        let told = self.phases_of(index, now).spread(committed);
         // A car that was taken to leave a phase may draw a little there.
         let measured = self.fresh_measured(index, now).filter(|_| self.setup.charging.learn_car_phases);
         let told = measured.map_or(told, |measured| told.zip_with(measured.sure, Current::max));

@@ -14,7 +14,8 @@ impl Site {
     pub(super) fn recall_where_full(&mut self, now: Now) {
         let waiting: Vec<EvseIndex> = self.waiting_raises(now.mono);
         for evse in waiting {
-            if self.is_too_full_above(evse) {
+            // What waits behind a station that does not answer would hold current that others could use.
+            if self.is_too_full_above(evse) || self.keeps_waiting(evse, now.mono) {
                 self.withdraw_queued(evse);
                 self.plan_state.evses[evse.0] = self.evse_state(evse, now);
                 self.note_committed();

@@ -123,7 +123,10 @@ impl Site {
 
     /// Whether its station leaves a limit without an answer for so long that nobody can count on what that may free.
     pub(super) fn keeps_waiting(&self, evse: EvseIndex, now: Mono) -> bool {
-        self.evses[evse.0].tether.waits_since().is_some_and(|since| now.since(since) > ANSWERS_WITHIN_MS)
+        let topology = &self.setup.topology;
+        let waits_since = |evse: EvseIndex| self.evses[evse.0].tether.waits_since();
+        let mut evses = topology.evses_of(topology.evse(evse).station);
+        evses.any(|evse| waits_since(evse).is_some_and(|since| now.since(since) > ANSWERS_WITHIN_MS))
     }
 
     /// What is to be sent to an EVSE now, if anything.
@@ -185,8 +188,9 @@ impl Site {
         let lasts_ms = last.steps_at.since(last.sent_at);
         let renew_ms = if lasts_ms < 2 * renew_ms { renew_ms.min(lasts_ms / 4) } else { renew_ms };
         let due = now.since(last.sent_at) >= renew_ms;
-        // Above its limit, or something overtaken may have come into force: told again at once.
-        let told_again = control.conduct.is_above() && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
+        // Above its limit, nothing that was sent last was answered, or something overtaken may have come into force: told again at once.
+        let unsure = control.conduct.is_above() || control.tether.is_unsure();
+        let told_again = unsure && now.since(last.sent_at) >= REFUSED_PAUSE_MS;
         if told_again || control.tether.has_straggled(now) {
             return Some((Reason::Safety, Priority::Normal));
         }

@@ -273,7 +273,7 @@ impl Tether {
     /// What is on its way was accepted.
     pub fn accepted(&mut self, call: u64, now: Mono) {
         let Some(done) = self.take_pending(call) else { return };
-        let before = self.in_force(now);
+        let before = self.in_force(None, now);
         let allows = match done.told {
             Told::Base => self.fallback,
             Told::Limit => self.worst_of(&done.sent, now),
@@ -479,15 +479,16 @@ impl Tether {
         self.booted_at.is_some() || !self.confirmed
     }
 
-    /// What the station's own schedule may allow now, by everything that was sent.
-    fn in_force(&self, now: Mono) -> Current {
+    /// What the station's own schedule may allow now, by everything that was sent but one.
+    fn in_force(&self, without: Option<SentLimit>, now: Mono) -> Current {
         let known = if self.holds() { self.tamed } else { self.confirmed };
         let boot_uncertain = self.booted_before || self.booted_at.is_some_and(|since| now.since(since) > BOOT_GRACE_MS);
         if !known || boot_uncertain {
             return self.max;
         }
         let base = if self.base_in_force { self.base_level() } else { Current::ZERO };
-        let worst = self.candidates.iter().map(|candidate| self.worst_of(&candidate.sent, now)).max();
+        let told = self.candidates.iter().filter(|candidate| Some(candidate.sent) != without);
+        let worst = told.map(|candidate| self.worst_of(&candidate.sent, now)).max();
         match worst {
             Some(worst) => worst.max(base),
             None if self.holds() => self.fallback.max(base),
@@ -544,6 +545,12 @@ impl Tether {
     /// maximum whenever it is silent.
     #[must_use]
     pub fn committed(&self, reachable: bool, now: Mono) -> Current {
+        self.committed_without(None, reachable, now)
+    }
+
+    /// The same without a limit that has not left yet.
+    #[must_use]
+    pub fn committed_without(&self, without: Option<SentLimit>, reachable: bool, now: Mono) -> Current {
         if self.suspect || (!self.holds() && !reachable) {
             return self.max;
         }
@@ -552,7 +559,13 @@ impl Tether {
         // Some stations drop the profile of a transaction as soon as they are offline (`IgnoredProfilePurposesOffline`).
         let dropped = self.form == LeaseForm::TxProfile && !reachable;
         let base = if dropped { self.base_level() } else { Current::ZERO };
-        self.in_force(now).max(settling).max(base).min(self.max)
+        self.in_force(without, now).max(settling).max(base).min(self.max)
+    }
+
+    /// Whether it never said that it has taken what was sent last, and will not: the connection was lost, or the answer.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.candidates.len() > 1 && self.pending.is_empty() && self.refused_at.is_none()
     }
 
     /// Since when the oldest of what it was sent waits for its answer.

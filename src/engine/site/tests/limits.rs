@@ -323,3 +323,23 @@ fn a_station_that_does_not_answer_its_cut_is_planned_around() {
     }
     assert!(given.is_some_and(|given| given <= 8.0), "{given:?} A beside the 32 A of B in 40 A, 16 s after its boot");
 }
+
+#[test]
+fn a_cut_that_was_never_answered_is_told_again_when_the_station_is_back() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.start(A, 1, "GOOD");
+    world.pass(60_000);
+    assert!(world.limits[0].is_some_and(|limit| limit >= 30.0), "{:?}", world.limits);
+    world.accepting = false;
+    world.meter_a = Some(50);
+    world.pass(5_000);
+    let reason = "ping timeout".to_owned();
+    world.put(Input::StationDisconnected { station: A, connection: ConnectionId(1), reason });
+    world.accepting = true;
+    world.limits = [None; 2];
+    world.connect(A, 3);
+    world.pass(11_000);
+    assert!(world.limits[0].is_some_and(|limit| limit <= 27.0), "{:?}", world.limits);
+}
