@@ -297,7 +297,8 @@ pub(super) fn heard(text: &str) -> Heard {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let calls = ["BootNotification", "StartTransaction", "StopTransaction"];
     // Most events of a transaction are its meter values.
-    if !answers && !says(&calls) && !(says(&["TransactionEvent"]) && says(&["Started", "Ended"])) {
+    let begins_or_ends = || says(&["TransactionEvent"]) && says(&["Started", "Ended"]);
+    if !(answers || says(&calls) || begins_or_ends()) {
         return Heard::Nothing;
     }
     let Ok(parts) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Heard::Nothing };
