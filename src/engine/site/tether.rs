@@ -562,18 +562,6 @@ impl Tether {
         self.in_force(without, now).max(settling).max(base).min(self.max)
     }
 
-    /// Whether it never said that it has taken what was sent last, and will not: the connection was lost, or the answer.
-    #[must_use]
-    pub fn is_unsure(&self) -> bool {
-        self.candidates.len() > 1 && self.pending.is_empty() && self.refused_at.is_none()
-    }
-
-    /// Since when the oldest of what it was sent waits for its answer.
-    #[must_use]
-    pub fn waits_since(&self) -> Option<Mono> {
-        self.pending.first().map(|pending| pending.sent.sent_at)
-    }
-
     /// Whether a cut is still working its way to the car.
     #[must_use]
     pub fn is_settling(&self, now: Mono) -> bool {

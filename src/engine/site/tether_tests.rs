@@ -102,6 +102,29 @@ fn what_was_overtaken_and_is_answered_after_the_cut_is_told_again_at_once() {
 }
 
 #[test]
+fn what_was_never_answered_is_unsure_and_what_was_overtaken_has_its_own_time() {
+    let mut tether = tether(true);
+    tether.told(amps(10), START);
+    assert!(!tether.is_unsure());
+    let later = START.plus_ms(30_000);
+    tether.sent(2, amps(20), 120_000, later);
+    assert!(!tether.is_unsure(), "the answer may come");
+    tether.overtaken(2, later);
+    tether.sent(3, amps(6), 120_000, later.plus_ms(1));
+    assert_eq!(tether.waits_since(), Some(later.plus_ms(1)));
+    tether.accepted(3, later.plus_ms(2));
+    assert!(!tether.is_unsure());
+    tether.sent(4, amps(8), 120_000, later.plus_ms(3));
+    tether.unanswered(4);
+    assert!(tether.is_unsure());
+    tether.disconnected();
+    assert!(tether.is_unsure(), "nobody will say it any more");
+    tether.sent(5, amps(8), 120_000, later.plus_ms(4));
+    tether.accepted(5, later.plus_ms(5));
+    assert!(!tether.is_unsure());
+}
+
+#[test]
 fn the_answers_of_a_lost_connection_do_not_come() {
     let mut tether = tether(true);
     tether.sent(2, amps(8), 120_000, START);

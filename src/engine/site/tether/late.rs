@@ -71,4 +71,18 @@ impl Tether {
     pub fn has_straggled(&self, now: Mono) -> bool {
         self.candidates.iter().any(|candidate| candidate.straggles_until.is_some_and(|until| until <= now))
     }
+
+    /// Whether it never said that it has taken what was sent last, and will not: the connection was lost, or the answer. What was overtaken
+    /// has its own time, see [`Tether::has_straggled`].
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        let open = self.candidates.iter().filter(|candidate| candidate.straggles_until.is_none()).count();
+        open > 1 && self.pending.is_empty() && self.refused_at.is_none()
+    }
+
+    /// Since when the oldest of what it was sent waits for its answer.
+    #[must_use]
+    pub fn waits_since(&self) -> Option<Mono> {
+        self.pending.first().map(|pending| pending.sent.sent_at)
+    }
 }
