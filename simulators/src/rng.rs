@@ -108,7 +108,7 @@ impl Fnv {
         }
     }
 
-    /// The same for long texts, eight bytes at a time: another hash of the same bytes, several times faster.
+    /// The same for long texts, eight bytes at a time: another hash of the same bytes, in an eighth of the steps.
     pub fn write_long(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {

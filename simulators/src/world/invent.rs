@@ -317,6 +317,7 @@ mod tests {
     #[test]
     fn sites_differ() {
         let sites: Vec<Blueprint> = (0..300).map(site).collect();
+        assert!(sites.iter().all(|site| (1..=200).contains(&site.station.len())));
         let count = |of: &dyn Fn(&Blueprint) -> bool| sites.iter().filter(|site| of(site)).count();
         assert!(count(&|site| site.station.len() <= 4) > 50);
         assert!(count(&|site| site.station.len() >= 64) > 30);

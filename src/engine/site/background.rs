@@ -167,7 +167,7 @@ impl Background {
     }
 
     /// The last reading stays above the limit on these phases although the EVSEs were cut and had time to follow: what was cut was not
-    /// what flowed. From now on they count there with no more than they draw for certain, and all the rest is background, until they say more.
+    /// what flowed. From now on they count there with no more than they say that they draw, and all the rest is background, until they say more.
     pub fn insist(&mut self, total: PerPhase<Current>, fed_in: FedIn, phases: PhaseSet) {
         let (Some(estimate), Some((_, seen))) = (&self.estimate, self.read) else { return };
         let sure = total + fed_in.low - self.drawn_since(seen.newest).least;

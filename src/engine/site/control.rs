@@ -10,6 +10,7 @@ use super::ledger::Ledger;
 use super::memory::Written;
 use super::phases::CarPhases;
 use super::readings::Measured;
+use super::sending::ANSWERS_WITHIN_MS;
 use super::tether::Tether;
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
 use crate::engine::model::ids::TransactionId;
@@ -115,6 +116,8 @@ impl Site {
             self.remember_offers(now, out);
         }
         let changes = self.evses.iter().filter_map(|control| control.tether.next_change(now.mono)).chain(rating_ends);
+        let waits = self.evses.iter().filter_map(|control| control.tether.waits_since());
+        let changes = changes.chain(waits.map(|at| at.plus_ms(ANSWERS_WITHIN_MS)).filter(|at| *at > now.mono));
         self.plan_due = changes.min().unwrap_or(Mono::from_ms(u64::MAX)).min(now.mono.plus_ms(REPLAN_MS));
     }
 

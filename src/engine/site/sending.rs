@@ -34,7 +34,7 @@ const MOST_PENDING: usize = 3;
 
 /// A station that has not answered a limit after so long is planned around: longer than the slowest link that is in use takes (two ways of 3 s), and
 /// in time for the cuts of others.
-const ANSWERS_WITHIN_MS: u64 = 8_000;
+pub(super) const ANSWERS_WITHIN_MS: u64 = 8_000;
 
 /// After the last renewal everywhere, the clocks, the message and the car take this long at most until every lease has stepped down.
 const STEP_DOWN_SPREAD_MS: u64 = 30_000;
@@ -102,7 +102,11 @@ impl Site {
             if limit.min(most) < settings.min { Current::ZERO } else { limit.min(most) }
         };
         let limit = match limit {
-            _ if self.keeps_waiting(evse, now) => control.tether.pending().map_or(limit, |pending| pending.sent.limit),
+            _ if self.keeps_waiting(evse, now) => match control.tether.pending() {
+                Some(pending) => pending.sent.limit,
+                // A connector beside the one that waits keeps what it has. What it counts at may be more, while a cut is on its way to its car.
+                None => up_to(may, control.tether.offered().map_or(limit, |last| last.limit)),
+            },
             // What refuses everything is tried with the least that every station knows.
             _ if control.tether.refused_at().is_some() => up_to(may, settings.min),
             // What does not keep its limit is told the same again, its minimum where a circuit is too full, or to stop where nobody wants to
@@ -126,7 +130,7 @@ impl Site {
         let topology = &self.setup.topology;
         let waits_since = |evse: EvseIndex| self.evses[evse.0].tether.waits_since();
         let mut evses = topology.evses_of(topology.evse(evse).station);
-        evses.any(|evse| waits_since(evse).is_some_and(|since| now.since(since) > ANSWERS_WITHIN_MS))
+        evses.any(|evse| waits_since(evse).is_some_and(|since| now.since(since) >= ANSWERS_WITHIN_MS))
     }
 
     /// What is to be sent to an EVSE now, if anything.

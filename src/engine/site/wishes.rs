@@ -315,11 +315,8 @@ impl Site {
         if !now.utc_trusted {
             return;
         }
-        if !self.is_charging(index) {
-            return self.forget_needs(index);
-        }
-        let brings = &self.wishes[index.0];
-        if brings.needs.is_none() && brings.wish.departure.is_none() {
+        let kept = &self.wishes[index.0];
+        if self.is_charging(index) && kept.needs.is_none() && kept.wish.departure.is_none() {
             return;
         }
         let Some(open) = self.open_at(index) else { return self.forget_needs(index) };
