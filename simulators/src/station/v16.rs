@@ -1,11 +1,12 @@
 //! OCPP 1.6 JSON as the station writes and reads it.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use siteward::engine::model::exchange::ConnectorStatus;
 use siteward::engine::time::Now;
 
 use super::calls::{Refusal, number};
-use super::link::Plain;
+use super::link::{Plain, text_of};
 use super::transaction::{Sample, StopReason, TransactionTruth, TxMessage, TxPart};
 use super::variables::{Change, Variables};
 use super::{Station, StationOptions};
@@ -28,44 +29,99 @@ pub(super) fn plain(message: &Plain, options: &StationOptions) -> (&'static str,
     }
 }
 
+/// A `StartTransaction`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StartTransaction<'a> {
+    connector_id: u32,
+    id_tag: &'a str,
+    meter_start: i64,
+    timestamp: String,
+}
+
+/// A `MeterValues` with one sample of a transaction.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MeterValues {
+    connector_id: u32,
+    transaction_id: i64,
+    meter_value: [MeterValue; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MeterValue {
+    timestamp: String,
+    sampled_value: Vec<SampledValue>,
+}
+
+#[derive(Serialize)]
+struct SampledValue {
+    value: String,
+    context: &'static str,
+    measurand: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<&'static str>,
+    unit: &'static str,
+}
+
+/// A `StopTransaction`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StopTransaction<'a> {
+    transaction_id: i64,
+    id_tag: &'a str,
+    meter_stop: i64,
+    timestamp: String,
+    reason: &'static str,
+}
+
 /// Action and payload of a transaction message. The id is known by now, since its start was answered or given up before.
 pub(super) fn transaction(
     message: &TxMessage,
     truth: &TransactionTruth,
     variables: &Variables,
-) -> (&'static str, Value) {
+) -> (&'static str, String) {
     // -1: the start was never answered (errata 3.18).
     let id = truth.id.as_ref().and_then(|id| id.parse::<i64>().ok()).unwrap_or(-1);
-    let at = message.sample.at.to_string();
+    let timestamp = message.sample.at.to_string();
     match message.part {
         TxPart::Started { .. } => (
             "StartTransaction",
-            json!({"connectorId": message.evse, "idTag": truth.token, "meterStart": message.sample.energy_wh, "timestamp": at}),
+            text_of(&StartTransaction {
+                connector_id: message.evse,
+                id_tag: &truth.token,
+                meter_start: message.sample.energy_wh,
+                timestamp,
+            }),
         ),
         TxPart::Metered | TxPart::Changed => (
             "MeterValues",
-            json!({"connectorId": message.evse, "transactionId": id,
-                "meterValue": [{"timestamp": at, "sampledValue": sampled(&message.sample, variables)}]}),
+            text_of(&MeterValues {
+                connector_id: message.evse,
+                transaction_id: id,
+                meter_value: [MeterValue { timestamp, sampled_value: sampled(&message.sample, variables) }],
+            }),
         ),
         TxPart::Ended(reason) => (
             "StopTransaction",
-            json!({"transactionId": id, "idTag": truth.token, "meterStop": message.sample.energy_wh, "timestamp": at,
-                "reason": reason_name(reason)}),
+            text_of(&StopTransaction {
+                transaction_id: id,
+                id_tag: &truth.token,
+                meter_stop: message.sample.energy_wh,
+                timestamp,
+                reason: reason_name(reason),
+            }),
         ),
     }
 }
 
-fn sampled(sample: &Sample, variables: &Variables) -> Vec<Value> {
+fn sampled(sample: &Sample, variables: &Variables) -> Vec<SampledValue> {
     let mut list = Vec::with_capacity(6);
-    let mut push = |measurand: &str, phase: Option<&str>, value: String, unit: &str| {
-        if !variables.wants(measurand) {
-            return;
+    let mut push = |measurand: &'static str, phase: Option<&'static str>, value: String, unit: &'static str| {
+        if variables.wants(measurand) {
+            list.push(SampledValue { value, context: "Sample.Periodic", measurand, phase, unit });
         }
-        let mut entry = json!({"value": value, "context": "Sample.Periodic", "measurand": measurand, "unit": unit});
-        if let (Some(phase), Some(entry)) = (phase, entry.as_object_mut()) {
-            entry.insert("phase".to_owned(), json!(phase));
-        }
-        list.push(entry);
     };
     push("Energy.Active.Import.Register", None, sample.energy_wh.to_string(), "Wh");
     for (phase, current) in ["L1", "L2", "L3"].into_iter().zip(sample.current) {

@@ -1,11 +1,12 @@
 //! OCPP 2.0.1 JSON as the station writes and reads it.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use siteward::engine::model::exchange::{ChargingState, ConnectorStatus};
 use siteward::engine::time::Now;
 
 use super::calls::{Refusal, number};
-use super::link::Plain;
+use super::link::{Plain, text_of};
 use super::transaction::{Sample, StopReason, TransactionTruth, TxMessage, TxPart};
 use super::variables::{Change, Variables};
 use super::{Station, StationOptions};
@@ -33,9 +34,80 @@ pub(super) fn plain(message: &Plain, options: &StationOptions) -> (&'static str,
                 json!({"timestamp": at.to_string(), "connectorStatus": status, "evseId": evse, "connectorId": 1}),
             )
         }
-        Plain::Authorize { token, .. } => ("Authorize", json!({"idToken": id_token(token)})),
+        Plain::Authorize { token, .. } => ("Authorize", json!({"idToken": {"idToken": token, "type": "ISO14443"}})),
         Plain::Other { action, payload } => (action, payload.clone()),
     }
+}
+
+/// A `TransactionEvent`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TransactionEvent<'a> {
+    event_type: &'static str,
+    timestamp: &'a str,
+    trigger_reason: &'static str,
+    seq_no: i64,
+    offline: bool,
+    evse: Evse,
+    meter_value: [MeterValue<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_token: Option<IdToken<'a>>,
+    transaction_info: TransactionInfo<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Evse {
+    id: u32,
+    connector_id: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IdToken<'a> {
+    id_token: &'a str,
+    r#type: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TransactionInfo<'a> {
+    transaction_id: Option<&'a str>,
+    charging_state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_start_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MeterValue<'a> {
+    timestamp: &'a str,
+    sampled_value: Vec<SampledValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SampledValue {
+    value: Number,
+    context: &'static str,
+    measurand: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<&'static str>,
+    unit_of_measure: Unit,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Number {
+    Whole(i64),
+    Decimal(f64),
+}
+
+#[derive(Serialize)]
+struct Unit {
+    unit: &'static str,
 }
 
 /// Action and payload of a transaction message.
@@ -43,42 +115,47 @@ pub(super) fn transaction(
     message: &TxMessage,
     truth: &TransactionTruth,
     variables: &Variables,
-) -> (&'static str, Value) {
-    let (event, trigger) = match message.part {
+) -> (&'static str, String) {
+    let (event_type, trigger_reason) = match message.part {
         TxPart::Started { remote_start: Some(_) } => ("Started", "RemoteStart"),
         TxPart::Started { remote_start: None } => ("Started", "Authorized"),
         TxPart::Metered => ("Updated", "MeterValuePeriodic"),
         TxPart::Changed => ("Updated", "ChargingStateChanged"),
         TxPart::Ended(reason) => ("Ended", stop_trigger(reason)),
     };
-    let mut info = json!({"transactionId": truth.id, "chargingState": state_name(message.state)});
-    let mut payload = json!({
-        "eventType": event, "timestamp": message.sample.at.to_string(), "triggerReason": trigger,
-        "seqNo": message.seq_no, "offline": message.offline, "evse": {"id": message.evse, "connectorId": 1},
-        "meterValue": [{"timestamp": message.sample.at.to_string(), "sampledValue": sampled(message, variables)}],
-    });
-    match message.part {
+    let mut info = TransactionInfo {
+        transaction_id: truth.id.as_deref(),
+        charging_state: state_name(message.state),
+        remote_start_id: None,
+        stopped_reason: None,
+    };
+    let names_token = match message.part {
         TxPart::Started { remote_start } => {
-            payload["idToken"] = id_token(&truth.token);
-            if let Some(id) = remote_start {
-                info["remoteStartId"] = json!(id);
-            }
+            info.remote_start_id = remote_start;
+            true
         }
         TxPart::Ended(reason) => {
-            info["stoppedReason"] = json!(stopped_reason(reason));
-            payload["idToken"] = id_token(&truth.token);
+            info.stopped_reason = Some(stopped_reason(reason));
+            true
         }
-        TxPart::Metered | TxPart::Changed => {}
-    }
-    payload["transactionInfo"] = info;
+        TxPart::Metered | TxPart::Changed => false,
+    };
+    let timestamp = message.sample.at.to_string();
+    let payload = text_of(&TransactionEvent {
+        event_type,
+        timestamp: &timestamp,
+        trigger_reason,
+        seq_no: message.seq_no,
+        offline: message.offline,
+        evse: Evse { id: message.evse, connector_id: 1 },
+        meter_value: [MeterValue { timestamp: &timestamp, sampled_value: sampled(message, variables) }],
+        id_token: names_token.then_some(IdToken { id_token: &truth.token, r#type: "ISO14443" }),
+        transaction_info: info,
+    });
     ("TransactionEvent", payload)
 }
 
-fn id_token(token: &str) -> Value {
-    json!({"idToken": token, "type": "ISO14443"})
-}
-
-fn sampled(message: &TxMessage, variables: &Variables) -> Vec<Value> {
+fn sampled(message: &TxMessage, variables: &Variables) -> Vec<SampledValue> {
     let sample: &Sample = &message.sample;
     let (context, whole) = match message.part {
         TxPart::Started { .. } => ("Transaction.Begin", false),
@@ -86,26 +163,30 @@ fn sampled(message: &TxMessage, variables: &Variables) -> Vec<Value> {
         TxPart::Changed => ("Other", true),
         TxPart::Ended(_) => ("Transaction.End", false),
     };
-    let energy = json!({"value": sample.energy_wh, "context": context, "measurand": "Energy.Active.Import.Register",
-        "unitOfMeasure": {"unit": "Wh"}});
-    let mut list = vec![energy];
+    let entry = |measurand, phase, value, unit| SampledValue {
+        value,
+        context,
+        measurand,
+        phase,
+        unit_of_measure: Unit { unit },
+    };
+    let mut list = Vec::with_capacity(6);
+    list.push(entry("Energy.Active.Import.Register", None, Number::Whole(sample.energy_wh), "Wh"));
     if !whole {
         return list;
     }
     if variables.wants("Current.Import") {
         for (phase, current) in ["L1", "L2", "L3"].into_iter().zip(sample.current) {
             if let Some(current) = current {
-                list.push(json!({"value": current.as_a(), "context": context, "measurand": "Current.Import",
-                    "phase": phase, "unitOfMeasure": {"unit": "A"}}));
+                list.push(entry("Current.Import", Some(phase), Number::Decimal(current.as_a()), "A"));
             }
         }
     }
     if variables.wants("Power.Active.Import") {
-        list.push(json!({"value": sample.power_w, "context": context, "measurand": "Power.Active.Import",
-            "unitOfMeasure": {"unit": "W"}}));
+        list.push(entry("Power.Active.Import", None, Number::Whole(sample.power_w), "W"));
     }
     if let Some(soc) = sample.soc_percent.filter(|_| variables.wants("SoC")) {
-        list.push(json!({"value": soc, "context": context, "measurand": "SoC", "unitOfMeasure": {"unit": "Percent"}}));
+        list.push(entry("SoC", None, Number::Whole(soc), "Percent"));
     }
     list
 }

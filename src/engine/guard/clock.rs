@@ -84,7 +84,7 @@ impl WireClock {
     /// By the latest of the stamps, if another one confirms it.
     fn by_stamps(&self, now: Mono) -> Option<Utc> {
         let latest = self.stamps.iter().map(|(_, offset)| *offset).max().filter(|_| self.stamps.len() >= ENOUGH)?;
-        let agree = self.stamps.iter().filter(|(_, offset)| latest - offset <= STEP_MS).count();
+        let agree = self.stamps.iter().filter(|(_, offset)| latest.saturating_sub(*offset) <= STEP_MS).count();
         (agree >= 2).then(|| at(latest, now))
     }
 }
@@ -95,4 +95,96 @@ fn at(offset: i64, now: Mono) -> Utc {
 
 fn differ(one: Utc, other: Utc) -> i64 {
     one.since(other).saturating_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UTC: i64 = 1_772_366_400_000;
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn now(at_ms: u64) -> Now {
+        Now { mono: Mono::from_ms(at_ms), utc: utc(at_ms, 0), utc_trusted: true }
+    }
+
+    /// The time at a moment by a clock that is wrong by so much.
+    fn utc(at_ms: u64, wrong_ms: i64) -> Utc {
+        Utc::from_unix_ms(UTC + i64::try_from(at_ms).unwrap() + wrong_ms)
+    }
+
+    /// Messages every 10 s from a moment on, stamped by a clock that is wrong by so much; whether any of them showed another clock.
+    fn writes(clock: &mut WireClock, from_ms: u64, count: u64, wrong_ms: i64) -> bool {
+        let mut moved = false;
+        for at_ms in (0..count).map(|index| from_ms + index * 10_000) {
+            moved |= clock.stamped(utc(at_ms, wrong_ms), now(at_ms));
+        }
+        moved
+    }
+
+    #[test]
+    fn who_follows_what_it_is_told_has_that_time() {
+        let mut clock = WireClock::default();
+        assert!(!clock.tell(utc(1_000, 0), now(1_000)), "it was believed to have this time");
+        assert!(!writes(&mut clock, 2_000, 10, 0));
+        assert_eq!(clock.time(now(200_000)), utc(200_000, 0));
+        // Told another time, it goes with it.
+        assert!(clock.tell(utc(210_000, HOUR_MS), now(210_000)));
+        assert!(!writes(&mut clock, 211_000, 10, HOUR_MS));
+        assert_eq!(clock.time(now(400_000)), utc(400_000, HOUR_MS));
+    }
+
+    #[test]
+    fn a_clock_of_its_own_is_seen_in_three_stamps_and_told_in_vain() {
+        let mut clock = WireClock::default();
+        clock.tell(utc(0, 0), now(0));
+        assert!(!writes(&mut clock, 1_000, 2, HOUR_MS), "two may be of a queue");
+        assert!(writes(&mut clock, 21_000, 1, HOUR_MS));
+        assert_eq!(clock.time(now(60_000)), utc(60_000, HOUR_MS));
+        assert!(!clock.tell(utc(70_000, 0), now(70_000)), "it was not heard the last time");
+        assert_eq!(clock.time(now(71_000)), utc(71_000, HOUR_MS));
+    }
+
+    #[test]
+    fn a_clock_that_was_put_right_is_known_by_its_stamps() {
+        let mut clock = WireClock::default();
+        clock.tell(utc(0, 0), now(0));
+        writes(&mut clock, 1_000, 6, -HOUR_MS);
+        assert_eq!(clock.time(now(61_000)), utc(61_000, -HOUR_MS));
+        assert!(writes(&mut clock, 100_000, 6, 0));
+        assert_eq!(clock.time(now(200_000)), utc(200_000, 0));
+    }
+
+    #[test]
+    fn late_messages_are_not_a_slow_clock() {
+        let mut clock = WireClock::default();
+        clock.tell(utc(0, 0), now(0));
+        // A link that stalls delivers an hour of them at once, and in one slot the newest counts.
+        for index in 0..40_u64 {
+            assert!(!clock.stamped(utc(index * 90_000, 0), now(3_600_000 + index)), "{index}");
+        }
+        assert!(!writes(&mut clock, 3_610_000, 6, 0));
+        assert_eq!(clock.time(now(3_700_000)), utc(3_700_000, 0));
+    }
+
+    #[test]
+    fn stamps_from_before_the_connection_say_nothing_of_now() {
+        let mut clock = WireClock::default();
+        clock.tell(utc(0, 0), now(0));
+        writes(&mut clock, 1_000, 2, HOUR_MS);
+        clock.connected();
+        assert!(!writes(&mut clock, 60_000, 2, HOUR_MS));
+        assert_eq!(clock.time(now(80_000)), utc(80_000, 0));
+    }
+
+    #[test]
+    fn absurd_stamps_break_nothing() {
+        let mut clock = WireClock::default();
+        for (index, stamp) in [i64::MIN, i64::MAX, 0, i64::MIN, i64::MAX, 0].into_iter().enumerate() {
+            clock.stamped(Utc::from_unix_ms(stamp), now(10_000 * u64::try_from(index).unwrap()));
+        }
+        clock.time(now(70_000));
+        clock.tell(Utc::from_unix_ms(i64::MAX), now(80_000));
+        clock.time(Now { mono: Mono::from_ms(u64::MAX / 2), ..now(0) });
+    }
 }

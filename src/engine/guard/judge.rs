@@ -101,15 +101,12 @@ impl Guard {
             return None;
         }
         let (mut spared, mut could) = (PerPhase::splat(Current::ZERO), None);
-        for (index, evse) in self.topology.evses().iter().enumerate() {
-            let state = &self.evses[index];
+        for index in self.topology.evses_below(circuit).iter().copied() {
+            let (state, evse) = (&self.evses[index.0], self.topology.evse(index));
             let answers = self.answers(evse.station, now) && !state.refused;
             let Some(newest) = state.newest.filter(|_| answers) else { continue };
-            if !self.topology.path_to_grid(evse.circuit).any(|above| above == circuit) {
-                continue;
-            }
             let station = self.topology.station(evse.station);
-            spared += self.phases_of(EvseIndex(index)).spread((state.view.most - newest).at_least_zero());
+            spared += self.phases_of(index).spread((state.view.most - newest).at_least_zero());
             if newest > station.min && state.view.most > station.min {
                 could = Some((station, evse.number, newest));
             }

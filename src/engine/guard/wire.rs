@@ -407,3 +407,43 @@ fn thousandths(number: &Number) -> Option<i64> {
     // A hair below is a rounding of the decimal number, not another limit.
     Some((value * 1000.0 - 0.000_1).ceil() as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp_of(frame: &str) -> Option<i64> {
+        stamp(frame).map(Utc::unix_ms)
+    }
+
+    #[test]
+    fn the_time_of_a_message_is_the_newest_that_the_station_wrote() {
+        let status = r#"[2,"1","StatusNotification",{"connectorId":1,"errorCode":"NoError","timestamp":"1970-01-01T00:00:05Z"}]"#;
+        assert_eq!(stamp_of(status), Some(5_000));
+        let values = r#"[2,"1","MeterValues",{"connectorId":1,"meterValue":[{"timestamp":"1970-01-01T00:00:07Z","sampledValue":[]},
+            {"timestamp":"1970-01-01T00:00:06Z","sampledValue":[]}]}]"#;
+        assert_eq!(stamp_of(values), Some(7_000));
+        let event =
+            r#"[2,"1","TransactionEvent",{"eventType":"Updated","timestamp":"1970-01-01T00:00:09Z","seqNo":1}]"#;
+        assert_eq!(stamp_of(event), Some(9_000));
+    }
+
+    #[test]
+    fn what_was_written_long_ago_or_by_somebody_else_is_no_stamp() {
+        for frame in [
+            r#"[2,"1","TransactionEvent",{"eventType":"Updated","timestamp":"1970-01-01T00:00:09Z","offline":true}]"#,
+            // Its own queue may hold these for days.
+            r#"[2,"1","StartTransaction",{"connectorId":1,"timestamp":"1970-01-01T00:00:09Z"}]"#,
+            r#"[2,"1","StopTransaction",{"transactionId":1,"timestamp":"1970-01-01T00:00:09Z"}]"#,
+            r#"[3,"1",{"currentTime":"1970-01-01T00:00:09Z","timestamp":"1970-01-01T00:00:09Z"}]"#,
+            r#"[2,"1","StatusNotification",{"connectorId":1}]"#,
+            r#"[2,"1","StatusNotification",{"timestamp":"yesterday"}]"#,
+            r#"[2,"1","StatusNotification"]"#,
+            r#"{"timestamp":"1970-01-01T00:00:09Z"}"#,
+            "timestamp",
+            "",
+        ] {
+            assert_eq!(stamp_of(frame), None, "{frame}");
+        }
+    }
+}

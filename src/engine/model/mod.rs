@@ -11,6 +11,7 @@ pub mod limit;
 pub mod reading;
 pub mod record;
 pub mod setup;
+pub mod station_model;
 pub mod status;
 pub mod tariff;
 pub mod token;

@@ -1,8 +1,7 @@
 //! What is wired to what: circuits, stations, meters, inverters. Checked once, then trusted.
 
-use serde::{Deserialize, Serialize};
-
 use super::ids::{CircuitId, InverterId, MeterId, SiteId, StationId};
+pub use super::station_model::{LeaseForm, LimitUnit, StationModel};
 use crate::engine::units::{Current, PerPhase, Phase, PhaseSet, Power, Voltage};
 
 /// The smallest current that IEC 61851-1 lets a station offer by its control pilot.
@@ -158,16 +157,6 @@ pub struct ShortTime {
     pub lasts_ms: u64,
 }
 
-/// The unit in which a station is given its limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LimitUnit {
-    /// Amperes per phase.
-    #[default]
-    Amperes,
-    /// Watts on all phases together.
-    Watts,
-}
-
 /// A station with DC outputs. Its limits are watts at the output; circuits count what it draws from the AC side for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DcSupply {
@@ -209,103 +198,6 @@ impl DcSupply {
         let apparent = i64::from(current.ma().max(0)) * i64::from(voltage.mv().max(0)) / 1_000 * terminals;
         let active = apparent.saturating_mul(i64::from(self.power_factor_permille)) / 1_000;
         Power::from_w(active.saturating_mul(i64::from(self.efficiency_permille)) / 1_000_000)
-    }
-}
-
-/// What a station model can and cannot do, from `configs/chargers/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StationModel {
-    /// The model's name.
-    pub name: String,
-    /// How the station is made to fall back by itself.
-    pub lease: LeaseForm,
-    /// How long the lease lasts from its last renewal.
-    pub lease_ms: u64,
-    /// How often it is renewed at least.
-    pub renew_ms: u64,
-    /// The stack level used for our profile.
-    pub stack_level: u32,
-    /// How long after an accepted change the car may still draw the old current.
-    pub reaction_ms: u64,
-    /// The smallest step of a limit.
-    pub step: Current,
-    /// The only currents that the station can offer, rising, without 0; empty: every multiple of `step`.
-    pub levels: Vec<Current>,
-    /// The unit in which it takes limits.
-    pub limit_unit: LimitUnit,
-    /// How many charging profiles it may be sent a day (it keeps them in flash); `None`: no budget.
-    pub writes_per_day: Option<u32>,
-    /// The station as a whole is told its rating once (`ChargePointMaxProfile`).
-    pub station_max_profile: bool,
-    /// How often the station is asked to send meter values.
-    pub meter_interval_ms: u64,
-}
-
-impl Default for StationModel {
-    fn default() -> Self {
-        Self {
-            name: "generic".to_owned(),
-            lease: LeaseForm::TxDefaultProfile,
-            lease_ms: 120_000,
-            renew_ms: 30_000,
-            stack_level: 0,
-            reaction_ms: 5_000,
-            step: Current::from_ma(100),
-            levels: Vec::new(),
-            limit_unit: LimitUnit::Amperes,
-            writes_per_day: None,
-            station_max_profile: false,
-            meter_interval_ms: 10_000,
-        }
-    }
-}
-
-/// How a station's limit is made to decay when nobody renews it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LeaseForm {
-    /// One `TxDefaultProfile` per EVSE, kind Absolute, that starts in the past and steps to the fallback by itself.
-    TxDefaultProfile,
-    /// A `TxDefaultProfile` with the fallback for good, and one level above it another that ends (`validTo`).
-    TwoLevels,
-    /// A `TxProfile` that steps to the fallback by itself, and a `TxDefaultProfile` with the fallback between transactions.
-    TxProfile,
-    /// The first of the forms above that the station itself says will fall to the fallback (`GetCompositeSchedule`). Until one has
-    /// been found, it counts at its maximum whenever it is silent.
-    Auto,
-    /// None works: the station counts at its maximum whenever it is silent.
-    None,
-}
-
-impl LeaseForm {
-    /// The forms that [`LeaseForm::Auto`] tries, in order.
-    pub const TRIED: [Self; 3] = [Self::TxDefaultProfile, Self::TwoLevels, Self::TxProfile];
-
-    /// Its name in files and reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TxDefaultProfile => "tx-default-profile",
-            Self::TwoLevels => "two-levels",
-            Self::TxProfile => "tx-profile",
-            Self::Auto => "auto",
-            Self::None => "none",
-        }
-    }
-
-    /// Whether a profile with the fallback for good lies below the limits, and has to be there first.
-    #[must_use]
-    pub const fn has_base(self) -> bool {
-        matches!(self, Self::TwoLevels | Self::TxProfile)
-    }
-
-    /// Whether a station with it is known to fall back by itself before anybody has looked.
-    #[must_use]
-    pub const fn is_stated(self) -> bool {
-        match self {
-            Self::TxDefaultProfile | Self::TwoLevels | Self::TxProfile => true,
-            Self::Auto | Self::None => false,
-        }
     }
 }
 
@@ -417,6 +309,8 @@ pub struct Topology {
     stations: Vec<Station>,
     evses: Vec<Evse>,
     first_evse: Vec<usize>,
+    /// Of each circuit, with all circuits that it feeds.
+    evses_below: Vec<Vec<EvseIndex>>,
     meters: Vec<Meter>,
     inverters: Vec<Inverter>,
 }
@@ -466,7 +360,14 @@ impl Topology {
                 evses.push(Evse { station: StationIndex(index), number, circuit: station.circuit });
             }
         }
-        Ok(Self { site, voltage, circuits, stations, evses, first_evse, meters, inverters })
+        let mut topology =
+            Self { site, voltage, circuits, stations, evses, first_evse, evses_below: Vec::new(), meters, inverters };
+        let mut evses_below = vec![Vec::new(); topology.circuits.len()];
+        for (index, evse) in topology.evses.iter().enumerate() {
+            topology.path_to_grid(evse.circuit).for_each(|circuit| evses_below[circuit.0].push(EvseIndex(index)));
+        }
+        topology.evses_below = evses_below;
+        Ok(topology)
     }
 
     /// The site's name.
@@ -496,6 +397,12 @@ impl Topology {
     /// The circuit and those that feed it, up to the grid connection point.
     pub fn path_to_grid(&self, from: CircuitIndex) -> impl Iterator<Item = CircuitIndex> {
         std::iter::successors(Some(from), |index| self.circuit(*index).parent)
+    }
+
+    /// The EVSEs that a circuit feeds, also through other circuits, in the order of all.
+    #[must_use]
+    pub fn evses_below(&self, circuit: CircuitIndex) -> &[EvseIndex] {
+        &self.evses_below[circuit.0]
     }
 
     /// All stations.

@@ -28,7 +28,7 @@ const OUT_OF_SERVICE_MS: u64 = 30_000;
 const REMEMBERED_MS: u64 = 600_000;
 
 /// Every meter has shown by then that a station draws less again; the slowest known ones have new values once a minute.
-const SEEN_WITHIN_MS: u64 = 120_000;
+pub(super) const SEEN_WITHIN_MS: u64 = 120_000;
 
 /// After so long without an offence a station that was taken out of service is taken in again.
 const RESPITE_MS: u64 = 600_000;

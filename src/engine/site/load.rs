@@ -3,6 +3,7 @@
 use super::Site;
 use super::alarms::FIRST_READING_MS;
 use super::background::FedIn;
+use super::conduct::SEEN_WITHIN_MS;
 use super::io::{LogLevel, Output};
 use super::sent::SentLimit;
 use crate::engine::model::alarm::{AlarmKind, Severity};
@@ -51,14 +52,22 @@ impl Site {
     }
 
     /// The most that an EVSE counts with on each grid phase. Until every meter has shown that one above its limit is down again, a meter's
-    /// reading holds what it drew, and that must not be counted as the load of others.
+    /// reading holds what it drew, and that must not be counted as the load of others. The same goes for one that counted with more
+    /// while it was silent: what the meters showed meanwhile may have been taken for its own.
     pub(super) fn committed(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
-        self.may_draw(index, None, now, |at| self.is_unseen(index, at))
+        let told = self.may_draw(index, None, now, |at| self.is_unseen(index, at));
+        let station = self.setup.topology.evse(index).station;
+        let heard = self.stations[station.0].heard_again.filter(|at| now.since(*at) < SEEN_WITHIN_MS);
+        if heard.is_none_or(|at| !self.is_unseen(index, at)) {
+            return told;
+        }
+        let silent = self.evses[index.0].tether.committed(false, now);
+        told.zip_with(self.setup.topology.station(station).wiring.phases().spread(silent), Current::max)
     }
 
-    /// The most that an EVSE may be drawing now. Less than [`Site::committed`] once one above its limit is down: what a reading says of the
-    /// other load from then on must be there before that current is given out again. And less than that while a raise waits in the queue:
-    /// what has not left yet cannot flow.
+    /// The most that an EVSE may be drawing now. Less than [`Site::committed`] once one above its limit is down, or a silent one is heard again:
+    /// what a reading says of the other load from then on must be there before that current is given out again. And less than that while
+    /// a raise waits in the queue: what has not left yet cannot flow.
     pub(super) fn most_drawn(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
         let waiting = self.evses[index.0].tether.pending().filter(|pending| self.is_queued(index, *pending));
         self.may_draw(index, waiting.map(|pending| pending.sent), now, |_| false)
@@ -193,15 +202,10 @@ impl Site {
     /// What the chargers below a circuit draw, while all of them have had time to follow their limits, and when the oldest of the
     /// samples was taken; `None` while that is not known.
     fn at_rest_below(&self, circuit: CircuitIndex, now: Mono) -> Option<(Mono, PerPhase<Current>)> {
-        let topology = &self.setup.topology;
         let mut sum = PerPhase::splat(Current::ZERO);
         let mut oldest = now;
-        for (number, evse) in topology.evses().iter().enumerate() {
-            let index = EvseIndex(number);
-            if !topology.path_to_grid(evse.circuit).any(|above| above == circuit) {
-                continue;
-            }
-            let most = self.evses[number].tether.committed(self.reachable(index), now);
+        for index in self.setup.topology.evses_below(circuit).iter().copied() {
+            let most = self.evses[index.0].tether.committed(self.reachable(index), now);
             if !self.is_charging(index) {
                 if !self.reachable(index) && most > Current::ZERO {
                     return None;

@@ -6,7 +6,7 @@ use super::gauge::Gauge;
 use super::io::{LogLevel, Output};
 use super::{Site, log};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading, StationReading};
-use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, InverterIndex, MeterIndex, StationIndex};
+use crate::engine::model::topology::{CircuitIndex, EvseIndex, InverterIndex, MeterIndex, StationIndex};
 use crate::engine::time::{Mono, Now, Sampled};
 use crate::engine::units::{Current, Energy, PerPhase, PhaseSet, Power, Voltage};
 
@@ -170,23 +170,17 @@ impl Site {
         }
         let since = *overload.get_or_insert(now);
         let topology = &self.setup.topology;
-        let below = topology.evses().iter().filter(|evse| self.below(**evse, index));
-        let reaction_ms = below.map(|evse| topology.station(evse.station).model.reaction_ms).max().unwrap_or(0);
+        let stations = topology.evses_below(index).iter().map(|evse| topology.station(topology.evse(*evse).station));
+        let reaction_ms = stations.map(|station| station.model.reaction_ms).max().unwrap_or(0);
         if now.since(since) >= CUT_SEEN_MS + reaction_ms {
             self.backgrounds[index.0].insist(total, fed_in, above);
         }
     }
 
-    fn below(&self, evse: Evse, circuit: CircuitIndex) -> bool {
-        self.setup.topology.path_to_grid(evse.circuit).any(|above| above == circuit)
-    }
-
     fn drawn_below(&self, circuit: CircuitIndex, now: Mono) -> Drawn {
         let mut sum = Drawn::default();
-        for (index, evse) in self.setup.topology.evses().iter().enumerate() {
-            if self.below(*evse, circuit) {
-                sum += self.drawn_by(EvseIndex(index), now);
-            }
+        for index in self.setup.topology.evses_below(circuit) {
+            sum += self.drawn_by(*index, now);
         }
         sum
     }

@@ -28,6 +28,8 @@ pub(super) struct StationState {
     pub(super) since: Mono,
     /// It let a call go unanswered and has answered none since.
     pub(super) unresponsive: bool,
+    /// When it could be reached again after it could not.
+    pub(super) heard_again: Option<Mono>,
     /// It was told in this run what to measure.
     configured: bool,
     /// What it said last of itself as a whole (EVSE 0).
@@ -46,6 +48,7 @@ impl StationState {
             session: None,
             since: now,
             unresponsive: false,
+            heard_again: None,
             configured: false,
             status: None,
             clock: StationClock::default(),
@@ -94,6 +97,7 @@ impl Site {
         state.session = Some((connection, Session::new(version, seed)));
         state.since = now.mono;
         state.unresponsive = false;
+        state.heard_again = Some(now.mono);
         state.clock.connected();
         let charger = self.station_id(station).clone();
         log(out, LogLevel::Info, format!("{charger} connected with {}", version.subprotocol()));
@@ -516,13 +520,18 @@ impl Site {
         if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
             self.dirty = true;
+            if !silent {
+                self.stations[station.0].heard_again = Some(now.mono);
+            }
             if silent {
                 let charger = self.station_id(station);
-                log(
-                    out,
-                    LogLevel::Warn,
-                    format!("{charger} does not answer its calls; it counts at what it was last told"),
-                );
+                let holds = self.setup.topology.evses_of(station).all(|evse| self.evses[evse.0].tether.holds());
+                let counts = if holds {
+                    "what it was last told"
+                } else {
+                    "its maximum, since nothing proves that it falls back"
+                };
+                log(out, LogLevel::Warn, format!("{charger} does not answer its calls; it counts at {counts}"));
             }
         }
         match purpose {

@@ -68,10 +68,9 @@ impl Site {
             self.meters[meter.0].last.as_ref()?.fresh(now.mono, stale_after_ms)?.current.complete()
         });
         let mut offered = PerPhase::splat(Current::ZERO);
-        for (number, evse) in topology.evses().iter().enumerate() {
-            let below = topology.path_to_grid(evse.circuit).any(|above| above == index);
-            let limit = self.evses[number].tether.offered().map(|sent| sent.limit).filter(|_| below);
-            let phases = topology.station(evse.station).wiring.phases();
+        for evse in topology.evses_below(index) {
+            let limit = self.evses[evse.0].tether.offered().map(|sent| sent.limit);
+            let phases = topology.station(topology.evse(*evse).station).wiring.phases();
             offered += phases.spread(limit.unwrap_or_default());
         }
         CircuitStatus {

@@ -210,6 +210,20 @@ impl World {
         }
     }
 
+    /// Some stations accept the calls since the last time; the others leave them unanswered. Station A has connection 1, B has 2.
+    fn answer_of(&mut self, answered: &mut usize, mut answers: impl FnMut(StationIndex, Option<f64>) -> bool) {
+        let frames = self.frames[*answered..].to_vec();
+        *answered = self.frames.len();
+        for (station, frame) in frames.into_iter().filter(|(_, frame)| frame[0] == 2) {
+            let periods = &frame[3]["csChargingProfiles"]["chargingSchedule"]["chargingSchedulePeriod"];
+            if answers(station, periods[0]["limit"].as_f64()) {
+                let text = json!([3, frame[1], { "status": "Accepted" }]).to_string();
+                let connection = ConnectionId(if station == A { 1 } else { 2 });
+                self.put(Input::StationFrame { station, connection, text });
+            }
+        }
+    }
+
     /// The answers (CALLRESULT) sent to a station.
     fn answers(&self, station: StationIndex) -> Vec<&Value> {
         let answers = self.frames.iter().filter(|(to, frame)| *to == station && frame[0] == 3);

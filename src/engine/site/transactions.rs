@@ -58,10 +58,12 @@ impl Site {
                     started: at,
                     meter_start: Some(meter_start),
                 };
+                self.dirty = true;
                 self.start(&facts, now, out)
             }
             StationRequest::StopTransaction { transaction, token, meter_stop, at, reason, .. } => {
                 let stop = Stop { transaction, token, meter_stop, at, reason };
+                self.dirty = true;
                 self.stop(station, stop, now, out)
             }
             StationRequest::TransactionEvent(event) => self.event(station, *event, now, out),
@@ -74,7 +76,6 @@ impl Site {
             | StationRequest::DataTransfer { .. }
             | StationRequest::Notify { .. } => return,
         };
-        self.dirty = true;
         self.answer_durably(needs, (station, token), answer, (now, out));
     }
 
@@ -228,6 +229,8 @@ impl Site {
         if event.phase == TransactionPhase::Updated && only_progress(&event, &facts, open.as_ref()) {
             return (Sequence::default(), answer);
         }
+        // Not before: what only tells of the energy is planned with like any sample, and half the messages of a large site are that.
+        self.dirty = true;
         if self.takes_place(station, &event, &facts, open.as_ref()) {
             self.close_forgotten(&facts, now, out);
         }
@@ -307,7 +310,8 @@ impl Site {
         let evse = event.evse.or_else(|| known.map(|open| open.facts.evse)).unwrap_or(1);
         let Some(index) = self.setup.topology.find_evse(station, evse) else { return };
         if let Some(state) = event.charging_state {
-            self.evses[index.0].charging_state = Some(state);
+            let before = self.evses[index.0].charging_state.replace(state);
+            self.dirty |= before != Some(state);
         }
         // What happened while the station was offline says nothing about the current that flows now.
         if event.offline {

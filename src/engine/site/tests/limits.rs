@@ -2,6 +2,18 @@
 
 use super::*;
 
+impl World {
+    /// Station A has a call to answer that has nothing to do with its limit.
+    fn ask_for_diagnostics(&mut self) {
+        let command = crate::engine::model::command::Command::OcppCall {
+            charger: StationId::new("CPA"),
+            action: "GetDiagnostics".to_owned(),
+            payload: "{}".to_owned(),
+        };
+        self.put(Input::Request { request: RequestId(1), command });
+    }
+}
+
 #[test]
 fn idle_stations_are_paused_and_a_transaction_is_offered_current_within_a_second() {
     let mut world = World::new(63);
@@ -185,12 +197,7 @@ fn a_station_that_does_not_answer_is_cut_too_when_its_circuit_is_too_full() {
     world.pass(10_000);
     assert_eq!(world.limits[0], Some(32.0));
     world.accepting = false;
-    let reset = crate::engine::model::command::Command::OcppCall {
-        charger: StationId::new("CPA"),
-        action: "GetDiagnostics".to_owned(),
-        payload: "{}".to_owned(),
-    };
-    world.put(Input::Request { request: RequestId(1), command: reset });
+    world.ask_for_diagnostics();
     world.pass(32_000);
     // It may obey although its answers are lost.
     world.meter_a = Some(60);
@@ -342,4 +349,87 @@ fn a_cut_that_was_never_answered_is_told_again_when_the_station_is_back() {
     world.connect(A, 3);
     world.pass(11_000);
     assert!(world.limits[0].is_some_and(|limit| limit <= 27.0), "{:?}", world.limits);
+}
+
+#[test]
+fn what_the_meter_showed_beside_a_silent_station_is_no_room_when_it_is_heard_again() {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let setup = stations(|station| {
+        if station.id == StationId::new("CPB") {
+            station.model.lease = crate::engine::model::topology::LeaseForm::None;
+        }
+    });
+    let mut world = World::with(setup, Restored { boot: 1, ..Restored::default() }, now);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.start(A, 1, "GOOD");
+    world.pass(60_000);
+    world.accepting = false;
+    world.meter_a = Some(0);
+    let (mut answered, mut given) = (world.frames.len(), None);
+    let mut pass = |world: &mut World, ms: u64, b_answers: bool| {
+        for _ in 0..ms / 200 {
+            world.pass(200);
+            world.answer_of(&mut answered, |station, limit| {
+                if station == A {
+                    given = limit.or(given);
+                }
+                station == A || b_answers
+            });
+        }
+        given
+    };
+    // Nobody knows whether B keeps a limit while it is silent: it counts at its 32 A.
+    let beside = pass(&mut world, 300_000, false);
+    assert_eq!(world.site.status(world.now).chargers[1].evses[0].committed_a, 32.0);
+    assert!(beside.is_some_and(|limit| limit <= 13.0), "{beside:?}");
+    // This may be the car of B, for all that is known.
+    world.meter_a = Some(30);
+    pass(&mut world, 60_000, false);
+    // It was not: B had its 0 A all the time.
+    for _ in 0..200 {
+        let limit = pass(&mut world, 200, true);
+        assert!(limit.is_some_and(|limit| limit <= 15.0), "{limit:?} A beside 30 A of others in 45 A");
+    }
+    assert_eq!(world.site.status(world.now).chargers[1].evses[0].committed_a, 0.0);
+}
+
+#[test]
+fn a_raise_that_waits_behind_an_unanswered_limit_holds_no_current_for_long() {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let two = stations(|station| station.evse_count = 2);
+    let mut world = World::with(two, Restored { boot: 1, ..Restored::default() }, now);
+    world.meter_a = Some(25);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    for connector in [1, 2] {
+        let start =
+            json!({ "connectorId": connector, "idTag": "GOOD", "meterStart": 0, "timestamp": "2026-09-21T14:00:00Z" });
+        world.call(A, 1, "StartTransaction", &start);
+    }
+    world.pass(60_000);
+    let committed = |world: &World| {
+        let evses = &world.site.status(world.now).chargers[0].evses;
+        (evses[0].committed_a, evses[1].committed_a)
+    };
+    let low = committed(&world);
+    assert!(low.0 <= 10.0 && low.1 <= 10.0, "{low:?} beside 25 A of others in 45 A");
+    // The limits are due again. The first is never answered, and the second waits behind it while the other load goes.
+    world.accepting = false;
+    let is_limit = |(station, frame): &(StationIndex, Value)| *station == A && frame[2] == "SetChargingProfile";
+    let mut answered = world.frames.len();
+    while !world.frames.last().is_some_and(is_limit) {
+        world.answer_of(&mut answered, |_, limit| limit.is_none());
+        world.pass(200);
+    }
+    world.meter_a = Some(5);
+    let mut most: f64 = 0.0;
+    for _ in 0..35 {
+        world.pass(200);
+        world.answer_of(&mut answered, |_, limit| limit.is_none());
+        most = most.max(committed(&world).1);
+    }
+    assert!(most >= 15.0, "the raise of the second waits, and counts: {most}");
+    world.pass(5_000);
+    assert_eq!(committed(&world).1, low.1, "after 8 s nothing waits any more");
 }
