@@ -291,7 +291,8 @@ impl Site {
         by_transaction.or((reading.evse != 0).then_some(reading.evse))
     }
 
-    fn take_sample(&mut self, index: EvseIndex, reading: &StationReading, now: Now, out: &mut Vec<Output>) {
+    /// Takes in what one EVSE draws.
+    pub(super) fn take_sample(&mut self, index: EvseIndex, reading: &StationReading, now: Now, out: &mut Vec<Output>) {
         if let Some(energy) = reading.energy {
             self.evses[index.0].energy = Some(energy);
         }

@@ -210,10 +210,10 @@ impl Site {
         let answer = StationAnswer::Transaction { status };
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);
-        let open = known.and_then(|facts| facts.transaction(&event.transaction)).cloned();
+        let open = known.and_then(|facts| facts.transaction(&event.transaction));
         let trigger = (event.phase == TransactionPhase::Updated).then(|| event.trigger.clone());
         let key = EventKey { phase: event.phase, seq_no: event.seq_no, at: event.at, trigger };
-        if let Some(sequence) = open.as_ref().filter(|open| open.knows(&key)).map(|open| open.started_by) {
+        if let Some(sequence) = open.filter(|open| open.knows(&key)).map(|open| open.started_by) {
             return (sequence.max(self.ledger.last()), answer);
         }
         if let Some(ended) = known.and_then(|facts| facts.ended(&event.transaction)) {
@@ -221,22 +221,25 @@ impl Site {
             return (ended.ended_by, answer);
         }
         let (first, last) = energies(&event.readings);
-        let facts = facts_of(&event, charger, open.as_ref(), first);
+        let facts = facts_of(&event, charger, open, first);
+        let is_open = open.is_some();
+        let is_progress = event.phase == TransactionPhase::Updated && only_progress(&event, &facts, open);
+        let takes_place = self.takes_place(station, &event, &facts, open);
         if let Some(register) = last.filter(|_| event.phase == TransactionPhase::Updated) {
             let seen = RegisterAt { at: event.at, register };
             self.register_seen((&facts.charger, &facts.transaction), seen, now, out);
         }
-        if event.phase == TransactionPhase::Updated && only_progress(&event, &facts, open.as_ref()) {
+        if is_progress {
             return (Sequence::default(), answer);
         }
         // Not before: what only tells of the energy is planned with like any sample, and half the messages of a large site are that.
         self.dirty = true;
-        if self.takes_place(station, &event, &facts, open.as_ref()) {
+        if takes_place {
             self.close_forgotten(&facts, now, out);
         }
         let priced = facts.clone();
         let body = match event.phase {
-            TransactionPhase::Started if open.is_none() => {
+            TransactionPhase::Started if !is_open => {
                 log(
                     out,
                     LogLevel::Info,
@@ -256,7 +259,7 @@ impl Site {
             },
             TransactionPhase::Ended => {
                 log(out, LogLevel::Info, format!("{}: transaction {} ended", facts.charger, facts.transaction));
-                self.ended_by(event, facts, open.as_ref(), last)
+                self.ended_by(event, facts, last)
             }
         };
         self.record(body, now, out);
@@ -265,13 +268,10 @@ impl Site {
     }
 
     /// The record of the end of a 2.x transaction.
-    fn ended_by(
-        &mut self,
-        event: TransactionEvent,
-        facts: TransactionFacts,
-        open: Option<&OpenTransaction>,
-        last: Option<Energy>,
-    ) -> RecordBody {
+    fn ended_by(&mut self, event: TransactionEvent, facts: TransactionFacts, last: Option<Energy>) -> RecordBody {
+        let known = self.ledger.station(&facts.charger);
+        let open = known.and_then(|station| station.transaction(&facts.transaction));
+        let reconstructed = open.is_none();
         let meter_stop = last.or_else(|| open.and_then(|open| open.meter));
         let cost = self.cost_of(&facts, event.at, meter_stop);
         self.forget_registers(&facts);
@@ -281,7 +281,7 @@ impl Site {
             ended: event.at,
             meter_stop,
             reason: event.stopped_reason.or_else(|| Some("Local".to_owned())),
-            reconstructed: open.is_none(),
+            reconstructed,
             cost,
         }
     }
@@ -317,18 +317,9 @@ impl Site {
         if event.offline {
             return;
         }
-        let readings: Vec<StationReading> = event
-            .readings
-            .iter()
-            .map(|reading| StationReading { evse, transaction: None, ..reading.clone() })
-            .collect();
-        self.sample_only(station, &readings, now, out);
-    }
-
-    fn sample_only(&mut self, station: StationIndex, readings: &[StationReading], now: Now, out: &mut Vec<Output>) {
-        let stripped: Vec<StationReading> =
-            readings.iter().map(|reading| StationReading { transaction: None, ..reading.clone() }).collect();
-        self.meter_values(station, &stripped, now, out);
+        for reading in &event.readings {
+            self.take_sample(index, reading, now, out);
+        }
     }
 
     /// Records the energy of running OCPP 1.6 transactions now and then, so that little is unknown if the stop never comes.
