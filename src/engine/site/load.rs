@@ -56,13 +56,19 @@ impl Site {
     /// while it was silent: what the meters showed meanwhile may have been taken for its own.
     pub(super) fn committed(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
         let told = self.may_draw(index, None, now, |at| self.is_unseen(index, at));
-        let station = self.setup.topology.evse(index).station;
-        let heard = self.stations[station.0].heard_again.filter(|at| now.since(*at) < SEEN_WITHIN_MS);
-        if heard.is_none_or(|at| !self.is_unseen(index, at)) {
+        if !self.is_doubted(index, now) {
             return told;
         }
+        let wiring = self.setup.topology.station(self.setup.topology.evse(index).station).wiring;
         let silent = self.evses[index.0].tether.committed(false, now);
-        told.zip_with(self.setup.topology.station(station).wiring.phases().spread(silent), Current::max)
+        told.zip_with(wiring.phases().spread(silent), Current::max)
+    }
+
+    /// Whether its station was silent until just now, and a meter above it still shows that time: what it showed may have been taken for what
+    /// the station drew.
+    pub(super) fn is_doubted(&self, index: EvseIndex, now: Mono) -> bool {
+        let heard = self.stations[self.setup.topology.evse(index).station.0].heard_again;
+        heard.is_some_and(|at| now.since(at) < SEEN_WITHIN_MS && self.is_unseen(index, at))
     }
 
     /// The most that an EVSE may be drawing now. Less than [`Site::committed`] once one above its limit is down, or a silent one is heard again:

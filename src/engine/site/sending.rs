@@ -120,6 +120,8 @@ impl Site {
                 }
             },
             Current::ZERO if control.tether.refuses_pause() => settings.min,
+            // What it counted with while it was silent is not given to it either before the meters have shown who drew it.
+            limit if self.is_doubted(evse, now) => up_to(may, limit),
             limit => limit,
         };
         if limit > least && self.is_too_full_above(evse) { up_to(least, limit) } else { limit }

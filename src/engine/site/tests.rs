@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// Some stations accept the calls since the last time; the others leave them unanswered. Station A has connection 1, B has 2.
+    /// Some calls since the last time are accepted, by station and limit in A; the others are left unanswered. Station A has connection 1, B has 2.
     fn answer_of(&mut self, answered: &mut usize, mut answers: impl FnMut(StationIndex, Option<f64>) -> bool) {
         let frames = self.frames[*answered..].to_vec();
         *answered = self.frames.len();
@@ -222,6 +222,27 @@ impl World {
                 self.put(Input::StationFrame { station, connection, text });
             }
         }
+    }
+
+    /// Time passes in which one station accepts its calls and the other does not answer. Gives its last limit, in A.
+    fn answered_by(&mut self, who: StationIndex, ms: u64, frames: &mut (usize, Option<f64>)) -> Option<f64> {
+        for _ in 0..ms / 200 {
+            self.pass(200);
+            let (answered, given) = frames;
+            self.answer_of(answered, |station, limit| {
+                if station == who {
+                    *given = limit.or(*given);
+                }
+                station == who
+            });
+        }
+        frames.1
+    }
+
+    /// What waits for its answer gets it.
+    fn accept_all(&mut self, answered: &mut usize) {
+        *answered = answered.saturating_sub(4);
+        self.answer_of(answered, |_, _| true);
     }
 
     /// The answers (CALLRESULT) sent to a station.

@@ -351,8 +351,8 @@ fn a_cut_that_was_never_answered_is_told_again_when_the_station_is_back() {
     assert!(world.limits[0].is_some_and(|limit| limit <= 27.0), "{:?}", world.limits);
 }
 
-#[test]
-fn what_the_meter_showed_beside_a_silent_station_is_no_room_when_it_is_heard_again() {
+/// Station B has no lease, so that it counts at its maximum while it is silent. 45 A.
+fn b_without_a_lease() -> World {
     let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
     let setup = stations(|station| {
         if station.id == StationId::new("CPB") {
@@ -362,36 +362,58 @@ fn what_the_meter_showed_beside_a_silent_station_is_no_room_when_it_is_heard_aga
     let mut world = World::with(setup, Restored { boot: 1, ..Restored::default() }, now);
     world.connect(A, 1);
     world.connect(B, 2);
+    world
+}
+
+#[test]
+fn what_the_meter_showed_beside_a_silent_station_is_no_room_when_it_is_heard_again() {
+    let mut world = b_without_a_lease();
     world.start(A, 1, "GOOD");
     world.pass(60_000);
     world.accepting = false;
     world.meter_a = Some(0);
-    let (mut answered, mut given) = (world.frames.len(), None);
-    let mut pass = |world: &mut World, ms: u64, b_answers: bool| {
-        for _ in 0..ms / 200 {
-            world.pass(200);
-            world.answer_of(&mut answered, |station, limit| {
-                if station == A {
-                    given = limit.or(given);
-                }
-                station == A || b_answers
-            });
-        }
-        given
-    };
     // Nobody knows whether B keeps a limit while it is silent: it counts at its 32 A.
-    let beside = pass(&mut world, 300_000, false);
+    let mut frames = (world.frames.len(), None);
+    let beside = world.answered_by(A, 300_000, &mut frames);
     assert_eq!(world.site.status(world.now).chargers[1].evses[0].committed_a, 32.0);
     assert!(beside.is_some_and(|limit| limit <= 13.0), "{beside:?}");
     // This may be the car of B, for all that is known.
     world.meter_a = Some(30);
-    pass(&mut world, 60_000, false);
+    world.answered_by(A, 60_000, &mut frames);
     // It was not: B had its 0 A all the time.
+    world.accepting = true;
+    world.accept_all(&mut frames.0);
     for _ in 0..200 {
-        let limit = pass(&mut world, 200, true);
+        world.pass(200);
+        let limit = world.limits[0].or(frames.1);
         assert!(limit.is_some_and(|limit| limit <= 15.0), "{limit:?} A beside 30 A of others in 45 A");
     }
     assert_eq!(world.site.status(world.now).chargers[1].evses[0].committed_a, 0.0);
+}
+
+#[test]
+fn what_the_meter_showed_beside_a_silent_station_is_no_room_for_that_station_either() {
+    let mut world = b_without_a_lease();
+    world.meter_a = Some(35);
+    world.start(B, 2, "GOOD");
+    world.pass(60_000);
+    assert!(world.limits[1].is_some_and(|limit| limit <= 10.0), "{:?}", world.limits);
+    world.accepting = false;
+    world.meter_a = Some(0);
+    let mut frames = (world.frames.len(), None);
+    world.answered_by(A, 300_000, &mut frames);
+    world.meter_a = Some(30);
+    world.answered_by(A, 60_000, &mut frames);
+    world.accepting = true;
+    world.accept_all(&mut frames.0);
+    for _ in 0..200 {
+        world.pass(200);
+        assert!(
+            world.limits[1].is_some_and(|limit| limit <= 15.0),
+            "{:?} A beside 30 A of others in 45 A",
+            world.limits
+        );
+    }
 }
 
 #[test]
