@@ -76,6 +76,8 @@ pub struct SoakReport {
     pub failures: Vec<Failure>,
     /// The real time, in ms.
     pub took_ms: u64,
+    /// The time that the cores worked, in ms.
+    pub cores_ms: u64,
 }
 
 /// Runs many sites.
@@ -84,6 +86,7 @@ pub struct SoakReport {
 /// If one of them is none.
 pub fn soak(options: SoakOptions, say: impl Fn(&str) + Sync) -> Result<SoakReport, String> {
     let clock = Clock::start();
+    let cores_before = Clock::cores_ms();
     let next = AtomicU64::new(0);
     let total = Mutex::new(SoakReport {
         options: Some((options.most_stations, options.site_minutes)),
@@ -121,6 +124,7 @@ pub fn soak(options: SoakOptions, say: impl Fn(&str) + Sync) -> Result<SoakRepor
     })?;
     let mut total = total.into_inner().map_err(|_| "a run has ended in a panic".to_owned())?;
     total.took_ms = clock.mono().ms();
+    total.cores_ms = Clock::cores_ms().saturating_sub(cores_before);
     Ok(total)
 }
 
@@ -162,7 +166,13 @@ impl fmt::Display for SoakReport {
             real(self.took_ms) / 60_000.0
         )?;
         let speed = real(self.minutes) * 60_000.0 / real(self.took_ms).max(1.0);
-        writeln!(f, "  {speed:.0} x real time on all cores together")?;
+        let (cores, station_days) = (real(self.cores_ms), days(self.station_minutes).max(0.001));
+        writeln!(
+            f,
+            "  {speed:.0} x real time on all cores together; the cores worked for {:.1} min, {:.3} s for a station-day",
+            cores / 60_000.0,
+            cores / 1000.0 / station_days
+        )?;
         writeln!(
             f,
             "  {} transactions, {} cuts, {} restarts of the controller",

@@ -195,6 +195,14 @@ impl Background {
         self.read.map(|(_, seen)| seen)
     }
 
+    /// Since when what the EVSEs may have drawn was counted against the last reading: the moment before the time that it tells of counts too.
+    #[must_use]
+    pub fn counts_from(&self) -> Option<Mono> {
+        let (_, seen) = self.read?;
+        let before = self.moments.iter().rev().find(|(at, _)| *at <= seen.from).or(self.moments.front());
+        Some(before.map_or(seen.from, |(at, _)| *at))
+    }
+
     /// The most that the EVSEs may have drawn in the time that the last reading tells of, and since.
     #[must_use]
     pub fn most_seen(&self) -> Option<PerPhase<Current>> {

@@ -17,8 +17,8 @@ use crate::engine::time::Now;
 /// The state topic is published at most so often, when something has changed.
 const STATE_MS: u64 = 1_000;
 
-/// And so much of it in a second at most: that of a large site would fill a mobile link, and use up its plan (this is 700 MB a day).
-const STATE_BYTES_PER_MS: u64 = 8;
+/// And so much of it in a second at most: that of a large site would fill a mobile link, and use up its plan (this is 170 MB a day).
+const STATE_BYTES_PER_MS: u64 = 2;
 
 /// Answers held while the disk is slow; the askers of the oldest have given up long before.
 const MAX_HELD: usize = 1_000;

@@ -39,6 +39,8 @@ pub(super) struct EvseControl {
     pub(super) raised_at: Option<Mono>,
     /// When its limit last became another one, or was confirmed to be: samples from before a car could follow say nothing of it.
     pub(super) moved_at: Option<Mono>,
+    /// When it first accepted a limit after its station was heard again.
+    pub(super) told_again_at: Option<Mono>,
     /// When it was raised within the last minute.
     pub(super) raises: VecDeque<Mono>,
     /// What the car takes of what it is offered.
@@ -69,6 +71,7 @@ impl EvseControl {
             wants_since: None,
             raised_at: None,
             moved_at: None,
+            told_again_at: None,
             raises: VecDeque::new(),
             appetite: Appetite::default(),
             phases: CarPhases::default(),

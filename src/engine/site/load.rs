@@ -5,7 +5,6 @@ use super::alarms::FIRST_READING_MS;
 use super::background::FedIn;
 use super::conduct::SEEN_WITHIN_MS;
 use super::io::{LogLevel, Output};
-use super::sent::SentLimit;
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, InverterRole, MeterIndex};
 use crate::engine::plan::BackgroundSource;
@@ -55,7 +54,8 @@ impl Site {
     /// reading holds what it drew, and that must not be counted as the load of others. The same goes for one that counted with more
     /// while it was silent: what the meters showed meanwhile may have been taken for its own.
     pub(super) fn committed(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
-        let told = self.may_draw(index, None, now, |at| self.is_unseen(index, at));
+        let told = self.evses[index.0].tether.committed(self.reachable(index), now);
+        let told = self.may_draw(index, told, now, |at| self.is_unseen(index, at));
         if !self.is_doubted(index, now) {
             return told;
         }
@@ -67,33 +67,51 @@ impl Site {
     /// Whether its station was silent until just now, and a meter above it still shows that time: what it showed may have been taken for what
     /// the station drew.
     pub(super) fn is_doubted(&self, index: EvseIndex, now: Mono) -> bool {
-        let heard = self.stations[self.setup.topology.evse(index).station.0].heard_again;
-        heard.is_some_and(|at| now.since(at) < SEEN_WITHIN_MS && self.is_unseen(index, at))
+        let topology = &self.setup.topology;
+        let evse = topology.evse(index);
+        let heard = self.stations[evse.station.0].heard_again.filter(|at| now.since(*at) < SEEN_WITHIN_MS);
+        let Some(heard) = heard else { return false };
+        let mut above = topology.path_to_grid(evse.circuit);
+        above.any(|circuit| self.backgrounds[circuit.0].counts_from().is_some_and(|from| from < heard))
+    }
+
+    /// Whether it has just accepted its first limit since its station was silent. Nobody knows whether it still had the one of before: what its
+    /// car may draw while it follows counts against the circuits, and is not believed to be what a meter shows.
+    fn was_silent(&self, index: EvseIndex, now: Mono) -> bool {
+        let station = self.setup.topology.evse(index).station;
+        let (heard, told) = (self.stations[station.0].heard_again, self.evses[index.0].told_again_at);
+        let reaction_ms = self.setup.topology.station(station).model.reaction_ms;
+        told.is_some_and(|at| Some(at) >= heard && now.since(at) < reaction_ms)
     }
 
     /// The most that an EVSE may be drawing now. Less than [`Site::committed`] once one above its limit is down, or a silent one is heard again:
     /// what a reading says of the other load from then on must be there before that current is given out again. And less than that while
     /// a raise waits in the queue: what has not left yet cannot flow.
     pub(super) fn most_drawn(&self, index: EvseIndex, now: Mono) -> PerPhase<Current> {
-        let waiting = self.evses[index.0].tether.pending().filter(|pending| self.is_queued(index, *pending));
-        self.may_draw(index, waiting.map(|pending| pending.sent), now, |_| false)
+        let tether = &self.evses[index.0].tether;
+        let waiting = tether.pending().filter(|pending| self.is_queued(index, *pending)).map(|pending| pending.sent);
+        let told = if self.was_silent(index, now) {
+            tether.in_force(waiting, now)
+        } else {
+            tether.committed_without(waiting, self.reachable(index), now)
+        };
+        self.may_draw(index, told, now, |_| false)
     }
 
-    /// One above its limit counts with what it draws, also when it falls silent.
+    /// What an EVSE may draw that may draw `told` by what it was told. One above its limit counts with what it draws, also when it falls silent.
     fn may_draw(
         &self,
         index: EvseIndex,
-        without: Option<SentLimit>,
+        told: Current,
         now: Mono,
         unseen: impl FnOnce(Mono) -> bool,
     ) -> PerPhase<Current> {
-        let control = &self.evses[index.0];
-        let committed = control.tether.committed_without(without, self.reachable(index), now);
-        let told = self.phases_of(index, now).spread(committed);
+        let told = self.phases_of(index, now).spread(told);
         // A car that was taken to leave a phase may draw a little there.
         let measured = self.fresh_measured(index, now).filter(|_| self.setup.charging.learn_car_phases);
         let told = measured.map_or(told, |measured| told.zip_with(measured.sure, Current::max));
-        control.conduct.drawn(now, unseen).map_or(told, |drawn| told.zip_with(drawn, Current::max))
+        let conduct = &self.evses[index.0].conduct;
+        conduct.drawn(now, unseen).map_or(told, |drawn| told.zip_with(drawn, Current::max))
     }
 
     /// Whether a meter above an EVSE still shows what was at a time.

@@ -442,10 +442,14 @@ impl Site {
             StationReply::Accepted { .. } => self.plan_soon(),
             _ => self.dirty = true,
         }
+        let heard_again = self.stations[station.0].heard_again;
         let control = &mut self.evses[evse.0];
         let tether = &mut control.tether;
         let refusal = match reply {
             StationReply::Accepted { .. } => {
+                if control.told_again_at < heard_again {
+                    control.told_again_at = Some(now.mono);
+                }
                 if tether.pending_by(key.0).is_some_and(|pending| control.moved_at == Some(pending.sent.sent_at)) {
                     control.moved_at = Some(now.mono);
                 }

@@ -479,8 +479,10 @@ impl Tether {
         self.booted_at.is_some() || !self.confirmed
     }
 
-    /// What the station's own schedule may allow now, by everything that was sent but one.
-    fn in_force(&self, without: Option<SentLimit>, now: Mono) -> Current {
+    /// The most that the station's own schedule may allow now, by everything that was sent but one: without what its car may still draw while it
+    /// follows a cut.
+    #[must_use]
+    pub fn in_force(&self, without: Option<SentLimit>, now: Mono) -> Current {
         let known = if self.holds() { self.tamed } else { self.confirmed };
         let boot_uncertain = self.booted_before || self.booted_at.is_some_and(|since| now.since(since) > BOOT_GRACE_MS);
         if !known || boot_uncertain {

@@ -417,6 +417,36 @@ fn what_the_meter_showed_beside_a_silent_station_is_no_room_for_that_station_eit
 }
 
 #[test]
+fn what_a_silent_station_had_is_no_room_until_the_meters_have_shown_that_its_cut_was_followed() {
+    let mut world = World::new(45);
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.meter_a = Some(30);
+    world.start(A, 1, "GOOD");
+    world.pass(60_000);
+    assert!(world.limits[0].is_some_and(|limit| (14.0..=15.0).contains(&limit)), "{:?}", world.limits);
+    // It falls silent, and is to be paused for a load that comes and goes; then the others draw less for a while.
+    world.accepting = false;
+    let mut frames = (world.frames.len(), None);
+    for (meter_a, ms) in [(30, 70_000), (60, 2_000), (14, 40_000), (30, 2_000)] {
+        world.meter_a = Some(meter_a);
+        world.answered_by(B, ms, &mut frames);
+    }
+    // Its answer to the pause: what the meter shows from now on is not its own, once its car has followed.
+    world.accepting = true;
+    world.accept_all(&mut frames.0);
+    for _ in 0..200 {
+        world.pass(200);
+        assert!(
+            world.limits[0].is_some_and(|limit| limit <= 15.0),
+            "{:?} A beside 30 A of others in 45 A",
+            world.limits
+        );
+    }
+    assert!(world.limits[0].is_some_and(|limit| limit >= 14.0), "{:?}", world.limits);
+}
+
+#[test]
 fn a_raise_that_waits_behind_an_unanswered_limit_holds_no_current_for_long() {
     let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
     let two = stations(|station| station.evse_count = 2);
