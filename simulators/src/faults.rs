@@ -66,6 +66,10 @@ pub enum Fault {
     CommandsTwice,
     /// The cloud lowers and lifts the limit of a circuit again and again, every few seconds.
     LimitStorm(usize),
+    /// The same with the power of the circuit.
+    PowerStorm(usize),
+    /// The grid operator dims the site.
+    Dimmed,
     /// The disk needs 3 s for a flush.
     DiskSlow,
     /// The disk takes nothing.
@@ -111,6 +115,8 @@ impl Fault {
             Self::BrokerDown => "broker-down",
             Self::CommandsTwice => "commands-twice",
             Self::LimitStorm(_) => "limit-storm",
+            Self::PowerStorm(_) => "power-storm",
+            Self::Dimmed => "dimmed",
             Self::DiskSlow => "disk-slow",
             Self::DiskFull => "disk-full",
             Self::DiskReadOnly => "disk-read-only",
@@ -138,6 +144,8 @@ impl Fault {
             | Self::BrokerDown
             | Self::CommandsTwice
             | Self::LimitStorm(_)
+            | Self::PowerStorm(_)
+            | Self::Dimmed
             | Self::DiskSlow
             | Self::DiskFull
             | Self::DiskReadOnly => None,
@@ -239,6 +247,8 @@ impl FaultFile {
             "broker-down" => Fault::BrokerDown,
             "commands-twice" => Fault::CommandsTwice,
             "limit-storm" => Fault::LimitStorm(self.circuit),
+            "power-storm" => Fault::PowerStorm(self.circuit),
+            "dimmed" => Fault::Dimmed,
             "disk-slow" => Fault::DiskSlow,
             "disk-full" => Fault::DiskFull,
             "disk-read-only" => Fault::DiskReadOnly,
@@ -267,7 +277,7 @@ impl FaultFile {
             // One station is the usual, and need not be written.
             count: if matches!(planned.fault, Fault::Partition(..)) { count } else { 0 },
             meter: if let Fault::Meter(meter, _) = planned.fault { meter } else { 0 },
-            circuit: if let Fault::LimitStorm(circuit) = planned.fault { circuit } else { 0 },
+            circuit: if let Fault::LimitStorm(at) | Fault::PowerStorm(at) = planned.fault { at } else { 0 },
             amount_ms,
         }
     }

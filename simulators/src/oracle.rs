@@ -39,13 +39,44 @@ impl fmt::Display for Violation {
     }
 }
 
-/// One phase of one circuit at one moment.
+/// What is held against a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// The current of a phase.
+    Phase(Phase),
+    /// The power, as the sum of the phases' currents at nominal voltage.
+    Power,
+    /// The same of what stations draw alone: the grid operator's dimming.
+    Charging,
+}
+
+impl Limited {
+    const fn place(self) -> usize {
+        match self {
+            Self::Phase(phase) => phase.index(),
+            Self::Power => 3,
+            Self::Charging => 4,
+        }
+    }
+}
+
+impl fmt::Display for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Phase(phase) => write!(f, "phase {phase}"),
+            Self::Power => f.write_str("power, all phases"),
+            Self::Charging => f.write_str("power of its stations, all phases"),
+        }
+    }
+}
+
+/// One limit of one circuit at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
     /// The circuit's place and name.
     pub circuit: (usize, &'a str),
-    /// The phase.
-    pub phase: Phase,
+    /// What is limited.
+    pub limited: Limited,
     /// All that flows, or what of it is judged.
     pub total: Current,
     /// What stations draw of it that can be told and obey.
@@ -63,7 +94,11 @@ pub struct Load<'a> {
 impl Load<'_> {
     fn tolerance(&self) -> Current {
         let each = i32::try_from(self.stations).unwrap_or(i32::MAX).saturating_mul(TOLERANCE.ma());
-        TOLERANCE.max(Current::from_ma(each).min(MOST_TOLERANCE))
+        let on_a_phase = TOLERANCE.max(Current::from_ma(each).min(MOST_TOLERANCE));
+        match self.limited {
+            Limited::Phase(_) => on_a_phase,
+            Limited::Power | Limited::Charging => on_a_phase + on_a_phase + on_a_phase,
+        }
     }
 }
 
@@ -193,7 +228,7 @@ impl Oracle {
         if !above && self.above_since.is_empty() {
             return;
         }
-        let key = (load.circuit.0, load.phase.index());
+        let key = (load.circuit.0, load.limited.place());
         if !above {
             self.above_since.remove(&key);
             return;
@@ -210,9 +245,9 @@ impl Oracle {
         // Once for each overload: when the grace has just run out.
         if lasted > load.grace_ms && lasted - elapsed_ms.min(lasted) <= load.grace_ms {
             let what = format!(
-                "circuit {} phase {}: {} ({} of it could be moved) against {} for {} s, grace {} s",
+                "circuit {} {}: {} ({} of it could be moved) against {} for {} s, grace {} s",
                 load.circuit.1,
-                load.phase,
+                load.limited,
                 load.total,
                 load.movable,
                 load.limit,
@@ -362,7 +397,7 @@ mod tests {
     fn load(total: i32) -> Load<'static> {
         Load {
             circuit: (0, "grid"),
-            phase: Phase::L1,
+            limited: Limited::Phase(Phase::L1),
             total: Current::from_a(total),
             movable: Current::from_a(20),
             limit: Current::from_a(100),
@@ -384,6 +419,24 @@ mod tests {
         oracle.no_circuit_above_its_limit_longer_than_its_grace(load(90), 1000);
         assert_eq!(oracle.above().1.longest_ms, 5_000);
         assert_eq!(oracle.above().1.beyond_grace_ms, 3_000);
+    }
+
+    #[test]
+    fn a_power_is_held_apart_from_the_phases_and_with_what_all_of_them_resolve() {
+        let mut oracle = Oracle::default();
+        let power = |total_ma: i32| Load { limited: Limited::Power, total: Current::from_ma(total_ma), ..load(0) };
+        for second in 0..6 {
+            oracle.at(second * 1000);
+            oracle.no_circuit_above_its_limit_longer_than_its_grace(power(101_200), 1000);
+            oracle.no_circuit_above_its_limit_longer_than_its_grace(load(90), 1000);
+        }
+        assert_eq!((oracle.violated(), oracle.is_calm()), (0, true));
+        for second in 6..12 {
+            oracle.at(second * 1000);
+            oracle.no_circuit_above_its_limit_longer_than_its_grace(power(101_300), 1000);
+            oracle.no_circuit_above_its_limit_longer_than_its_grace(load(90), 1000);
+        }
+        assert_eq!(oracle.violations()[0].what.split(':').next(), Some("circuit grid power, all phases"));
     }
 
     #[test]

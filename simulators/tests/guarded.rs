@@ -93,3 +93,49 @@ fn a_missing_meter_taken_for_zero_is_told_before_the_grace_is_over() {
     assert!(told < overload, "{guarded}");
     assert!(guarded.above_ms <= alone.above_ms, "{guarded}");
 }
+
+/// Nobody measures, and the connection bears half the power that its phases could carry together.
+fn with_little_power() -> Blueprint {
+    let mut site = without_a_meter(None);
+    site.circuit.iter_mut().for_each(|circuit| circuit.limit_a = 10 + 16 * 8);
+    site.circuit[0].max_w = Some((10 + 8 * 8) * 3 * 230);
+    site.stay_minutes = [5, 20];
+    site.cars_per_day = 720;
+    site
+}
+
+#[test]
+fn a_power_that_is_forgotten_is_held() {
+    let site = with_little_power();
+    assert_eq!(count(&run_site(site.clone()).expect("a site"), DISAGREES), 0, "without a mistake it agrees");
+    let violations = is_held_by_the_guard(Sabotage::ForgetPowers, &site, std::iter::once(site.seed));
+    assert!(violations > 0, "the oracle has nothing to say");
+}
+
+/// As with the meter, a cut is missing: the guard says so, and lets nothing but less leave.
+#[test]
+fn a_dimming_that_is_forgotten_is_told() {
+    let mut site = with_little_power();
+    site.circuit[0].max_w = None;
+    site.dimming_w = Some(18_900);
+    let dimmed = FaultFile { kind: "dimmed".to_owned(), at_s: 3_600, for_s: 3_600, ..FaultFile::default() };
+    site.fault = vec![dimmed];
+    let (alone, guarded) = (run(&site, Sabotage::ForgetPowers, false), run(&site, Sabotage::ForgetPowers, true));
+    assert!(count(&alone, OVERLOAD) > 0, "the oracle has nothing to say: {alone}");
+    let told = guarded.violations.iter().find(|violation| violation.invariant == DISAGREES);
+    let told = told.expect("the guard has something to say").at_ms;
+    assert!((3_600_000..3_630_000).contains(&told), "{guarded}");
+    assert!(guarded.above_ms < alone.above_ms, "{guarded}");
+}
+
+/// The oracle does not hold the unbalance: it protects no conductor, and cars may change it at any time. The guard does, as far as it can.
+#[test]
+fn an_unbalance_that_is_forgotten_is_told() {
+    let mut site = with_little_power();
+    site.circuit[0].max_w = None;
+    site.circuit[0].max_unbalance_a = Some(16);
+    site.car_phases = vec![1];
+    assert_eq!(count(&run_site(site.clone()).expect("a site"), DISAGREES), 0, "without a mistake it agrees");
+    let guarded = run(&site, Sabotage::ForgetUnbalance, true);
+    assert!(count(&guarded, DISAGREES) > 0, "the guard has nothing to say: {guarded}");
+}

@@ -61,9 +61,9 @@ impl Controller {
         let mut guard = guarded.then(|| Guard::new(topology, earlier, now));
         restored.remembered = (!site_memory.is_empty()).then(|| site_memory.clone());
         let site = Site::new(setup, restored, now);
-        for index in 0..site.topology().circuits().len() {
-            if let (Some(guard), Some(limit)) = (&mut guard, site.recorded_limit(CircuitIndex(index))) {
-                guard.limit_changed(CircuitIndex(index), Some(limit));
+        for index in (0..site.topology().circuits().len()).map(CircuitIndex) {
+            if let Some(guard) = &mut guard {
+                guard.limits_changed(index, site.recorded_limits(index));
             }
         }
         Self { site, guard, site_memory, has_news: false, queue: VecDeque::new(), said: Vec::new() }
@@ -83,7 +83,7 @@ impl Controller {
 
     /// Breaks a rule of the site from now on.
     #[cfg(feature = "sabotage")]
-    pub const fn sabotage(&mut self, rule: crate::engine::site::sabotage::Sabotage) {
+    pub fn sabotage(&mut self, rule: crate::engine::site::sabotage::Sabotage) {
         self.site.sabotage(rule);
     }
 
@@ -158,7 +158,7 @@ impl Controller {
                     && let LimitTarget::Circuit(circuit) = target
                     && let Some(circuit) = self.site.topology().find_circuit(circuit)
                 {
-                    guard.limit_changed(circuit, self.site.recorded_limit(circuit));
+                    guard.limits_changed(circuit, self.site.recorded_limits(circuit));
                 }
                 out.push(Output::Append(record));
             }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
+use siteward::engine::model::limit::Dimming;
 use siteward::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use siteward::engine::model::token::{TokenEntry, UnknownToken};
 use siteward::engine::model::topology::{
@@ -10,7 +11,7 @@ use siteward::engine::model::topology::{
     Wiring,
 };
 use siteward::engine::site::sabotage::Sabotage;
-use siteward::engine::units::{Current, PerPhase, Phase, Voltage};
+use siteward::engine::units::{Current, PerPhase, Phase, Power, Voltage};
 
 use crate::faults::FaultFile;
 
@@ -48,6 +49,9 @@ pub struct Blueprint {
     /// Whether meters are read word by word through the engine's own poll machine and device map. It costs time.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_registers: bool,
+    /// What is left to all stations together while the site is dimmed, in W; without it, nobody can dim it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimming_w: Option<i64>,
     /// Circuits, parents before children; the first is the grid connection.
     pub circuit: Vec<CircuitPlan>,
     /// Meters.
@@ -95,6 +99,12 @@ pub struct CircuitPlan {
     pub parent: Option<usize>,
     /// Its limit per phase.
     pub limit_a: i32,
+    /// The most power on all phases together, in W.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_w: Option<i64>,
+    /// The largest difference between two phases that its stations may cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unbalance_a: Option<i32>,
     /// Its meter, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meter: Option<usize>,
@@ -316,12 +326,17 @@ impl Blueprint {
             timezone: siteward::engine::model::setup::Tz::Europe__Berlin,
             unknown_token: UnknownToken::Reject,
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
-            outside: OutsideSetup::default(),
+            outside: OutsideSetup { dimming: self.dimming(), ..OutsideSetup::default() },
             tariffs: Vec::new(),
             charging: ChargingSetup::default(),
             unsafe_fallback: None,
             seed: self.seed,
         })
+    }
+
+    fn dimming(&self) -> Option<Dimming> {
+        let circuit = CircuitId::new(&self.circuit.first()?.id);
+        Some(Dimming { circuit, power: Power::from_w(self.dimming_w?), input: None })
     }
 
     fn tokens(&self) -> Vec<TokenEntry> {
@@ -345,8 +360,8 @@ fn circuit(plan: &CircuitPlan) -> Circuit {
         limit: PerPhase::splat(Current::from_a(plan.limit_a)),
         meter: plan.meter.map(MeterIndex),
         unmeasured_load: plan.unmeasured_a.map(|a| PerPhase::splat(Current::from_a(a))),
-        max_unbalance: None,
-        max_power: None,
+        max_unbalance: plan.max_unbalance_a.map(Current::from_a),
+        max_power: plan.max_w.map(Power::from_w),
         short_time: None,
     }
 }

@@ -67,6 +67,7 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         guard: true,
         broken_rule: None,
         by_registers: false,
+        dimming_w: None,
         circuit,
         meter,
         pv,

@@ -5,15 +5,16 @@
 //! the controller for what they draw; but the others must make room for them. So no fault lengthens the grace of those who are well: the
 //! graces follow from the meter and from the slowest station below, see `docs/safety.md`.
 
-use siteward::engine::units::{Current, PerPhase, Phase};
+use siteward::engine::units::{Current, PerPhase, Phase, Power};
 
 use crate::meter::DeviceTrouble;
-use crate::oracle::Load;
+use crate::oracle::{Limited, Load};
 
+use super::cloud_side::Outside;
 use super::field::{LATENCY_MS, Post};
 use super::invent::longest_wait_ms;
 use super::report::Unused;
-use super::{STEP_MS, TICK_MS, World};
+use super::{STEP_MS, TICK_MS, VOLTAGE, World};
 
 /// A car follows a changed offer within so long (IEC 61851-1).
 const CAR_MS: u64 = 5_000;
@@ -154,37 +155,66 @@ impl World {
 
     fn look_at_circuit(&mut self, index: usize, flow: Flow) {
         let limit = self.limit_in_force(index);
+        let powers = self.powers_in_force(index);
         let calm = self.oracle.is_calm();
-        if calm && flow.total.max() <= limit {
+        if calm && flow.total.max() <= limit && powers.iter().all(Option::is_none) {
             return;
         }
         let (sees_ms, sees) = self.sees(index);
         let grace_ms = self.grace_ms(index, sees_ms);
+        let lowered_at = self.limits_from_outside[index].map_or(0, |(_, since)| since);
         // What no meter shows can only be kept within what the controller believes of its stations.
         let total = if sees { flow.total } else { flow.charging - flow.unseen };
         let plan = &self.site.circuit[index];
         let assumed = if plan.meter.is_none() { plan.unmeasured_a.unwrap_or(0) } else { 0 };
-        let below = self.posts.iter().filter(|post| post.path.contains(&index)).count();
+        let stations = self.posts.iter().filter(|post| post.path.contains(&index)).count();
+        let assumed = PerPhase::splat(Current::from_a(assumed));
+        let load = Load {
+            circuit: (index, &plan.id),
+            limited: Limited::Power,
+            total: sum(total + assumed),
+            movable: sum(flow.movable),
+            limit,
+            lowered_at,
+            grace_ms,
+            stations,
+        };
         for phase in Phase::ALL {
-            let total = if plan.meter.is_none() { total.of(phase) + Current::from_a(assumed) } else { total.of(phase) };
-            let load = Load {
-                circuit: (index, &plan.id),
-                phase,
-                total,
-                movable: flow.movable.of(phase),
-                limit,
-                lowered_at: self.limits_from_outside[index].map_or(0, |(_, since)| since),
-                grace_ms,
-                stations: below,
-            };
+            let (total, movable) = ((total + assumed).of(phase), flow.movable.of(phase));
+            let load = Load { limited: Limited::Phase(phase), total, movable, ..load };
             self.oracle.no_circuit_above_its_limit_longer_than_its_grace(load, STEP_MS);
         }
+        let [all, charging] = powers;
+        if let Some(limit) = all {
+            self.oracle.no_circuit_above_its_limit_longer_than_its_grace(Load { limit, ..load }, STEP_MS);
+        }
+        if let Some((limit, lowered_at)) = charging.zip(self.dimmed_since) {
+            // Nobody else measures it: what counts is what stations were told.
+            let (limited, total) = (Limited::Charging, sum(flow.charging - flow.unseen));
+            let load = Load { limited, total, limit, lowered_at, ..load };
+            self.oracle.no_circuit_above_its_limit_longer_than_its_grace(load, STEP_MS);
+        }
+    }
+
+    /// The powers of a circuit with what the cloud wants, as the sum of the phases' currents: of all that flows, and of its stations.
+    fn powers_in_force(&self, index: usize) -> [Option<Current>; 2] {
+        let own = self.site.circuit[index].max_w;
+        let outside = match self.limits_from_outside[index] {
+            Some((Outside::Power(power), _)) => Some(power.w()),
+            Some((Outside::Current(_), _)) | None => None,
+        };
+        let charging = self.site.dimming_w.filter(|_| index == 0 && self.dimmed_since.is_some());
+        let in_amperes = |watts: i64| Power::from_w(watts).current_at(VOLTAGE).unwrap_or(Current::MAX);
+        [own.into_iter().chain(outside).min(), charging].map(|watts| watts.map(in_amperes))
     }
 
     /// The limit on each phase of a circuit, with what the cloud wants.
     fn limit_in_force(&self, index: usize) -> Current {
         let own = Current::from_a(self.site.circuit[index].limit_a);
-        self.limits_from_outside[index].map_or(own, |(outside, _)| own.min(outside))
+        match self.limits_from_outside[index] {
+            Some((Outside::Current(outside), _)) => own.min(outside),
+            Some((Outside::Power(_), _)) | None => own,
+        }
     }
 
     /// How long it takes until an overload of a circuit is seen, and whether it can be seen at all.
@@ -340,6 +370,10 @@ impl World {
             }
         }
     }
+}
+
+fn sum(phases: PerPhase<Current>) -> Current {
+    phases.iter().map(|(_, current)| *current).sum()
 }
 
 /// From the tick in which a cut is decided to the current that has gone: the tick, the way there, the station's own delay, the car's,

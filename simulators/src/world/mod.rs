@@ -40,6 +40,7 @@ use crate::oracle::Oracle;
 use crate::pv::Pv;
 use crate::rng::{Dice, Fnv};
 use blueprint::{Blueprint, LoadPlan};
+use cloud_side::Outside;
 use field::Post;
 use judge::{MeterTrouble, Utilisation};
 pub use options::WorldOptions;
@@ -85,7 +86,9 @@ enum Event {
     /// Pings of a half-open link time out.
     PingTimeout { station: usize, epoch: u64 },
     /// The next command of a storm of limits.
-    Storm { circuit: usize, until_ms: u64 },
+    Storm { circuit: usize, watts: bool, until_ms: u64 },
+    /// The grid operator dims the site, or no longer.
+    Dim { active: bool },
     /// Somebody tells the controller the time.
     ClockKnown,
     /// The controller is told that a record is durable, and that is a lie.
@@ -126,7 +129,9 @@ struct World {
     commands: u64,
     commands_twice: bool,
     /// What the cloud has limited each circuit to, and since when.
-    limits_from_outside: Vec<Option<(Current, u64)>>,
+    limits_from_outside: Vec<Option<(Outside, u64)>>,
+    /// Since when the grid operator dims the site.
+    dimmed_since: Option<u64>,
     posts: Vec<Post>,
     meters: Vec<Meter>,
     meter_troubles: Vec<MeterTrouble>,
@@ -224,6 +229,7 @@ impl World {
             commands: 0,
             commands_twice: false,
             limits_from_outside: vec![None; circuits],
+            dimmed_since: None,
             posts: (0..site.station.len()).map(|index| Post::new(&site, index)).collect::<Result<_, _>>()?,
             meters: site.meter.iter().map(meter).collect(),
             meter_troubles: vec![MeterTrouble::default(); site.meter.len()],
@@ -330,7 +336,8 @@ impl World {
                     self.disconnect(station, "ping timeout");
                 }
             }
-            Event::Storm { circuit, until_ms } => self.storm(circuit, until_ms),
+            Event::Storm { circuit, watts, until_ms } => self.storm((circuit, watts), until_ms),
+            Event::Dim { active } => self.dim(active),
             Event::FlushedInName { sequence } => {
                 self.tell_site(Input::Journal(JournalInput::Durable { through: sequence }));
             }
@@ -370,7 +377,9 @@ impl World {
             }
             Fault::BrokerDown => self.broker_lost(),
             Fault::CommandsTwice => self.commands_twice = true,
-            Fault::LimitStorm(circuit) => self.storm(circuit, self.now_ms + planned.for_ms),
+            Fault::LimitStorm(circuit) => self.storm((circuit, false), self.now_ms + planned.for_ms),
+            Fault::PowerStorm(circuit) => self.storm((circuit, true), self.now_ms + planned.for_ms),
+            Fault::Dimmed => self.dim(true),
             Fault::ClockStep(error_ms) => self.clock_error_ms = error_ms,
             Fault::DiskSlow => self.journal.slow = true,
             Fault::DiskFull => self.journal.refuses = Some("no space left on device"),
@@ -414,7 +423,8 @@ impl World {
                 self.flow_again(station);
             }
             Fault::LinkSlow(station, _) => self.posts[station].net.latency_ms = field::LATENCY_MS,
-            Fault::StationReboot(_) | Fault::ProfilesLost(_) | Fault::LimitStorm(_) => {}
+            Fault::StationReboot(_) | Fault::ProfilesLost(_) | Fault::LimitStorm(_) | Fault::PowerStorm(_) => {}
+            Fault::Dimmed => self.dim(false),
             Fault::Odd(station, _) => {
                 let post = &mut self.posts[station];
                 post.behave(None);

@@ -112,6 +112,7 @@ impl WorldOptions {
             meter: Some(0),
             unmeasured_a: Some(peak_a + 12),
             load: Some(LoadPlan { peak_a: peak_a - 10, noise_ma: 2_000, kettle_a: 8, lift_a: 6, oven_a: 0 }),
+            ..CircuitPlan::default()
         };
         let minutes = self.duration_ms / 60_000;
         let mut site = Blueprint {
@@ -126,6 +127,7 @@ impl WorldOptions {
             guard: self.guard,
             broken_rule: self.broken_rule,
             by_registers: self.meter_by_registers,
+            dimming_w: None,
             circuit: vec![grid, garage("garage-a"), garage("garage-b")],
             meter: vec![MeterPlan { poll_ms: self.meter_poll_ms, refresh_ms: 0, stale_after_ms: 5_000 }],
             pv: Some(PvPlan { circuit: 0, peak_w: 15_000 }),

@@ -18,7 +18,7 @@ pub fn read(text: &str) -> Result<Blueprint, String> {
     let site = if value.contains_key("circuit") {
         toml::from_str(text).map_err(|error| error.to_string())?
     } else {
-        short(text)?.blueprint()
+        short(text)?
     };
     check(&site)?;
     Ok(site)
@@ -36,6 +36,9 @@ pub fn write(site: &Blueprint) -> Result<String, String> {
 fn check(site: &Blueprint) -> Result<(), String> {
     for fault in &site.fault {
         fault.planned()?;
+        if fault.kind == "dimmed" && site.dimming_w.is_none() {
+            return Err(format!("the site is to be dimmed at {} s, and has no dimming_w", fault.at_s));
+        }
         let (last, circuits) = (fault.station + fault.count.max(1), site.circuit.len());
         if last > site.station.len() || fault.circuit >= circuits || fault.meter >= site.meter.len().max(1) {
             return Err(format!("fault {} at {} s is about something that does not exist", fault.kind, fault.at_s));
@@ -84,6 +87,9 @@ struct ScenarioFile {
     grid_limit_a: Option<i32>,
     building_peak_a: Option<i32>,
     cars_per_day: Option<u64>,
+    grid_max_w: Option<i64>,
+    grid_max_unbalance_a: Option<i32>,
+    dimming_w: Option<i64>,
     #[serde(default)]
     meter_by_registers: bool,
     #[serde(default)]
@@ -101,10 +107,10 @@ struct QuirkFile {
     amount_ms: i64,
 }
 
-fn short(text: &str) -> Result<WorldOptions, String> {
+fn short(text: &str) -> Result<Blueprint, String> {
     let file: ScenarioFile = toml::from_str(text).map_err(|error| error.to_string())?;
     let default = WorldOptions::default();
-    Ok(WorldOptions {
+    let options = WorldOptions {
         about: file.about,
         seed: file.seed,
         duration_ms: file.minutes * 60_000,
@@ -116,7 +122,12 @@ fn short(text: &str) -> Result<WorldOptions, String> {
         meter_by_registers: file.meter_by_registers,
         quirks: file.quirk.into_iter().map(|quirk| (quirk.station, quirk.is, quirk.amount_ms)).collect(),
         ..default
-    })
+    };
+    let mut site = options.blueprint();
+    site.dimming_w = file.dimming_w;
+    site.circuit[0].max_w = file.grid_max_w;
+    site.circuit[0].max_unbalance_a = file.grid_max_unbalance_a;
+    Ok(site)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The rule itself: may a frame leave, what of it may, and does the site lower where it must?
 
 use super::hold::Ms;
+use super::rows::{Amount, Change, Row, What};
 use super::wire::{self, Profile, Sent};
-use super::{Change, Guard, TOLERANCE, View, ms};
+use super::{Guard, View, ms};
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex};
 use crate::engine::time::{Mono, Now};
-use crate::engine::units::{Current, PerPhase, Phase, PhaseSet};
+use crate::engine::units::{Current, PerPhase};
 
 /// A meter is believed so much longer than it is declared to be fresh.
 const STALE_SLACK_MS: u64 = 2_000;
@@ -18,109 +19,87 @@ impl Guard {
     pub(super) fn refuse(
         &self,
         station: StationIndex,
-        change: Change,
+        change: &Change,
         what: &Sent,
         now: Now,
     ) -> Option<(CircuitIndex, String, Option<Current>)> {
         let settings = self.topology.station(station);
-        let evses = self.topology.evses_of(station).flat_map(|evse| self.phases_of(evse).iter());
-        let phases: PhaseSet = evses.collect();
-        let Change { rise, highest } = change;
-        let mut worst: Option<(CircuitIndex, String, Option<Current>)> = None;
+        let mut worst: Option<(CircuitIndex, String, Current)> = None;
         for circuit in self.topology.path_to_grid(settings.circuit) {
             let id = &self.topology.circuit(circuit).id;
             if self.circuits[circuit.0].frozen && !self.is_cut(station, what, now) {
                 return Some((circuit, format!("circuit {id} is above its limit and is not lowered"), None));
             }
-            if rise == Current::ZERO {
+            if change.rise == Current::ZERO {
                 continue;
             }
-            let (other, is_blind) = self.other_load(circuit, now.mono);
-            if is_blind {
-                if highest > settings.fallback {
-                    let why = format!(
-                        "the meter of circuit {id} is silent: nothing above the fallback of {} may be given out",
-                        settings.fallback
-                    );
-                    return Some((circuit, why, Some(settings.fallback)));
-                }
-                continue;
-            }
-            let (room, phase) = self.room(circuit, other, phases);
-            if rise > room + TOLERANCE {
+            let other = self.other_load(circuit, now.mono);
+            if other.is_none() && change.highest > settings.fallback {
                 let why = format!(
-                    "{} may draw {rise} more than before, and circuit {id} has {} left on {phase}",
-                    settings.id,
-                    room.at_least_zero()
+                    "the meter of circuit {id} is silent: nothing above the fallback of {} may be given out",
+                    settings.fallback
                 );
-                let may = highest - rise + room.at_least_zero();
-                if worst.as_ref().is_none_or(|(_, _, least)| least.is_none_or(|least| may < least)) {
-                    worst = Some((circuit, why, Some(may)));
+                return Some((circuit, why, Some(settings.fallback)));
+            }
+            for row in self.rows(circuit, other).chain(self.unbalance(circuit, now.mono)) {
+                let may = row.fits(change);
+                if row.is_exceeded_by(&change.more) && worst.as_ref().is_none_or(|(_, _, least)| may < *least) {
+                    let (rise, left) = (change.rise, self.left_in_words(&row));
+                    let why = format!("{} may draw {rise} more than before, and circuit {id} has {left}", settings.id);
+                    worst = Some((circuit, why, may));
                 }
             }
         }
-        worst
+        worst.map(|(circuit, why, may)| (circuit, why, Some(may)))
     }
 
-    /// What is left on the fullest of the phases, as a current that may be added on all of them.
-    fn room(&self, circuit: CircuitIndex, other: PerPhase<Current>, phases: PhaseSet) -> (Current, Phase) {
-        let settings = self.topology.circuit(circuit);
-        let state = &self.circuits[circuit.0];
-        let limit = state.outside.map_or(settings.limit, |outside| settings.limit.zip_with(outside, Current::min));
-        let free = limit - other - state.most;
-        let tightest = phases.iter().map(|phase| (free.of(phase), phase)).min_by_key(|(room, _)| *room);
-        let (room, phase) = tightest.unwrap_or((Current::ZERO, Phase::L1));
-        let Some(power) = settings.max_power else { return (room, phase) };
-        let drawn: i64 =
-            (other + state.most).iter().map(|(_, drawn)| drawn.power_at(self.topology.voltage()).w()).sum();
-        let left = (power.w() - drawn).saturating_mul(1_000_000);
-        let each = left / i64::from(self.topology.voltage().mv().max(1)) / i64::from(phases.len().max(1));
-        (room.min(Current::from_ma(i32::try_from(each).unwrap_or(i32::MAX))), phase)
-    }
-
-    /// What a circuit is proven or declared to carry besides the EVSEs, and whether nothing is known of it.
-    fn other_load(&self, circuit: CircuitIndex, now: Mono) -> (PerPhase<Current>, bool) {
+    /// What a circuit is proven or declared to carry besides the EVSEs; `None`: nothing is known of it.
+    fn other_load(&self, circuit: CircuitIndex, now: Mono) -> Option<PerPhase<Current>> {
         let settings = self.topology.circuit(circuit);
         let zero = PerPhase::splat(Current::ZERO);
-        let Some(meter) = settings.meter else { return (settings.unmeasured_load.unwrap_or(zero), false) };
+        let Some(meter) = settings.meter else { return Some(settings.unmeasured_load.unwrap_or(zero)) };
         let fresh_ms = self.topology.meters()[meter.0].stale_after_ms + STALE_SLACK_MS;
         let proven = self.circuits[circuit.0].proven;
         let last = proven.map_or(zero, |(load, _)| load.map(Current::at_least_zero));
         match (proven.filter(|(_, at)| now.since(*at) <= fresh_ms), settings.unmeasured_load) {
-            (Some(_), _) => (last, false),
-            (None, Some(assumed)) => (assumed.zip_with(last, Current::max), false),
-            (None, None) => (last, true),
+            (Some(_), _) => Some(last),
+            (None, Some(assumed)) => Some(assumed.zip_with(last, Current::max)),
+            (None, None) => None,
         }
     }
 
     /// In words, if a circuit stays above its limit although a station that answers was not cut.
     pub(super) fn neglected(&self, circuit: CircuitIndex, now: Mono) -> Option<String> {
-        let (other, is_blind) = self.other_load(circuit, now);
-        let all = self.room(circuit, other, PhaseSet::ALL).0;
-        if is_blind || all + TOLERANCE >= Current::ZERO {
+        let other = self.other_load(circuit, now);
+        let is_exceeded = |row: &Row| row.left + row.tolerance() < 0;
+        if !self.rows(circuit, other).any(|row| is_exceeded(&row)) {
             return None;
         }
-        let (mut spared, mut could) = (PerPhase::splat(Current::ZERO), None);
+        let (mut spared, mut could) = (Amount::default(), None);
         for index in self.topology.evses_below(circuit).iter().copied() {
             let (state, evse) = (&self.evses[index.0], self.topology.evse(index));
             let answers = self.answers(evse.station, now) && !state.refused;
             let Some(newest) = state.newest.filter(|_| answers) else { continue };
             let station = self.topology.station(evse.station);
-            spared += self.phases_of(index).spread((state.view.most - newest).at_least_zero());
+            spared.add((state.view.most - newest).at_least_zero(), self.phases_of(index), self.slots_of(index));
             if newest > station.min && state.view.most > station.min {
                 could = Some((station, evse.number, newest));
             }
         }
         let (station, number, newest) = could?;
-        let (room, phase) = self.room(circuit, other - spared, station.wiring.phases());
-        (room + TOLERANCE < Current::ZERO).then(|| {
-            format!(
-                "Circuit {} may be {} above its limit on {phase} by what was sent, and {} connector {number} was not cut below {newest}. Nothing but less is sent there until it fits.",
-                self.topology.circuit(circuit).id,
-                -room,
-                station.id
-            )
-        })
+        let concerns = |row: &Row| match row.what {
+            What::Phase(phase) => station.wiring.phases().contains(phase),
+            What::Power(_) | What::Charging(_) => true,
+            What::Unbalance(..) => false,
+        };
+        let rest = self.rows(circuit, other).map(|row| Row { left: row.left + row.taken_by(&spared), ..row });
+        let worst = rest.filter(|row| concerns(row) && is_exceeded(row)).min_by_key(|row| row.left)?;
+        Some(format!(
+            "Circuit {} may be {} by what was sent, and {} connector {number} was not cut below {newest}. Nothing but less is sent there until it fits.",
+            self.topology.circuit(circuit).id,
+            self.above_in_words(&worst),
+            station.id
+        ))
     }
 
     /// Whether a frame lowers what it is about, or gives nothing anyhow.
@@ -170,8 +149,8 @@ impl Guard {
         // It must be understood as meant.
         let (_, read) = wire::sent(&lowered);
         let (_, after) = self.held_after(station, "", &read, now);
-        let change = Change::between(before, &after);
-        self.refuse(station, change, &read, now).is_none().then_some(lowered)
+        let change = self.change(before, &after);
+        self.refuse(station, &change, &read, now).is_none().then_some(lowered)
     }
 
     /// The limit that a profile sets now.

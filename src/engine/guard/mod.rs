@@ -1,10 +1,12 @@
 //! A second, separately written check of everything that leaves towards stations. It rests on nothing but the wire: the frames that leave,
 //! the answers that come, the meters, and what the site's wiring is declared to be. It holds each frame that would let stations draw more
-//! against one rule, and may only lower it or keep it back:
+//! against one rule, for currents and powers, and may only lower it or keep it back:
 //!
 //! ```text
 //! what the meter shows beyond all that EVSEs can have drawn + the most that they may draw then ≤ the limit
 //! ```
+//!
+//! and for the unbalance: the most that EVSEs may draw on a phase then ≤ the limit + the most that they have said that they draw on another.
 //!
 //! The first term is the part of the other load that is proven. The planner's own estimate is never below it, so that a frame that is held
 //! back is a fault of the planner, of the tethers or of the sessions, or a person's mistake; `docs/safety.md` says what it cannot see.
@@ -12,6 +14,8 @@
 mod clock;
 mod hold;
 mod judge;
+mod rows;
+mod said;
 mod settling;
 #[cfg(test)]
 mod tests;
@@ -22,12 +26,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::engine::model::limit::OutsideLimits;
 use crate::engine::model::reading::MeterReading;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, LeaseForm, MeterIndex, StationIndex, Topology};
 use crate::engine::time::{Mono, Now, Utc};
 use crate::engine::units::{Current, PerPhase, PhaseSet};
 use clock::WireClock;
 use hold::{Hold, Ms, Scale, WIDE_EXTRA_MS, Window};
+use said::Said;
 use settling::Settling;
 use wire::{Answer, Heard, Sent};
 
@@ -81,24 +87,6 @@ struct View {
     wide: Current,
 }
 
-/// What a frame changes at a station.
-#[derive(Clone, Copy, Debug)]
-struct Change {
-    /// How much more all of its EVSEs together may draw.
-    rise: Current,
-    /// The most that one of those may draw that may draw more.
-    highest: Current,
-}
-
-impl Change {
-    fn between(before: &[(EvseIndex, View)], after: &[(EvseIndex, View)]) -> Self {
-        let pairs = before.iter().zip(after).map(|((_, old), (_, new))| (old.most, new.most));
-        let risen: Vec<(Current, Current)> = pairs.filter(|(old, new)| new > old).collect();
-        let highest = risen.iter().map(|(_, new)| *new).max().unwrap_or(Current::ZERO);
-        Self { rise: risen.iter().map(|(old, new)| *new - *old).sum(), highest }
-    }
-}
-
 #[derive(Debug, Default)]
 struct StationState {
     connected: bool,
@@ -106,6 +94,8 @@ struct StationState {
     /// The hold as it is remembered, until it changes: it is written far more often than it changes.
     kept: Option<Box<RawValue>>,
     clock: WireClock,
+    /// What it says that it draws; only where the unbalance is limited.
+    said: Said,
     /// Calls without an answer, and when they were sent.
     open: BTreeMap<String, Ms>,
 }
@@ -125,9 +115,10 @@ struct EvseState {
 
 #[derive(Debug, Default)]
 struct CircuitState {
-    /// The limit from outside.
-    outside: Option<PerPhase<Current>>,
+    outside: OutsideLimits,
     most: PerPhase<Current>,
+    /// The same as it counts for powers, in mA on all phases together.
+    most_power: i64,
     wide: PerPhase<Current>,
     /// The last reading less all that EVSEs can have drawn then, and when the meter was asked.
     proven: Option<(PerPhase<Current>, Mono)>,
@@ -148,6 +139,8 @@ pub struct Guard {
     stations: Vec<StationState>,
     evses: Vec<EvseState>,
     circuits: Vec<CircuitState>,
+    /// The unbalance of a circuit is limited.
+    has_unbalance: bool,
     next_change: Ms,
     disagreements: Vec<Disagreement>,
     count: u64,
@@ -171,6 +164,7 @@ impl Guard {
             stations: topology.stations().iter().map(|_| StationState::default()).collect(),
             evses: vec![EvseState::default(); topology.evses().len()],
             circuits: topology.circuits().iter().map(|_| CircuitState::default()).collect(),
+            has_unbalance: topology.circuits().iter().any(|circuit| circuit.max_unbalance.is_some()),
             topology: topology.clone(),
             next_change: Ms::MIN,
             disagreements: Vec::new(),
@@ -269,9 +263,9 @@ impl Guard {
         }
     }
 
-    /// A circuit's limit was lowered from outside; `None`: it is as configured.
-    pub fn limit_changed(&mut self, circuit: CircuitIndex, limit: Option<PerPhase<Current>>) {
-        self.circuits[circuit.0].outside = limit;
+    /// What limits from outside leave of a circuit is this now.
+    pub fn limits_changed(&mut self, circuit: CircuitIndex, limits: OutsideLimits) {
+        self.circuits[circuit.0].outside = limits;
     }
 
     /// A station sent a frame.
@@ -280,6 +274,10 @@ impl Guard {
             self.clock_moved(station, now.mono);
         }
         let now = now.mono;
+        if self.has_unbalance {
+            let settings = self.topology.station(station);
+            self.stations[station.0].said.hear(text, settings, self.topology.voltage(), now);
+        }
         match wire::heard(text) {
             Heard::Nothing => {}
             Heard::Answer(call, answer) => self.answered(station, &call, answer, now),
@@ -336,7 +334,7 @@ impl Guard {
         let call = call.unwrap_or_default();
         let before = self.views(station, &self.stations[station.0].hold, now.mono);
         let after = self.held_after(station, &call, &what, now);
-        let verdict = match self.refuse(station, Change::between(&before, &after.1), &what, now) {
+        let verdict = match self.refuse(station, &self.change(&before, &after.1), &what, now) {
             None => Verdict::Pass,
             Some((circuit, why, room)) => {
                 let lowered = self.lowered(station, text, &what, (room, &before), now);
@@ -366,11 +364,14 @@ impl Guard {
         if old == phases {
             return;
         }
+        let slots = self.slots_of(evse);
         self.evses[evse.0].phases = Some(phases);
+        let more_slots = self.slots_of(evse) - slots;
         let View { most, wide } = self.evses[evse.0].view;
         for circuit in self.topology.path_to_grid(self.topology.evse(evse).circuit) {
             let state = &mut self.circuits[circuit.0];
             state.most = state.most - old.spread(most) + phases.spread(most);
+            state.most_power += i64::from(most.ma()) * more_slots;
             state.wide = state.wide - old.spread(wide) + phases.spread(wide);
             state.peak = state.peak.zip_with(state.wide, Current::max);
         }
@@ -512,11 +513,12 @@ impl Guard {
         let hold = &self.stations[station.0].hold;
         let mut next = hold.next_change(ms(now), self.reaction(station));
         for (evse, view) in self.views(station, hold, now) {
-            let phases = self.phases_of(evse);
+            let (phases, slots) = (self.phases_of(evse), self.slots_of(evse));
             let old = std::mem::replace(&mut self.evses[evse.0].view, view);
             for circuit in self.topology.path_to_grid(settings.circuit) {
                 let state = &mut self.circuits[circuit.0];
                 state.most += phases.spread(view.most - old.most);
+                state.most_power += i64::from((view.most - old.most).ma()) * slots;
                 state.wide += phases.spread(view.wide - old.wide);
                 state.peak = state.peak.zip_with(state.wide, Current::max);
             }

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
 use crate::engine::model::topology::{Circuit, Meter, Station, StationModel, Wiring};
-use crate::engine::units::Voltage;
+use crate::engine::units::{Phase, Voltage};
+
+mod rows;
 
 const UTC: i64 = 1_772_366_400_000;
 const A: StationIndex = StationIndex(0);
@@ -22,7 +24,11 @@ fn now(at_ms: u64) -> Now {
 
 /// Two stations, the first with two EVSEs, below a metered circuit.
 fn topology(limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
-    let circuit = Circuit {
+    site(circuit(limit_a, unmeasured_a), vec![station("A", 2), station("B", 1)])
+}
+
+fn circuit(limit_a: i32, unmeasured_a: Option<i32>) -> Circuit {
+    Circuit {
         id: CircuitId::new("grid"),
         parent: None,
         limit: PerPhase::splat(amps(limit_a)),
@@ -31,8 +37,11 @@ fn topology(limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
         max_unbalance: None,
         max_power: None,
         short_time: None,
-    };
-    let station = |id: &str, evse_count| Station {
+    }
+}
+
+fn station(id: &str, evse_count: usize) -> Station {
+    Station {
         id: StationId::new(id),
         circuit: GRID,
         model: StationModel::default(),
@@ -45,9 +54,11 @@ fn topology(limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
         weight: 1,
         dc: None,
         password: None,
-    };
+    }
+}
+
+fn site(circuit: Circuit, stations: Vec<Station>) -> Topology {
     let meter = Meter { id: MeterId::new("main"), stale_after_ms: 5_000 };
-    let stations = vec![station("A", 2), station("B", 1)];
     Topology::new(SiteId::new("test"), Voltage::from_mv(230_000), vec![circuit], stations, (vec![meter], vec![]))
         .unwrap()
 }
@@ -84,11 +95,17 @@ impl Guard {
 
     /// All three EVSEs have so many amperes and have had the time to follow.
     fn all_at(limit_a: i32, amperes: &str) -> Self {
-        let mut guard = guard(limit_a);
-        for (index, (station, evse)) in [(A, 1), (A, 2), (B, 1)].into_iter().enumerate() {
+        Self::at(&topology(limit_a, Some(10)), amperes)
+    }
+
+    fn at(topology: &Topology, amperes: &str) -> Self {
+        let mut guard = Guard::new(topology, Earlier::default(), now(0));
+        (0..topology.stations().len()).for_each(|index| guard.connected(StationIndex(index), Mono::START));
+        for (index, evse) in topology.evses().iter().enumerate() {
             let call = format!("start-{index}");
-            assert_eq!(guard.sent(station, &lease(&call, evse, amperes, 120, 0), now(0)), Verdict::Pass);
-            guard.received(station, &accepted(&call), now(0));
+            let frame = lease(&call, evse.number, amperes, 120, 0);
+            assert_eq!(guard.sent(evse.station, &frame, now(0)), Verdict::Pass);
+            guard.received(evse.station, &accepted(&call), now(0));
         }
         guard.tick(Mono::from_ms(20_000));
         guard

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{CircuitId, Sequence, StationId};
 use crate::engine::time::Utc;
-use crate::engine::units::{Current, Power};
+use crate::engine::units::{Current, PerPhase, Power};
 
 /// What a limit is on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -137,6 +137,17 @@ impl StandingLimit {
             Some(OnLoss::Hold | OnLoss::Release) | None => self.order.amount,
         }
     }
+}
+
+/// What all limits from outside together leave of a circuit; `None` where they lower nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutsideLimits {
+    /// The current on each phase.
+    pub current: Option<PerPhase<Current>>,
+    /// The power of all that flows, on all phases together.
+    pub power: Option<Power>,
+    /// The power of all stations below together, whatever else flows.
+    pub charging: Option<Power>,
 }
 
 /// Why a limit has ended.

@@ -198,13 +198,10 @@ impl<'a> Frame<'a> {
 
     /// What an EVSE may be drawing now.
     pub(super) fn load_committed(&self, evse: usize) -> Load {
-        let committed = self.state.evses[evse].committed;
-        let class = self.class(evse);
-        let phases = Phase::ALL.map(|phase| i64::from(committed.of(phase).ma()));
-        // Where nobody knows to which phases it is wired, each counts, but no more of them than it has terminals carry current.
-        let is_known = usize::try_from(class.slots).is_ok_and(|slots| slots == class.phases.iter().count());
-        let power =
-            if is_known { phases.iter().sum() } else { i64::from(committed.max().ma()) * i64::from(class.slots) };
+        let state = &self.state.evses[evse];
+        let wiring = self.topology.station(self.topology.evses()[evse].station).wiring;
+        let phases = Phase::ALL.map(|phase| i64::from(state.committed.of(phase).ma()));
+        let power = state.committed_for_power(wiring);
         Load { phases, power }
     }
 
@@ -329,7 +326,7 @@ pub(super) fn current(ma: i64) -> Current {
 }
 
 /// The sum of the phases' currents, in mA, of a power at a voltage in mV; rounded down.
-fn phase_sum(power: Power, voltage: i64) -> i64 {
+pub(super) fn phase_sum(power: Power, voltage: i64) -> i64 {
     // mW over mV are A, 1e6 times W over mV are mA.
     i64::try_from(i128::from(power.w()) * 1_000_000 / i128::from(voltage)).unwrap_or(i64::MAX / 2)
 }

@@ -23,12 +23,12 @@ mod raise;
 mod share;
 mod wish;
 
-use crate::engine::model::topology::{Circuit, EvseIndex, Topology};
+use crate::engine::model::topology::{Circuit, EvseIndex, Topology, Wiring};
 use crate::engine::time::Mono;
-use crate::engine::units::{Current, PerPhase, PhaseSet, Power};
+use crate::engine::units::{Current, PerPhase, PhaseSet, Power, Voltage};
 pub use admit::{HEAD_START_MS, SHORTEST_WAIT_MS};
 use binding::Binding;
-use frame::{Frame, counted_on_unmoved, current};
+use frame::{Frame, counted_on_unmoved, current, phase_sum};
 pub use invariant::invariant_holds;
 pub use queue::NOT_FORESEEABLE;
 use wish::Wishes;
@@ -100,6 +100,17 @@ impl CircuitState {
             (lowered, configured) => lowered.or(configured),
         }
     }
+
+    /// What the tighter one of its powers leaves beside what EVSEs may be drawing, as the sum of the phases' currents in mA; negative: it is
+    /// exceeded. `committed`: the sum of [`EvseState::committed_for_power`] of all EVSEs below. `None`: no power is limited.
+    #[must_use]
+    pub fn power_left(&self, circuit: &Circuit, voltage: Voltage, committed: i64) -> Option<i64> {
+        let voltage = i64::from(voltage.mv()).max(1);
+        let background: i64 = self.background.iter().map(|(_, current)| i64::from(current.ma())).sum();
+        let total = self.power_limit(circuit).map(|power| phase_sum(power, voltage) - background);
+        let charging = self.charging_power.map(|power| phase_sum(power, voltage));
+        [total, charging].into_iter().flatten().min().map(|most| most - committed)
+    }
 }
 
 /// Energy that a car must have by a certain time.
@@ -150,6 +161,18 @@ pub struct EvseState {
 }
 
 impl EvseState {
+    /// What it may be drawing on all phases together, as it counts for a power, in mA. Where nobody knows to which phases it is wired, each
+    /// counts, but no more of them than it has terminals carry current.
+    #[must_use]
+    pub fn committed_for_power(&self, wiring: Wiring) -> i64 {
+        let count = self.phases.iter().count();
+        let slots = if wiring.is_known() { count } else { count.min(wiring.terminals()) };
+        if slots == count {
+            return self.committed.iter().map(|(_, current)| i64::from(current.ma())).sum();
+        }
+        i64::from(self.committed.max().ma()) * i64::try_from(slots).unwrap_or(3)
+    }
+
     /// Whether it is taken to need nothing: it keeps a place that nobody else needs, and no other.
     fn rests(&self, now: Mono) -> bool {
         self.rests_until.is_some_and(|until| self.served_since.is_some() || until > now)

@@ -17,7 +17,7 @@ use crate::engine::model::ids::TransactionId;
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
 use crate::engine::plan::{self, CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
-use crate::engine::units::{Current, Energy, PerPhase};
+use crate::engine::units::{Current, Energy, PerPhase, Phase, PhaseSet};
 
 /// The plan is made anew at least so often, whatever happens.
 const REPLAN_MS: u64 = 5_000;
@@ -129,16 +129,43 @@ impl Site {
         let topology = &self.setup.topology;
         self.committed_below.clear();
         self.committed_below.resize(self.plan_state.circuits.len(), PerPhase::splat(Current::ZERO));
+        self.committed_power_below.clear();
+        self.committed_power_below.resize(self.plan_state.circuits.len(), 0);
         for (evse, state) in topology.evses().iter().zip(&self.plan_state.evses) {
+            let power = state.committed_for_power(topology.station(evse.station).wiring);
             for circuit in topology.path_to_grid(evse.circuit) {
                 self.committed_below[circuit.0] += state.committed;
+                self.committed_power_below[circuit.0] += power;
             }
         }
     }
 
     fn any_circuit_full(&self) -> bool {
-        let rooms = (0..self.plan_state.circuits.len()).filter_map(|index| self.room(CircuitIndex(index)));
-        rooms.into_iter().any(|room| room.min() < Current::ZERO)
+        let mut circuits = self.plan_state.circuits.iter().enumerate();
+        circuits.any(|(index, state)| self.is_too_full(CircuitIndex(index), state, PhaseSet::ALL))
+    }
+
+    /// Whether a circuit in that state carries more than it may, on one of the phases or in one of its powers.
+    pub(super) fn is_too_full(&self, circuit: CircuitIndex, state: &CircuitState, phases: PhaseSet) -> bool {
+        let room = state.limit - state.background - self.committed_below(circuit);
+        let topology = &self.setup.topology;
+        let committed = self.committed_power_below.get(circuit.0).copied().unwrap_or_default();
+        let power_left = state.power_left(topology.circuit(circuit), topology.voltage(), committed);
+        phases.iter().any(|phase| room.of(phase) < Current::ZERO) || power_left.is_some_and(|left| left < 0)
+    }
+
+    /// Whether EVSEs may load one phase of a circuit above an EVSE too much beyond another, by what they are measured to draw there.
+    pub(super) fn is_unbalanced_above(&self, evse: EvseIndex) -> bool {
+        let topology = &self.setup.topology;
+        topology.path_to_grid(topology.evse(evse).circuit).any(|above| {
+            let Some(limit) = topology.circuit(above).max_unbalance else { return false };
+            let states = topology.evses_below(above).iter().filter_map(|below| self.plan_state.evses.get(below.0));
+            let zero = PerPhase::splat(Current::ZERO);
+            let drawn = states.fold(zero, |sum, state| sum + state.drawn.zip_with(state.committed, Current::min));
+            let may = self.committed_below(above);
+            let beyond = |phase: Phase, against: Phase| may.of(phase) - drawn.of(against) > limit;
+            Phase::ALL.iter().any(|phase| Phase::ALL.iter().any(|other| other != phase && beyond(*phase, *other)))
+        })
     }
 
     fn circuit_state(&self, index: usize, now: Now) -> CircuitState {

@@ -153,6 +153,8 @@ pub struct Site {
     plan_state: PlanState,
     /// What the EVSEs below each circuit may draw by the last plan.
     committed_below: Vec<PerPhase<Current>>,
+    /// The same as it counts for powers, in mA on all phases together.
+    committed_power_below: Vec<i64>,
     /// Whether a transaction runs at each EVSE.
     charging: Vec<bool>,
     plan: Plan,
@@ -208,6 +210,7 @@ impl Site {
             ramp: Ramp::default(),
             plan_state: PlanState::default(),
             committed_below: Vec::new(),
+            committed_power_below: Vec::new(),
             charging: vec![false; topology.evses().len()],
             plan: Plan::default(),
             outside,

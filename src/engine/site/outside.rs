@@ -13,7 +13,8 @@ use super::{Restored, Site, log};
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::ids::StationId;
 use crate::engine::model::limit::{
-    Dimming, LimitAmount, LimitEnd, LimitOrder, LimitOrigin, LimitTarget, OnLoss, ScheduledLimit, StandingLimit,
+    Dimming, LimitAmount, LimitEnd, LimitOrder, LimitOrigin, LimitTarget, OnLoss, OutsideLimits, ScheduledLimit,
+    StandingLimit,
 };
 use crate::engine::model::reading::DeviceFault;
 use crate::engine::model::record::RecordBody;
@@ -376,12 +377,16 @@ impl Site {
             Some(OnLoss::Fallback(fallback)) => Some(fallback),
             Some(OnLoss::Hold | OnLoss::Release) | None => None,
         };
-        let amount = match (&order.origin, &self.setup.outside.dimming) {
+        [Some(self.recorded_amount(standing)), fallback].into_iter().flatten()
+    }
+
+    /// How much a limit leaves by its record.
+    fn recorded_amount(&self, standing: &StandingLimit) -> LimitAmount {
+        match (&standing.order.origin, &self.setup.outside.dimming) {
             // The configuration may have changed since the dimming began.
             (LimitOrigin::Dimming(_), Some(dimming)) => LimitAmount::Charging(dimming.power),
             _ => standing.in_force(),
-        };
-        [Some(amount), fallback].into_iter().flatten()
+        }
     }
 
     fn limits_on<'a>(&'a self, target: &'a LimitTarget) -> impl Iterator<Item = (LimitAmount, &'a LimitOrigin)> + 'a {
@@ -429,17 +434,21 @@ impl Site {
         }
     }
 
-    /// The limit on each phase that limits from outside leave of a circuit by what is recorded; `None`: as configured. What is
-    /// planned with is never above it, and below it while nobody knows whether a sender still lives.
+    /// What limits from outside leave of a circuit by what is recorded. What is planned with is never above it, and below it while
+    /// nobody knows whether a sender still lives.
     #[must_use]
-    pub fn recorded_limit(&self, circuit: CircuitIndex) -> Option<PerPhase<Current>> {
+    pub fn recorded_limits(&self, circuit: CircuitIndex) -> OutsideLimits {
         let configured = self.setup.topology.circuit(circuit);
         let target = LimitTarget::Circuit(configured.id.clone());
         let on = self.ledger.limits().iter().filter(|standing| standing.order.target == target);
-        let limits = on.map(|standing| (standing.in_force(), &standing.order.origin));
+        let limits = on.map(|standing| (self.recorded_amount(standing), &standing.order.origin));
         let floor = self.setup.outside.floors.get(&configured.id).copied();
         let ceiling = ceiling::of_circuit(configured, floor, self.setup.topology.voltage(), limits);
-        ceiling.limit_by.map(|_| ceiling.limit)
+        OutsideLimits {
+            current: ceiling.limit_by.map(|_| ceiling.limit),
+            power: ceiling.total.filter(|_| ceiling.total_by.is_some()),
+            charging: ceiling.charging,
+        }
     }
 
     /// What limits from outside leave of a circuit: its limit on each phase, the power of all that flows where that was lowered, and the

@@ -275,6 +275,42 @@ fn dimming_leaves_the_minimum_power_to_all_stations_together_and_is_proven() {
 }
 
 #[test]
+fn what_is_recorded_of_powers_is_told_to_the_guard_as_it_is_planned_with() {
+    let mut world = with(dimmable(None)).full();
+    world.command("site.dim", &json!({ "active": true }));
+    world.command("limit.set", &json!({ "circuit": "grid", "limit_w": 20_000 }));
+    let recorded = world.site.recorded_limits(CircuitIndex(0));
+    assert_eq!((recorded.current, recorded.power), (None, Some(Power::from_w(20_000))));
+    assert_eq!(recorded.charging, Some(Power::from_w(7_560)));
+    // The configuration allows more by the next start, while the dimming goes on.
+    let mut outside = dimmable(None);
+    outside.dimming.iter_mut().for_each(|dimming| dimming.power = Power::from_w(9_000));
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let again = World::with(Setup { outside, ..setup(63) }, restored, world.now);
+    let recorded = again.site.recorded_limits(CircuitIndex(0));
+    assert_eq!(recorded.charging, Some(Power::from_w(9_000)));
+    assert_eq!(again.site.circuit_limits(CircuitIndex(0)).2, recorded.charging);
+}
+
+#[test]
+fn dimming_is_sent_whatever_the_budget_of_writes_says() {
+    let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
+    let setup = Setup { outside: dimmable(None), ..stations(|station| station.model.writes_per_day = Some(12)) };
+    let mut world = World::with(setup, Restored { boot: 1, ..Restored::default() }, now).full();
+    for _ in 0..8 {
+        world.command("limit.set", &json!({ "circuit": "grid", "limit_a": 25 }));
+        world.pass(30_000);
+        world.command("limit.clear", &json!({ "circuit": "grid" }));
+        world.pass(30_000);
+    }
+    let before = watts(&world);
+    assert!(before > 10_000.0 && before < 15_000.0, "no raise is written any more: {:?}", world.limits);
+    world.command("site.dim", &json!({ "active": true }));
+    world.pass(1_000);
+    assert!(watts(&world) <= 7_560.0, "{:?}", world.limits);
+}
+
+#[test]
 fn a_contact_that_falls_silent_dims_after_its_time() {
     let input = DimmingInput { on_loss: DimmingLoss::Dim, loss_ms: 60_000 };
     let mut world = with(dimmable(Some(input))).full();

@@ -6,8 +6,9 @@
 use super::Site;
 use super::tether::Told;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex};
+use crate::engine::plan::CircuitState;
 use crate::engine::time::{Mono, Now};
-use crate::engine::units::Current;
+use crate::engine::units::PhaseSet;
 
 impl Site {
     /// Takes back what waits and may let an EVSE draw more, where a circuit above it is too full. Before each plan.
@@ -41,7 +42,7 @@ impl Site {
     pub(super) fn is_too_full_by_now(&self, circuit: CircuitIndex, now: Mono) -> bool {
         let Some(state) = self.plan_state.circuits.get(circuit.0) else { return false };
         let (background, _) = self.background_of(circuit, now);
-        (state.limit - background - self.committed_below(circuit)).min() < Current::ZERO
+        self.is_too_full(circuit, &CircuitState { background, ..*state }, PhaseSet::ALL)
     }
 
     /// The EVSEs of which a limit waits in the queue that is more than the least that may be in force.

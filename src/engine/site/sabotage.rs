@@ -4,7 +4,7 @@
 #[cfg(feature = "sabotage")]
 use super::Site;
 #[cfg(feature = "sabotage")]
-use crate::engine::model::topology::EvseIndex;
+use crate::engine::model::topology::{Circuit, EvseIndex, Topology};
 #[cfg(feature = "sabotage")]
 use crate::engine::plan::BackgroundSource;
 #[cfg(feature = "sabotage")]
@@ -19,6 +19,10 @@ pub enum Sabotage {
     ForgetSilentStations,
     /// A meter without a reading shows nothing: there is no other load.
     MeterMissingIsZero,
+    /// Powers are not limited, neither those of the configuration nor those from outside.
+    ForgetPowers,
+    /// The unbalance is not limited: everybody is taken to draw as much on each phase.
+    ForgetUnbalance,
     /// Transaction messages are answered before their records are on disk.
     AnswerBeforeDurable,
     /// Limits last for a day before they step down by themselves.
@@ -28,8 +32,29 @@ pub enum Sabotage {
 #[cfg(feature = "sabotage")]
 impl Site {
     /// Breaks a rule from now on.
-    pub const fn sabotage(&mut self, rule: Sabotage) {
+    pub fn sabotage(&mut self, rule: Sabotage) {
         self.sabotage = Some(rule);
+        match rule {
+            Sabotage::ForgetPowers => self.forget(|circuit| circuit.max_power = None),
+            Sabotage::ForgetUnbalance => self.forget(|circuit| circuit.max_unbalance = None),
+            Sabotage::RaiseBeforeCutsConfirmed
+            | Sabotage::ForgetSilentStations
+            | Sabotage::MeterMissingIsZero
+            | Sabotage::AnswerBeforeDurable
+            | Sabotage::NoLease => {}
+        }
+    }
+
+    /// Makes the site forget something of each circuit. Its guard has a wiring of its own.
+    fn forget(&mut self, what: impl Fn(&mut Circuit)) {
+        let known = &self.setup.topology;
+        let mut circuits = known.circuits().to_vec();
+        circuits.iter_mut().for_each(what);
+        let devices = (known.meters().to_vec(), known.inverters().to_vec());
+        let parts = (known.site().clone(), known.voltage(), known.stations().to_vec());
+        if let Ok(topology) = Topology::new(parts.0, parts.1, circuits, parts.2, devices) {
+            self.setup.topology = topology;
+        }
     }
 
     /// Whether a rule is broken.
@@ -48,6 +73,11 @@ impl Site {
             } else if !reachable && self.sabotage == Some(Sabotage::ForgetSilentStations) {
                 state.committed = PerPhase::splat(Current::ZERO);
             }
+        }
+        if self.sabotage == Some(Sabotage::ForgetPowers) {
+            self.plan_state.circuits.iter_mut().for_each(|state| {
+                (state.max_power, state.charging_power) = (None, None);
+            });
         }
         if self.sabotage != Some(Sabotage::MeterMissingIsZero) {
             return;

@@ -124,7 +124,8 @@ impl Site {
             limit if self.is_doubted(evse, now) => up_to(may, limit),
             limit => limit,
         };
-        if limit > least && self.is_too_full_above(evse) { up_to(least, limit) } else { limit }
+        let is_full = || self.is_too_full_above(evse) || self.is_unbalanced_above(evse);
+        if limit > least && is_full() { up_to(least, limit) } else { limit }
     }
 
     /// Whether its station leaves a limit without an answer for so long that nobody can count on what that may free.
@@ -253,13 +254,13 @@ impl Site {
         allows(budget, self.stations[station.0].writes.in_a_day(now), reason)
     }
 
-    /// Whether a circuit above an EVSE carries more than it may on one of its phases.
+    /// Whether a circuit above an EVSE carries more than it may, on one of its phases or in one of its powers.
     pub(super) fn is_too_full_above(&self, evse: EvseIndex) -> bool {
         let Evse { station, circuit, .. } = self.setup.topology.evse(evse);
         let phases = self.setup.topology.station(station).wiring.phases();
         self.setup.topology.path_to_grid(circuit).any(|circuit| {
-            let room = self.room(circuit);
-            room.is_some_and(|room| phases.iter().any(|phase| room.of(phase) < Current::ZERO))
+            let state = self.plan_state.circuits.get(circuit.0);
+            state.is_some_and(|state| self.is_too_full(circuit, state, phases))
         })
     }
 
