@@ -66,7 +66,8 @@ pub(crate) fn print(out: &mut impl Write) -> std::io::Result<()> {
     // How much more n log n is, which is the limit, and how much more it took.
     let steps = passes.windows(2).map(|pair| {
         let ((few, short), (many, long)) = (pair[0], pair[1]);
-        let n_log_n = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX)) * f64::from(n.ilog2() + 1);
+        let float = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        let n_log_n = |n: usize| float(n) * float(n).log2();
         let (growth, limit) = (long / short, n_log_n(many) / n_log_n(few));
         format!("{few} to {many}: {growth:.1} x (limit {limit:.1} x: {:.2} of it)", growth / limit)
     });

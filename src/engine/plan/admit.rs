@@ -79,6 +79,11 @@ impl Kind {
         Self(u64::from(rests) << 40 | from_highest.unsigned_abs() << 2 | tier)
     }
 
+    fn priority(self) -> i32 {
+        let from_highest = i64::try_from(self.0 >> 2 & u64::from(u32::MAX)).unwrap_or(0);
+        i32::try_from(i64::from(i32::MAX) - from_highest).unwrap_or(i32::MIN)
+    }
+
     const fn is_turn_over(self) -> bool {
         self.0 & 3 == 2
     }
@@ -146,14 +151,18 @@ pub(super) fn admit(
     }
     admitted.resize(wishes.of.len(), false);
     order.clear();
-    let line = Line::new(frame, wishes, delays, now);
+    let mut line = Line { frame, delays, wishes, now, first: BTreeMap::new() };
     for (index, _) in wishes.all() {
         let rows = scarce.of(frame.class_of(index)).len();
+        let place = line.place(index, &frame.state.evses[index], number(rows));
         if rows == 0 {
             admitted[index] = true;
         } else {
-            order.push(line.place(index, &frame.state.evses[index], number(rows)));
+            order.push(place);
         }
+    }
+    if !line.first.is_empty() {
+        order.iter_mut().for_each(|place| line.put_in_line(place));
     }
     order.sort_unstable();
     left.clear();
@@ -316,34 +325,18 @@ struct Line<'a> {
     delays: &'a Delays,
     wishes: &'a Wishes<'a>,
     now: Mono,
-    /// For each priority when the first of those arrived who are in line now, in ms.
-    first: BTreeMap<i32, i64>,
+    /// For each priority when the first of those arrived who are in line now.
+    first: BTreeMap<i32, Mono>,
 }
 
-impl<'a> Line<'a> {
-    fn new(frame: &'a Frame<'a>, wishes: &'a Wishes<'a>, delays: &'a Delays, now: Mono) -> Self {
-        let mut line = Self { frame, delays, wishes, now, first: BTreeMap::new() };
-        for (index, _) in wishes.all() {
-            let evse = &frame.state.evses[index];
-            if evse.served_since.is_none() && !evse.rests(now) && line.has_waited(index) {
-                let arrival = signed(line.arrival(index).ms());
-                let first = line.first.entry(evse.priority).or_insert(arrival);
-                *first = (*first).min(arrival);
-            }
-        }
-        line
-    }
-
+impl Line<'_> {
     /// Since when it stands in line, which may be later than now.
     fn arrival(&self, index: usize) -> Mono {
         self.frame.state.evses[index].arrival(self.now).plus_ms(self.delays.of(self.frame.class_of(index)))
     }
 
-    fn has_waited(&self, index: usize) -> bool {
-        self.now.since(self.arrival(index)) >= SHORTEST_WAIT_MS
-    }
-
-    fn place(&self, index: usize, evse: &EvseState, scarce: u32) -> Place {
+    /// The place of somebody who is in his turn as if nobody had come before him: [`Line::put_in_line`] knows when all places are known.
+    fn place(&mut self, index: usize, evse: &EvseState, scarce: u32) -> Place {
         let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max());
         let arrival = self.arrival(index);
         let since = stands_since(evse, (signed(arrival.ms()), max), self.now);
@@ -351,20 +344,30 @@ impl<'a> Line<'a> {
         let (tier, since, exactly) = match evse.served_since {
             Some(served) if rests => (Tier::TurnOver, 0, Exactly::latest(served)),
             None if rests => (Tier::Fresh, signed(arrival.ms()), Exactly::earliest(arrival)),
-            Some(served) if self.now.since(served) < TURN_MS => {
-                let is_guest = self.first.get(&evse.priority).is_some_and(|first| signed(arrival.ms()) >= *first);
-                (if is_guest { Tier::Line } else { Tier::InTurn }, since, Exactly::earliest(arrival))
-            }
+            Some(served) if self.now.since(served) < TURN_MS => (Tier::InTurn, since, Exactly::earliest(arrival)),
             Some(served) => {
                 let long = i64::try_from(self.now.since(served) / LONG_TURN_MS).unwrap_or(i64::MAX);
                 (Tier::TurnOver, long, Exactly::latest(served))
             }
-            None if self.has_waited(index) => (Tier::Line, since, Exactly::earliest(arrival)),
+            None if self.now.since(arrival) >= SHORTEST_WAIT_MS => {
+                let first = self.first.entry(evse.priority).or_insert(arrival);
+                *first = (*first).min(arrival);
+                (Tier::Line, since, Exactly::earliest(arrival))
+            }
             None => (Tier::Fresh, since, Exactly::earliest(arrival)),
         };
         let drawn = drawn(arrival.ms(), index);
         let (kind, phases) = (Kind::new(rests, evse.priority, tier), Reverse(evse.phases.len()));
         Place { kind, since, scarce, phases, exactly, drawn, evse: number(index) }
+    }
+
+    /// Who was let in because an earlier one did not fit stands in line as if he had no turn.
+    fn put_in_line(&self, place: &mut Place) {
+        let priority = place.kind.priority();
+        let is_after = |first: &Mono| place.exactly >= Exactly::earliest(*first);
+        if place.kind == Kind::new(false, priority, Tier::InTurn) && self.first.get(&priority).is_some_and(is_after) {
+            place.kind = Kind::new(false, priority, Tier::Line);
+        }
     }
 }
 

@@ -11,14 +11,14 @@ use super::share::Allotment;
 use super::wish::Wishes;
 use super::{CircuitState, EvseState, Offer};
 use crate::engine::model::topology::CircuitIndex;
-use crate::engine::units::{Phase, PhaseSet};
+use crate::engine::units::{Current, Phase, PhaseSet};
 
 /// What keeps a raise back.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Stop {
-    Row(usize),
+    Row(u32),
     /// The ramp of a circuit and phase.
-    Ramp(usize),
+    Ramp(u32),
 }
 
 /// A raise that is to be made.
@@ -30,6 +30,9 @@ struct Raise {
     /// What may be drawn already on each phase that the offer counts on.
     from: [i64; 3],
     phases: PhaseSet,
+    hold: bool,
+    /// What it is cut short to, and why. Others are looked at in between: its offer gets it at the end, when all get theirs in order.
+    cut: Option<(Current, Stop)>,
 }
 
 /// What finding the offers needs, kept from plan to plan for its memory: nothing of it is read before it is written.
@@ -60,24 +63,22 @@ pub(super) fn offers(
     memory: &mut Memory,
 ) {
     let Memory { room, sums, raises, order, tight } = memory;
-    raises.clear();
-    raises.extend(allotted.iter().filter_map(|share| Raise::new(frame, share)));
+    list_raises(frame, allotted, (sums, raises));
     if raises.is_empty() {
         return;
     }
     room.clear();
     room.extend(capacities);
-    frame.sum(sums, (0..offers.len()).map(|index| (frame.class_of(index), frame.load_committed(index))));
     frame.take_from(room, sums);
     frame.add_credits(room, (0..offers.len()).map(|index| (index, certain(&frame.state.evses[index], &offers[index]))));
     frame.sum(sums, raises.iter().map(|raise| (raise.class(), raise.wanted(frame))));
     frame.tight_terms(tight, |row| frame.carried(sums, row) > room[row] || frame.is_unbalance(row));
     let mut raising = Raising { frame, room, ramp: ramps(frame), tight };
-    // The number of a raise behind how far it is below its target, the furthest first: one integer each, which sorts fast.
+    // The number of a share behind how far it is below its target, the furthest first: one integer each, which sorts fast.
     order.clear();
     for (number, raise) in (0_u32..).zip(raises.iter()) {
-        let evse = raise.evse();
-        if frame.state.evses[evse].hold {
+        if raise.hold {
+            let evse = raise.evse();
             let limit = wishes.of[evse].map_or(0, |wish| wish.grid.at_most(raise.lowest()).min(raise.target));
             offers[evse].limit = current(limit);
             offers[evse].binding = Binding::Hold;
@@ -90,8 +91,30 @@ pub(super) fn offers(
     for packed in order.iter() {
         let number = usize::try_from(packed & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         let raise = &raises[number];
-        raising.make(raise, wishes, &mut offers[raise.evse()]);
+        raises[number].cut = raising.make(raise, wishes);
     }
+    for raise in raises.iter() {
+        let Some((limit, stop)) = raise.cut else { continue };
+        let offer = &mut offers[raise.evse()];
+        offer.limit = limit;
+        offer.binding = match stop {
+            Stop::Row(row) => Binding::RaisePending(frame.bottleneck(row as usize)),
+            Stop::Ramp(at) => Binding::Ramp { circuit: CircuitIndex(at as usize / 3) },
+        };
+    }
+}
+
+/// Finds who is to be raised, and sums up what everybody may be drawing: both in one walk, since the states of a large site fill the caches.
+fn list_raises(frame: &Frame<'_>, allotted: &[Allotment], (sums, raises): (&mut Vec<Load>, &mut Vec<Raise>)) {
+    raises.clear();
+    let mut shares = allotted.iter().peekable();
+    let committed = (0..frame.state.evses.len()).map(|index| {
+        if let Some(share) = shares.next_if(|share| share.evse() == index) {
+            raises.extend(Raise::new(frame, share));
+        }
+        (frame.class_of(index), frame.load_committed(index))
+    });
+    frame.sum(sums, committed);
 }
 
 fn ramps(frame: &Frame<'_>) -> Option<Vec<i64>> {
@@ -106,12 +129,20 @@ fn ramps(frame: &Frame<'_>) -> Option<Vec<i64>> {
 impl Raise {
     /// `None`: the target is not above what may be drawn already.
     fn new(frame: &Frame<'_>, share: &Allotment) -> Option<Self> {
-        let committed = &frame.state.evses[share.evse()].committed;
+        let EvseState { committed, hold, .. } = &frame.state.evses[share.evse()];
         let phases = frame.classes[share.class()].phases;
         let from = Phase::ALL.map(|phase| i64::from(committed.of(phase).ma()).max(0));
         let target = share.amount;
         let is_raise = Phase::ALL.into_iter().any(|phase| phases.contains(phase) && target > from[phase.index()]);
-        is_raise.then(|| Self { evse: number(share.evse()), class: number(share.class()), target, from, phases })
+        is_raise.then(|| Self {
+            evse: number(share.evse()),
+            class: number(share.class()),
+            target,
+            from,
+            phases,
+            hold: *hold,
+            cut: None,
+        })
     }
 
     const fn evse(&self) -> usize {
@@ -173,21 +204,21 @@ impl Raising<'_> {
         self.ramp.is_some() || !self.tight.of(raise.class()).is_empty()
     }
 
-    fn make(&mut self, raise: &Raise, wishes: &Wishes<'_>, offer: &mut Offer) {
-        let Some(wish) = &wishes.of[raise.evse()] else { return };
+    /// Takes what the raise needs; says to what it is cut short, and why.
+    fn make(&mut self, raise: &Raise, wishes: &Wishes<'_>) -> Option<(Current, Stop)> {
         let (reach, stop) = self.reach(raise);
-        let Some(stop) = stop.filter(|_| reach < raise.target) else { return self.spend(raise, raise.target) };
+        let Some(stop) = stop.filter(|_| reach < raise.target) else {
+            self.spend(raise, raise.target);
+            return None;
+        };
+        let wish = wishes.of[raise.evse()].as_ref()?;
         let stays = wish.grid.at_most(raise.lowest().min(raise.target));
         let limit = wish.grid.at_most(reach).max(stays);
         if limit <= stays {
             self.keep_for_later(stop);
         }
         self.spend(raise, limit);
-        offer.limit = current(limit);
-        offer.binding = match stop {
-            Stop::Row(row) => Binding::RaisePending(self.frame.bottleneck(row)),
-            Stop::Ramp(at) => Binding::Ramp { circuit: CircuitIndex(at / 3) },
-        };
+        Some((current(limit), stop))
     }
 
     /// The most that it could be given now, and what keeps it from more.
@@ -205,13 +236,13 @@ impl Raising<'_> {
                 What::Phase(phase) | What::Unbalance { phase, .. } => from(phase) + room.max(0),
                 What::Power | What::Charging => raise.reach_power(room, i64::from(term.coefficient)),
             };
-            at_most(most, Stop::Row(term.at()));
+            at_most(most, Stop::Row(term.row));
         }
         if let Some(ramp) = &self.ramp {
             for above in self.frame.path(raise.evse()) {
                 for phase in raise.phases.iter() {
                     let at = above.0 * 3 + phase.index();
-                    at_most(from(phase).saturating_add(ramp[at]), Stop::Ramp(at));
+                    at_most(from(phase).saturating_add(ramp[at]), Stop::Ramp(number(at)));
                 }
             }
         }
@@ -237,8 +268,8 @@ impl Raising<'_> {
     /// Nobody else takes what is free there in this plan.
     fn keep_for_later(&mut self, stop: Stop) {
         match (stop, &mut self.ramp) {
-            (Stop::Row(row), _) => self.room[row] = self.room[row].min(0),
-            (Stop::Ramp(at), Some(ramp)) => ramp[at] = 0,
+            (Stop::Row(row), _) => self.room[row as usize] = self.room[row as usize].min(0),
+            (Stop::Ramp(at), Some(ramp)) => ramp[at as usize] = 0,
             (Stop::Ramp(_), None) => {}
         }
     }

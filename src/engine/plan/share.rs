@@ -35,9 +35,16 @@ const NO_ROW: u32 = u32::MAX;
 impl Allotment {
     /// With its minimum as the floor, and nothing yet.
     pub(super) fn new(frame: &Frame<'_>, evse: usize, wish: &Wish<'_>) -> Self {
-        let weight = frame.state.evses[evse].weight;
         let (floor, max) = (current(wish.min()), current(wish.max()));
-        Self { evse: number(evse), class: number(frame.class_of(evse)), weight, row: NO_ROW, floor, max, amount: 0 }
+        Self {
+            evse: number(evse),
+            class: number(frame.class_of(evse)),
+            weight: wish.weight,
+            row: NO_ROW,
+            floor,
+            max,
+            amount: 0,
+        }
     }
 
     pub(super) const fn evse(&self) -> usize {

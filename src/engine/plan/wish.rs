@@ -13,6 +13,8 @@ pub(super) struct Wish<'a> {
     pub(super) grid: Grid<'a>,
     min: Current,
     max: Current,
+    /// Its share.
+    pub(super) weight: u32,
 }
 
 impl Wish<'_> {
@@ -78,7 +80,7 @@ impl<'a> Wishes<'a> {
             max = above.filter(|level| *level <= i64::from(station.max.ma())).unwrap_or(max);
         }
         match grid.least().filter(|min| *min <= max && evse.demand >= evse.min) {
-            Some(min) => Some(Wish { grid, min: current(min), max: current(max) }),
+            Some(min) => Some(Wish { grid, min: current(min), max: current(max), weight: evse.weight }),
             None => {
                 offer.binding = if ceiling == evse.demand { Binding::BelowMinimum } else { binding };
                 None
