@@ -309,6 +309,9 @@ pub struct Topology {
     stations: Vec<Station>,
     evses: Vec<Evse>,
     first_evse: Vec<usize>,
+    /// Of each EVSE, beside it: what is asked for all of them again and again should not be looked up in their stations each time.
+    wirings: Vec<Wiring>,
+    has_levels: Vec<bool>,
     /// Of each circuit, with all circuits that it feeds.
     evses_below: Vec<Vec<EvseIndex>>,
     meters: Vec<Meter>,
@@ -354,14 +357,28 @@ impl Topology {
         }
         let mut evses = Vec::new();
         let mut first_evse = Vec::new();
+        let (mut wirings, mut has_levels) = (Vec::new(), Vec::new());
         for (index, station) in stations.iter().enumerate() {
             first_evse.push(evses.len());
             for number in (1..).take(station.evse_count) {
                 evses.push(Evse { station: StationIndex(index), number, circuit: station.circuit });
+                wirings.push(station.wiring);
+                has_levels.push(!station.model.levels.is_empty());
             }
         }
-        let mut topology =
-            Self { site, voltage, circuits, stations, evses, first_evse, evses_below: Vec::new(), meters, inverters };
+        let mut topology = Self {
+            site,
+            voltage,
+            circuits,
+            stations,
+            evses,
+            first_evse,
+            wirings,
+            has_levels,
+            evses_below: Vec::new(),
+            meters,
+            inverters,
+        };
         let mut evses_below = vec![Vec::new(); topology.circuits.len()];
         for (index, evse) in topology.evses.iter().enumerate() {
             topology.path_to_grid(evse.circuit).for_each(|circuit| evses_below[circuit.0].push(EvseIndex(index)));
@@ -439,6 +456,18 @@ impl Topology {
     #[must_use]
     pub fn evse(&self, index: EvseIndex) -> Evse {
         self.evses[index.0]
+    }
+
+    /// How each EVSE is wired, in the order of all: as its station.
+    #[must_use]
+    pub fn wirings(&self) -> &[Wiring] {
+        &self.wirings
+    }
+
+    /// The only currents that an EVSE can offer, rising, without 0; empty: every multiple of its station's step.
+    #[must_use]
+    pub fn levels(&self, evse: EvseIndex) -> &[Current] {
+        if self.has_levels[evse.0] { &self.station(self.evse(evse).station).model.levels } else { &[] }
     }
 
     /// The EVSEs of a station, in order.

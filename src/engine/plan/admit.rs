@@ -23,8 +23,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::binding::Binding;
-use super::fill::Term;
-use super::frame::{Frame, Tight, What, counted_on};
+use super::fill::{Term, number};
+use super::frame::{Frame, Load, Tight, What, counted_on};
 use super::wish::Wishes;
 use super::{EvseState, Offer, TURN_MS};
 use crate::engine::time::Mono;
@@ -48,14 +48,19 @@ struct Place {
     kind: Kind,
     /// Since when it waits in ms, as its deadline puts it; for whose turn is over, how many long turns ago that was.
     since: i64,
-    scarce: usize,
+    scarce: u32,
     /// Who uses more phases makes more of a place.
     phases: Reverse<u32>,
-    /// In ms.
     exactly: Exactly,
     /// Another order for each time at which somebody comes.
     drawn: u64,
-    evse: usize,
+    evse: u32,
+}
+
+impl Place {
+    const fn evse(&self) -> usize {
+        self.evse as usize
+    }
 }
 
 /// Whether it rests, its priority and its tier, packed into one number.
@@ -74,6 +79,11 @@ impl Kind {
         Self(u64::from(rests) << 40 | from_highest.unsigned_abs() << 2 | tier)
     }
 
+    fn priority(self) -> i32 {
+        let from_highest = i64::try_from(self.0 >> 2 & u64::from(u32::MAX)).unwrap_or(0);
+        i32::try_from(i64::from(i32::MAX) - from_highest).unwrap_or(i32::MIN)
+    }
+
     const fn is_turn_over(self) -> bool {
         self.0 & 3 == 2
     }
@@ -87,14 +97,24 @@ enum Tier {
     Fresh,
 }
 
-/// The earlier first, or the later first.
+/// A time in ms such that the earlier goes first, or the later: the one in some tiers, the other in the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Exactly {
-    Earliest(u64),
-    Latest(Reverse<u64>),
+struct Exactly(u64);
+
+impl Exactly {
+    const fn earliest(at: Mono) -> Self {
+        Self(at.ms())
+    }
+
+    const fn latest(at: Mono) -> Self {
+        Self(u64::MAX - at.ms())
+    }
 }
 
 /// Who is served, and who waits.
+///
+/// Kept from plan to plan for its memory: nothing of it is read before it is written.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Admission {
     pub(super) delays: Delays,
     pub(super) admitted: Vec<bool>,
@@ -102,6 +122,9 @@ pub(super) struct Admission {
     pub(super) waiting: Vec<usize>,
     /// The terms of each class in the rows on which not all minimums fit.
     pub(super) scarce: Tight,
+    sums: Vec<Load>,
+    order: Vec<Place>,
+    room: Vec<i64>,
 }
 
 /// Decides who is served. Whoever is not gets his binding.
@@ -109,50 +132,65 @@ pub(super) fn admit(
     frame: &Frame<'_>,
     wishes: &Wishes<'_>,
     room: &[i64],
-    offers: &mut [Offer],
-    now: Mono,
-) -> Admission {
-    let minimums = wishes.all().map(|(index, wish)| (index, Frame::load_at(frame.class(index), wish.min)));
-    let load = frame.row_loads(minimums);
-    let scarce = frame.tight_terms(|row| load[row] > room[row]);
-    let mut admitted = vec![false; wishes.of.len()];
-    let mut order = Vec::new();
-    let delays = Delays::new(frame, &scarce);
-    let line = Line::new(frame, wishes, &delays, now);
+    (offers, now): (&mut [Offer], Mono),
+    admission: &mut Admission,
+) {
+    let Admission { delays, admitted, waiting, scarce, sums, order, room: left } = admission;
+    let minimums = wishes.all().map(|(index, wish)| {
+        let class = frame.class_of(index);
+        (class, Frame::load_at(&frame.classes[class], wish.min()))
+    });
+    frame.sum(sums, minimums);
+    frame.tight_terms(scarce, |row| frame.carried(sums, row) > room[row] || frame.is_unbalance(row));
+    admitted.clear();
+    waiting.clear();
+    delays.set(frame, scarce);
+    if scarce.is_empty() {
+        admitted.extend(wishes.of.iter().map(Option::is_some));
+        return;
+    }
+    admitted.resize(wishes.of.len(), false);
+    order.clear();
+    let mut line = Line { frame, delays, wishes, now, first: BTreeMap::new() };
     for (index, _) in wishes.all() {
-        let rows = scarce.of(frame.class_of[index]).len();
+        let rows = scarce.of(frame.class_of(index)).len();
+        let place = line.place(index, &frame.state.evses[index], number(rows));
         if rows == 0 {
             admitted[index] = true;
         } else {
-            order.push(line.place(index, &frame.state.evses[index], rows));
+            order.push(place);
         }
     }
+    if !line.first.is_empty() {
+        order.iter_mut().for_each(|place| line.put_in_line(place));
+    }
     order.sort_unstable();
-    let mut room = room.to_vec();
-    let mut waiting = Vec::new();
-    let mut over = vec![0; room.len()];
+    left.clear();
+    left.extend(room);
+    let mut kept = Vec::new();
+    let mut over = vec![0; left.len()];
     for group in order.chunk_by_mut(|one, next| one.kind == next.kind) {
         if group[0].kind.is_turn_over() {
-            put_last(frame, wishes, &scarce, (group, &room, &mut over));
+            put_last(frame, wishes, scarce, (group, left, &mut over));
         }
         for place in group {
-            let Some(wish) = &wishes.of[place.evse] else { continue };
-            let terms = scarce.of(frame.class_of[place.evse]);
-            let full = terms.iter().find(|term| room[term.at()] < needs(frame, place.evse, wish.min, **term));
+            let Some(wish) = &wishes.of[place.evse()] else { continue };
+            let terms = scarce.of(frame.class_of(place.evse()));
+            let full = terms.iter().find(|term| left[term.at()] < needs(frame, place.evse(), wish.min(), **term));
             if let Some(term) = full {
-                offers[place.evse].binding = Binding::Queue(frame.bottleneck(term.at()));
-                waiting.push(*place);
+                offers[place.evse()].binding = Binding::Queue(frame.bottleneck(term.at()));
+                kept.push(*place);
             } else {
-                admitted[place.evse] = true;
-                take(frame, place.evse, wish.min, terms, &mut room);
+                admitted[place.evse()] = true;
+                take(frame, place.evse(), wish.min(), terms, left);
             }
         }
     }
     // Who is sent away now stands behind those who wait already.
-    let is_sent_away = |place: &Place| frame.state.evses[place.evse].served_since.is_some();
-    let priority = |place: &Place| Reverse(frame.state.evses[place.evse].priority);
-    waiting.sort_unstable_by_key(|place| (priority(place), is_sent_away(place), place.since, *place));
-    Admission { admitted, waiting: waiting.into_iter().map(|place| place.evse).collect(), scarce, delays }
+    let is_sent_away = |place: &Place| frame.state.evses[place.evse()].served_since.is_some();
+    let priority = |place: &Place| Reverse(frame.state.evses[place.evse()].priority);
+    kept.sort_unstable_by_key(|place| (priority(place), is_sent_away(place), place.since, *place));
+    waiting.extend(kept.iter().map(Place::evse));
 }
 
 /// Puts those of a group last of which as few as possible must leave for the others to fit into what those before it have left: again and
@@ -163,15 +201,15 @@ fn put_last(
     scarce: &Tight,
     (group, room, over): (&mut [Place], &[i64], &mut [i64]),
 ) {
-    let min_of = |place: &Place| wishes.of[place.evse].map_or(0, |wish| wish.min);
+    let min_of = |place: &Place| wishes.of[place.evse()].map_or(0, |wish| wish.min());
     over.iter_mut().zip(room).for_each(|(over, room)| *over = -room);
     for place in group.iter() {
-        for term in scarce.of(frame.class_of[place.evse]) {
+        for term in scarce.of(frame.class_of(place.evse())) {
             over[term.at()] += i64::from(term.coefficient) * min_of(place);
         }
     }
     let relief = |place: &Place, over: &[i64]| -> i64 {
-        let terms = scarce.of(frame.class_of[place.evse]).iter();
+        let terms = scarce.of(frame.class_of(place.evse())).iter();
         terms.map(|term| over[term.at()].clamp(0, i64::from(term.coefficient) * min_of(place))).sum()
     };
     let key = |place: &Place, relief: i64| (place.since, relief, place.exactly, place.drawn);
@@ -180,7 +218,7 @@ fn put_last(
     for place in group.iter_mut() {
         place.scarce = 0;
     }
-    let mut last = usize::MAX;
+    let mut last = u32::MAX;
     while let Some((was, at)) = next.pop() {
         let place = &mut group[at];
         let now = relief(place, over);
@@ -192,7 +230,7 @@ fn put_last(
             next.push((key(place, now), at));
             continue;
         }
-        for term in scarce.of(frame.class_of[place.evse]) {
+        for term in scarce.of(frame.class_of(place.evse())) {
             over[term.at()] -= i64::from(term.coefficient) * min_of(place);
         }
         place.scarce = last;
@@ -221,7 +259,7 @@ fn take(frame: &Frame<'_>, evse: usize, amount: i64, terms: &[Term], room: &mut 
     let class = frame.class(evse);
     if class.unbalanced {
         let counted = counted_on(&frame.state.evses[evse], amount);
-        for row in frame.unbalance_above(class.circuit) {
+        for row in frame.unbalance_above(class.circuit()) {
             if let What::Unbalance { against, .. } = frame.rows[row].what {
                 room[row] += if class.phases.contains(against) { counted[against.index()] } else { 0 };
             }
@@ -250,13 +288,22 @@ fn signed(ms: u64) -> i64 {
 }
 
 /// By how much later than others the members of each class stand in line.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Delays {
+    /// Empty where nobody does.
     of_class: Vec<u64>,
+    fewest: Vec<usize>,
 }
 
 impl Delays {
-    fn new(frame: &Frame<'_>, scarce: &Tight) -> Self {
-        let mut fewest = vec![usize::MAX; frame.rows.len()];
+    fn set(&mut self, frame: &Frame<'_>, scarce: &Tight) {
+        let Self { of_class, fewest } = self;
+        of_class.clear();
+        if scarce.is_empty() {
+            return;
+        }
+        fewest.clear();
+        fewest.resize(frame.rows.len(), usize::MAX);
         let classes = || (0..frame.classes.len()).map(|class| scarce.of(class));
         for terms in classes() {
             for term in terms {
@@ -264,12 +311,11 @@ impl Delays {
             }
         }
         let is_costly = |terms: &[Term]| terms.iter().any(|term| fewest[term.at()] < terms.len());
-        let delay = |terms: &[Term]| if is_costly(terms) { COSTLY_LATER_MS } else { 0 };
-        Self { of_class: classes().map(delay).collect() }
+        of_class.extend(classes().map(|terms| if is_costly(terms) { COSTLY_LATER_MS } else { 0 }));
     }
 
     pub(super) fn of(&self, class: usize) -> u64 {
-        self.of_class[class]
+        self.of_class.get(class).copied().unwrap_or(0)
     }
 }
 
@@ -279,55 +325,49 @@ struct Line<'a> {
     delays: &'a Delays,
     wishes: &'a Wishes<'a>,
     now: Mono,
-    /// For each priority when the first of those arrived who are in line now, in ms.
-    first: BTreeMap<i32, i64>,
+    /// For each priority when the first of those arrived who are in line now.
+    first: BTreeMap<i32, Mono>,
 }
 
-impl<'a> Line<'a> {
-    fn new(frame: &'a Frame<'a>, wishes: &'a Wishes<'a>, delays: &'a Delays, now: Mono) -> Self {
-        let mut line = Self { frame, delays, wishes, now, first: BTreeMap::new() };
-        for (index, _) in wishes.all() {
-            let evse = &frame.state.evses[index];
-            if evse.served_since.is_none() && !evse.rests(now) && line.has_waited(index) {
-                let arrival = signed(line.arrival(index).ms());
-                let first = line.first.entry(evse.priority).or_insert(arrival);
-                *first = (*first).min(arrival);
-            }
-        }
-        line
-    }
-
+impl Line<'_> {
     /// Since when it stands in line, which may be later than now.
     fn arrival(&self, index: usize) -> Mono {
-        self.frame.state.evses[index].arrival(self.now).plus_ms(self.delays.of(self.frame.class_of[index]))
+        self.frame.state.evses[index].arrival(self.now).plus_ms(self.delays.of(self.frame.class_of(index)))
     }
 
-    fn has_waited(&self, index: usize) -> bool {
-        self.now.since(self.arrival(index)) >= SHORTEST_WAIT_MS
-    }
-
-    fn place(&self, index: usize, evse: &EvseState, scarce: usize) -> Place {
-        let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max);
+    /// The place of somebody who is in his turn as if nobody had come before him: [`Line::put_in_line`] knows when all places are known.
+    fn place(&mut self, index: usize, evse: &EvseState, scarce: u32) -> Place {
+        let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max());
         let arrival = self.arrival(index);
         let since = stands_since(evse, (signed(arrival.ms()), max), self.now);
         let rests = evse.rests(self.now);
         let (tier, since, exactly) = match evse.served_since {
-            Some(served) if rests => (Tier::TurnOver, 0, Exactly::Latest(Reverse(served.ms()))),
-            None if rests => (Tier::Fresh, signed(arrival.ms()), Exactly::Earliest(arrival.ms())),
-            Some(served) if self.now.since(served) < TURN_MS => {
-                let is_guest = self.first.get(&evse.priority).is_some_and(|first| signed(arrival.ms()) >= *first);
-                (if is_guest { Tier::Line } else { Tier::InTurn }, since, Exactly::Earliest(arrival.ms()))
-            }
+            Some(served) if rests => (Tier::TurnOver, 0, Exactly::latest(served)),
+            None if rests => (Tier::Fresh, signed(arrival.ms()), Exactly::earliest(arrival)),
+            Some(served) if self.now.since(served) < TURN_MS => (Tier::InTurn, since, Exactly::earliest(arrival)),
             Some(served) => {
                 let long = i64::try_from(self.now.since(served) / LONG_TURN_MS).unwrap_or(i64::MAX);
-                (Tier::TurnOver, long, Exactly::Latest(Reverse(served.ms())))
+                (Tier::TurnOver, long, Exactly::latest(served))
             }
-            None if self.has_waited(index) => (Tier::Line, since, Exactly::Earliest(arrival.ms())),
-            None => (Tier::Fresh, since, Exactly::Earliest(arrival.ms())),
+            None if self.now.since(arrival) >= SHORTEST_WAIT_MS => {
+                let first = self.first.entry(evse.priority).or_insert(arrival);
+                *first = (*first).min(arrival);
+                (Tier::Line, since, Exactly::earliest(arrival))
+            }
+            None => (Tier::Fresh, since, Exactly::earliest(arrival)),
         };
         let drawn = drawn(arrival.ms(), index);
         let (kind, phases) = (Kind::new(rests, evse.priority, tier), Reverse(evse.phases.len()));
-        Place { kind, since, scarce, phases, exactly, drawn, evse: index }
+        Place { kind, since, scarce, phases, exactly, drawn, evse: number(index) }
+    }
+
+    /// Who was let in because an earlier one did not fit stands in line as if he had no turn.
+    fn put_in_line(&self, place: &mut Place) {
+        let priority = place.kind.priority();
+        let is_after = |first: &Mono| place.exactly >= Exactly::earliest(*first);
+        if place.kind == Kind::new(false, priority, Tier::InTurn) && self.first.get(&priority).is_some_and(is_after) {
+            place.kind = Kind::new(false, priority, Tier::Line);
+        }
     }
 }
 

@@ -2,53 +2,58 @@
 
 use std::collections::BTreeMap;
 
-use super::admit::{Admission, laxity_ms};
+use super::admit::laxity_ms;
 use super::frame::{Frame, counted_on};
+use super::share::Allotment;
 use super::wish::Wishes;
-use super::{EvseState, Offer, Shortfall};
+use super::{EvseState, Offer, QueuePlace, Shortfall};
 use crate::engine::time::Mono;
 
-/// The least that each admitted EVSE gets: its minimum, or what its deadline needs, as far as that fits beside the minimums of the
-/// others. Who has the least laxity is given it first.
-pub(super) fn floors(
+/// Raises the floors of those who are served, which are their minimums, to what their deadlines need, as far as that fits beside the
+/// minimums of the others. Who has the least laxity is given it first.
+pub(super) fn raise_floors(
     frame: &Frame<'_>,
     wishes: &Wishes<'_>,
-    admission: &Admission,
+    served: &mut [Allotment],
     capacities: &[i64],
     now: Mono,
-) -> Vec<i64> {
-    let mut floors: Vec<i64> = wishes.of.iter().map(|wish| wish.as_ref().map_or(0, |wish| wish.min)).collect();
-    let admitted = || wishes.all().filter(|(index, _)| admission.admitted[*index]);
-    let mut urgent: Vec<(i64, usize, i64)> = admitted()
-        .filter_map(|(index, wish)| {
-            let evse = &frame.state.evses[index];
-            let laxity = laxity_ms(evse, wish.max, now)?;
-            let needed = wish.grid.at_least(needed_ma(evse, now)?).unwrap_or(wish.max).min(wish.max);
-            (needed > wish.min).then_some((laxity, index, needed))
-        })
-        .collect();
+) {
+    if !wishes.has_deadlines {
+        return;
+    }
+    let urgent = served.iter().enumerate().filter_map(|(number, share)| {
+        let evse = &frame.state.evses[share.evse()];
+        let laxity = laxity_ms(evse, share.max(), now)?;
+        let needed = needed_ma(evse, now)?;
+        let wish = wishes.of[share.evse()].as_ref()?;
+        let needed = wish.grid.at_least(needed).unwrap_or(share.max()).min(share.max());
+        (needed > wish.min()).then_some((laxity, number, needed))
+    });
+    let mut urgent: Vec<(i64, usize, i64)> = urgent.collect();
     if urgent.is_empty() {
-        return floors;
+        return;
     }
     urgent.sort_unstable();
     let mut room = capacities.to_vec();
-    frame.add_credits(
-        &mut room,
-        admitted().map(|(index, wish)| (index, counted_on(&frame.state.evses[index], wish.min))),
-    );
-    let loads = frame.row_loads(admitted().map(|(index, wish)| (index, Frame::load_at(frame.class(index), wish.min))));
-    room.iter_mut().zip(loads).for_each(|(room, load)| *room -= load);
-    for (_, index, needed) in urgent {
-        let Some(wish) = &wishes.of[index] else { continue };
-        let terms = frame.terms(frame.class(index));
+    let credits = served.iter().map(|share| {
+        let counted = counted_on(&frame.state.evses[share.evse()], share.floor());
+        (share.evse(), counted)
+    });
+    frame.add_credits(&mut room, credits);
+    let mut sums = Vec::new();
+    frame.sum(&mut sums, served.iter().map(|share| share.load_at(frame, share.floor())));
+    frame.take_from(&mut room, &sums);
+    for (_, number, needed) in urgent {
+        let share = &mut served[number];
+        let Some(wish) = &wishes.of[share.evse()] else { continue };
+        let terms = frame.terms(frame.class(share.evse()));
         let fits = terms.iter().map(|term| room[term.at()] / i64::from(term.coefficient.max(1))).min().unwrap_or(0);
-        let floor = wish.grid.at_most(needed.min(wish.min + fits.max(0))).max(wish.min);
+        let floor = wish.grid.at_most(needed.min(wish.min() + fits.max(0))).max(wish.min());
         for term in terms {
-            room[term.at()] -= i64::from(term.coefficient) * (floor - wish.min);
+            room[term.at()] -= i64::from(term.coefficient) * (floor - wish.min());
         }
-        floors[index] = floor;
+        share.set_floor(floor);
     }
-    floors
 }
 
 /// The steady current that is ready just in time, rounded up.
@@ -66,15 +71,21 @@ pub(super) fn shortfalls(
     frame: &Frame<'_>,
     wishes: &Wishes<'_>,
     offers: &[Offer],
-    waits: &BTreeMap<usize, Mono>,
+    (queue, expected): (&[QueuePlace], &[Mono]),
     now: Mono,
-) -> Vec<Shortfall> {
-    let mut shortfalls = Vec::new();
+    shortfalls: &mut Vec<Shortfall>,
+) {
+    shortfalls.clear();
+    if !wishes.has_deadlines {
+        return;
+    }
+    let waits: BTreeMap<usize, Mono> =
+        queue.iter().zip(expected).map(|(place, starts)| (place.evse.0, *starts)).collect();
     for (index, evse) in frame.state.evses.iter().enumerate() {
         let Some(deadline) = evse.deadline.filter(|deadline| deadline.missing_ma_s > 0) else { continue };
         let evse = super::frame::evse_index(index);
         let (from, rate) = match (waits.get(&index), &wishes.of[index]) {
-            (Some(starts), Some(wish)) => (*starts, wish.min),
+            (Some(starts), Some(wish)) => (*starts, wish.min()),
             (Some(_), None) | (None, _) => (now, i64::from(offers[index].target.ma())),
         };
         let gets = i128::from(deadline.by.since(from)) * i128::from(rate) / 1000;
@@ -84,7 +95,6 @@ pub(super) fn shortfalls(
             shortfalls.push(Shortfall { evse, missing_ma_s: i64::try_from(missing).unwrap_or(i64::MAX) });
         }
     }
-    shortfalls
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 /// A level is counted in parts of a unit of the amount per unit of weight: fine enough that rounding it down costs less than one
 /// unit of the amount on rows of a million weighted members.
@@ -123,9 +124,9 @@ impl Problem {
     /// If a term names a row that does not exist, or a member a profile that does not.
     #[must_use]
     pub fn solve(&self) -> Vec<Share> {
-        let mut run = Run::new(self);
-        run.run();
-        run.shares
+        let mut solver = Solver::default();
+        solver.solve(&self.capacities, &self.limiting(), &self.members);
+        solver.shares
     }
 
     fn terms_of(&self, profile: usize) -> &[Term] {
@@ -134,7 +135,7 @@ impl Problem {
     }
 
     /// The terms of each profile in rows that could ever be full.
-    fn tight_terms(&self) -> (Vec<Term>, Vec<(usize, usize)>) {
+    fn limiting(&self) -> Profiles {
         let mut most = vec![0; self.profiles.len()];
         for member in &self.members {
             most[member.profile] += member.max.max(member.min);
@@ -145,21 +146,54 @@ impl Problem {
                 load[term.at()] += most * i64::from(term.coefficient);
             }
         }
-        let mut terms = Vec::with_capacity(self.terms.len());
-        let profiles = (0..self.profiles.len())
-            .map(|profile| {
-                let start = terms.len();
-                let all = self.terms_of(profile).iter();
-                terms.extend(all.filter(|term| load[term.at()] > self.capacities[term.at()]));
-                (start, terms.len())
-            })
-            .collect();
-        (terms, profiles)
+        let mut limiting = Profiles::default();
+        for profile in 0..self.profiles.len() {
+            let all = self.terms_of(profile).iter();
+            limiting.add(all.filter(|term| load[term.at()] > self.capacities[term.at()]).copied());
+        }
+        limiting
+    }
+}
+
+/// The terms of each profile, in one piece.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Profiles {
+    terms: Vec<Term>,
+    ends: Vec<u32>,
+}
+
+impl Profiles {
+    pub(super) fn clear(&mut self) {
+        self.terms.clear();
+        self.ends.clear();
+    }
+
+    pub(super) fn add(&mut self, terms: impl Iterator<Item = Term>) {
+        self.terms.extend(terms);
+        self.ends.push(number(self.terms.len()));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether no profile has a term.
+    pub(super) fn limit_nobody(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    pub(super) fn of(&self, profile: usize) -> &[Term] {
+        // Without terms it may have been left without profiles.
+        if self.terms.is_empty() {
+            return &[];
+        }
+        let start = profile.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.terms[start as usize..self.ends[profile] as usize]
     }
 }
 
 /// What a row carries at a level is `settled + slope · level`.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Row {
     capacity: i64,
     /// What the members carry that do not rise: at their minimum still, or settled.
@@ -170,7 +204,7 @@ struct Row {
     pending: i64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     AtMinimum,
     Rising,
@@ -178,133 +212,148 @@ enum Phase {
 }
 
 /// Lists of numbers, one for each owner, in one piece.
+#[derive(Clone, Debug, Default)]
 struct Lists {
-    starts: Vec<usize>,
-    items: Vec<usize>,
+    starts: Vec<u32>,
+    items: Vec<u32>,
 }
 
 impl Lists {
-    fn new(owners: usize, pairs: impl Iterator<Item = (usize, usize)> + Clone) -> Self {
-        let mut starts = vec![0; owners + 1];
+    fn set(&mut self, owners: usize, pairs: impl Iterator<Item = (usize, u32)> + Clone) {
+        // Counted two places further on: while the items are put down, each start moves to its end, which is the next one's start.
+        self.starts.clear();
+        self.starts.resize(owners + 2, 0);
         for (owner, _) in pairs.clone() {
-            starts[owner + 1] += 1;
+            self.starts[owner + 2] += 1;
         }
         for owner in 0..owners {
-            starts[owner + 1] += starts[owner];
+            self.starts[owner + 2] += self.starts[owner + 1];
         }
-        let mut next = starts.clone();
-        let mut items = vec![0; starts[owners]];
+        self.items.clear();
+        self.items.resize(self.starts[owners + 1] as usize, 0);
         for (owner, item) in pairs {
-            items[next[owner]] = item;
-            next[owner] += 1;
+            let next = &mut self.starts[owner + 1];
+            self.items[*next as usize] = item;
+            *next += 1;
         }
-        Self { starts, items }
+    }
+
+    fn range(&self, owner: usize) -> Range<usize> {
+        self.starts[owner] as usize..self.starts[owner + 1] as usize
+    }
+}
+
+/// Finds shares, and keeps its memory for the next time. Nothing of it is read before it is written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Solver {
+    rows: Vec<Row>,
+    load: Vec<(i64, i64)>,
+    profiles_of_row: Lists,
+    members_of_profile: Lists,
+    open_in_profile: Vec<u32>,
+    phases: Vec<Phase>,
+    /// In the order of the members.
+    pub(super) shares: Vec<Share>,
+    /// When each member begins to rise, and when it reaches its maximum.
+    starts: Vec<(i64, u32)>,
+    ends: Vec<(i64, u32)>,
+    /// For each row a level before which it is not full.
+    due: BinaryHeap<Reverse<(i64, u32)>>,
+}
+
+impl Solver {
+    /// Finds the shares. `profiles` need no term of a row that can never be full.
+    pub(super) fn solve(&mut self, capacities: &[i64], profiles: &Profiles, members: &[Member]) {
+        let mut run = Run { profiles, members, open: 0, memory: self };
+        run.enter(capacities);
+        run.run();
     }
 }
 
 struct Run<'a> {
-    problem: &'a Problem,
-    terms: Vec<Term>,
-    profiles: Vec<(usize, usize)>,
-    rows: Vec<Row>,
-    profiles_of_row: Lists,
-    members_of_profile: Lists,
+    profiles: &'a Profiles,
+    members: &'a [Member],
     open: usize,
-    open_in_profile: Vec<usize>,
-    phases: Vec<Phase>,
-    shares: Vec<Share>,
-    /// When each member begins to rise, and when it reaches its maximum.
-    starts: Vec<(i64, usize)>,
-    ends: Vec<(i64, usize)>,
-    /// For each row a level before which it is not full.
-    due: BinaryHeap<Reverse<(i64, usize)>>,
+    memory: &'a mut Solver,
 }
 
-impl<'a> Run<'a> {
-    fn new(problem: &'a Problem) -> Self {
-        let (terms, profiles) = problem.tight_terms();
-        let members = &problem.members;
-        let by_row = profiles
-            .iter()
-            .enumerate()
-            .flat_map(|(profile, (start, end))| terms[*start..*end].iter().map(move |term| (term.at(), profile)));
-        let profiles_of_row = Lists::new(problem.capacities.len(), by_row);
-        let by_profile = members.iter().enumerate().map(|(number, member)| (member.profile, number));
-        let rows = problem.capacities.iter().map(|capacity| Row { capacity: *capacity, ..Row::default() }).collect();
-        let mut run = Self {
-            problem,
-            rows,
-            profiles_of_row,
-            members_of_profile: Lists::new(profiles.len(), by_profile),
-            open: 0,
-            open_in_profile: vec![0; profiles.len()],
-            phases: vec![Phase::Settled; members.len()],
-            shares: Vec::with_capacity(members.len()),
-            starts: Vec::with_capacity(members.len()),
-            ends: Vec::with_capacity(members.len()),
-            due: BinaryHeap::new(),
-            terms,
-            profiles,
-        };
-        run.enter();
-        run
-    }
-
+impl Run<'_> {
     /// Puts every member at its minimum; those that nothing limits have their maximum at once.
-    fn enter(&mut self) {
-        let mut load = vec![(0, 0); self.profiles.len()];
+    fn enter(&mut self, capacities: &[i64]) {
+        let Self { profiles, members, open, memory } = self;
+        memory.rows.clear();
+        memory.rows.extend(capacities.iter().map(|capacity| Row { capacity: *capacity, ..Row::default() }));
+        let by_row = (0..profiles.len())
+            .flat_map(|profile| profiles.of(profile).iter().map(move |term| (term.at(), number(profile))));
+        memory.profiles_of_row.set(capacities.len(), by_row);
+        memory.members_of_profile.set(profiles.len(), members.iter().map(|member| member.profile).zip(0..));
+        memory.open_in_profile.clear();
+        memory.open_in_profile.resize(profiles.len(), 0);
+        memory.load.clear();
+        memory.load.resize(profiles.len(), (0, 0));
+        memory.phases.clear();
+        memory.shares.clear();
+        memory.starts.clear();
+        memory.ends.clear();
         // Most have the same minimum and the same weight as the one before.
         let mut known = (0, 1, level_of(0, 1));
-        for (number, member) in self.problem.members.iter().enumerate() {
-            let free = self.profiles[member.profile].0 == self.profiles[member.profile].1;
+        for (at, member) in (0..).zip(members.iter()) {
+            let free = profiles.of(member.profile).is_empty();
             let amount = if free { member.max.max(member.min) } else { member.min };
-            self.shares.push(Share { amount, row: None });
-            load[member.profile].0 += amount;
+            memory.shares.push(Share { amount, row: None });
+            let load = &mut memory.load[member.profile];
+            load.0 += amount;
             if free || member.max <= member.min {
+                memory.phases.push(Phase::Settled);
                 continue;
             }
             let weight = weight_of(member);
-            load[member.profile].1 += weight;
-            self.phases[number] = Phase::AtMinimum;
-            self.open += 1;
-            self.open_in_profile[member.profile] += 1;
+            load.1 += weight;
+            memory.phases.push(Phase::AtMinimum);
+            *open += 1;
+            memory.open_in_profile[member.profile] += 1;
             if (known.0, known.1) != (member.min, weight) {
                 known = (member.min, weight, level_of(member.min, weight));
             }
-            self.starts.push((known.2, number));
-            self.ends.push((level_of(member.max, weight), number));
+            memory.starts.push((known.2, at));
+            memory.ends.push((level_of(member.max, weight), at));
         }
         // In which order equals come makes no difference, and comparing levels alone is what sorts fast.
-        self.starts.sort_unstable_by_key(|(level, _)| *level);
-        self.ends.sort_unstable_by_key(|(level, _)| *level);
-        for (profile, (settled, pending)) in load.into_iter().enumerate() {
+        memory.starts.sort_unstable_by_key(|(level, _)| *level);
+        memory.ends.sort_unstable_by_key(|(level, _)| *level);
+        for profile in 0..self.profiles.len() {
+            let (settled, pending) = self.memory.load[profile];
             self.shift(profile, (settled, 0, pending));
         }
-        let first = self.starts.first().map_or(NEVER, |start| start.0);
-        let keys = self.rows.iter().enumerate().filter_map(|(row, at)| Some(Reverse((at.full_at(first)?, row))));
-        self.due = keys.collect();
+        let memory = &mut *self.memory;
+        let first = memory.starts.first().map_or(NEVER, |start| start.0);
+        let keys = (0..).zip(&memory.rows).filter_map(|(row, at)| Some(Reverse((at.full_at(first)?, row))));
+        let mut due = std::mem::take(&mut memory.due).into_vec();
+        due.clear();
+        due.extend(keys);
+        memory.due = BinaryHeap::from(due);
     }
 
     fn run(&mut self) {
         let (mut started, mut ended) = (0, 0);
         while self.open > 0 {
-            let start = self.starts.get(started).map_or(NEVER, |start| start.0);
-            let end = self.ends.get(ended).map_or(NEVER, |end| end.0);
-            match self.due.peek().map(|due| due.0) {
+            let start = self.memory.starts.get(started).map_or(NEVER, |start| start.0);
+            let end = self.memory.ends.get(ended).map_or(NEVER, |end| end.0);
+            match self.memory.due.peek().map(|due| due.0) {
                 Some((level, row)) if level < start.min(end) => {
-                    self.due.pop();
-                    match self.rows[row].full_at(start) {
-                        Some(later) if later > level => self.due.push(Reverse((later, row))),
-                        Some(level) => self.fill_up(row, level),
+                    self.memory.due.pop();
+                    match self.memory.rows[row as usize].full_at(start) {
+                        Some(later) if later > level => self.memory.due.push(Reverse((later, row))),
+                        Some(level) => self.fill_up(row as usize, level),
                         None => {}
                     }
                 }
                 Some(_) | None if end <= start => {
-                    self.reach_maximum(self.ends[ended].1);
+                    self.reach_maximum(self.memory.ends[ended].1 as usize);
                     ended += 1;
                 }
                 Some(_) | None => {
-                    self.begin_to_rise(self.starts[started].1);
+                    self.begin_to_rise(self.memory.starts[started].1 as usize);
                     started += 1;
                 }
             }
@@ -312,22 +361,23 @@ impl<'a> Run<'a> {
     }
 
     fn begin_to_rise(&mut self, number: usize) {
-        if self.phases[number] != Phase::AtMinimum {
+        if self.memory.phases[number] != Phase::AtMinimum {
             return;
         }
-        self.phases[number] = Phase::Rising;
-        let member = self.problem.members[number];
+        self.memory.phases[number] = Phase::Rising;
+        let member = self.members[number];
         let weight = weight_of(&member);
         self.shift(member.profile, (-member.min, weight, -weight));
     }
 
     fn reach_maximum(&mut self, number: usize) {
-        if self.phases[number] == Phase::Settled {
+        let was = self.memory.phases[number];
+        if was == Phase::Settled {
             return;
         }
-        let member = self.problem.members[number];
+        let member = self.members[number];
         let weight = weight_of(&member);
-        let change = match self.phases[number] {
+        let change = match was {
             Phase::AtMinimum => (member.max - member.min, 0, -weight),
             Phase::Rising | Phase::Settled => (member.max, -weight, 0),
         };
@@ -337,27 +387,27 @@ impl<'a> Run<'a> {
 
     /// The row is full at `level`: whoever is on it stays there.
     fn fill_up(&mut self, row: usize, level: i64) {
-        for at in self.profiles_of_row.starts[row]..self.profiles_of_row.starts[row + 1] {
-            let profile = self.profiles_of_row.items[at];
-            if self.open_in_profile[profile] == 0 {
+        for at in self.memory.profiles_of_row.range(row) {
+            let profile = self.memory.profiles_of_row.items[at] as usize;
+            if self.memory.open_in_profile[profile] == 0 {
                 continue;
             }
             let mut change = (0, 0, 0);
-            for at in self.members_of_profile.starts[profile]..self.members_of_profile.starts[profile + 1] {
-                let number = self.members_of_profile.items[at];
-                let member = self.problem.members[number];
+            for at in self.memory.members_of_profile.range(profile) {
+                let number = self.memory.members_of_profile.items[at] as usize;
+                let phase = self.memory.phases[number];
+                if phase == Phase::Settled {
+                    continue;
+                }
+                let member = self.members[number];
                 let weight = weight_of(&member);
-                let amount = match self.phases[number] {
-                    Phase::Settled => continue,
-                    Phase::AtMinimum => {
-                        change.2 -= weight;
-                        member.min
-                    }
-                    Phase::Rising => {
-                        let amount = at_level(level, weight).min(member.max).max(member.min);
-                        change = (change.0 + amount, change.1 - weight, change.2);
-                        amount
-                    }
+                let amount = if phase == Phase::AtMinimum {
+                    change.2 -= weight;
+                    member.min
+                } else {
+                    let amount = at_level(level, weight).min(member.max).max(member.min);
+                    change = (change.0 + amount, change.1 - weight, change.2);
+                    amount
                 };
                 self.settle(number, amount, Some(row).filter(|_| amount < member.max));
             }
@@ -366,18 +416,17 @@ impl<'a> Run<'a> {
     }
 
     fn settle(&mut self, number: usize, amount: i64, row: Option<usize>) {
-        self.phases[number] = Phase::Settled;
+        self.memory.phases[number] = Phase::Settled;
         self.open -= 1;
-        self.open_in_profile[self.problem.members[number].profile] -= 1;
-        self.shares[number] = Share { amount, row };
+        self.memory.open_in_profile[self.members[number].profile] -= 1;
+        self.memory.shares[number] = Share { amount, row };
     }
 
     /// Changes what a profile's members carry on all its rows: settled, rising, pending.
     fn shift(&mut self, profile: usize, (settled, slope, pending): (i64, i64, i64)) {
-        let (start, end) = self.profiles[profile];
-        for term in &self.terms[start..end] {
+        for term in self.profiles.of(profile) {
             let coefficient = i64::from(term.coefficient);
-            let row = &mut self.rows[term.at()];
+            let row = &mut self.memory.rows[term.at()];
             row.settled += coefficient * settled;
             row.slope += coefficient * slope;
             row.pending += coefficient * pending;
@@ -410,6 +459,10 @@ impl Row {
         };
         Some(next_start.saturating_add(further).min(NEVER - 1))
     }
+}
+
+pub(super) fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 fn weight_of(member: &Member) -> i64 {

@@ -4,10 +4,11 @@
 //! EVSEs carry is summed on their own circuit first and then from the leaves to the root, so that a sum over the tree costs one visit
 //! to each EVSE and each circuit.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use super::binding::{Bottleneck, Limited};
-use super::fill::Term;
+use super::fill::{Profiles, Term, number};
 use super::{EvseState, LimitSource, PlanState};
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, Topology};
 use crate::engine::units::{Current, PerPhase, Phase, PhaseSet, Power};
@@ -35,13 +36,26 @@ pub(super) struct Row {
 /// EVSEs that load the same rows.
 #[derive(Clone, Debug)]
 pub(super) struct Class {
-    pub(super) circuit: usize,
-    pub(super) phases: PhaseSet,
+    circuit: u32,
+    terms: Range<u32>,
+    /// The one before on the same circuit.
+    before: Option<NonZeroU32>,
     /// On how many phases its current counts for the power.
-    pub(super) slots: i32,
-    pub(super) terms: Range<usize>,
+    slots: u8,
+    pub(super) phases: PhaseSet,
     /// A circuit above it limits the unbalance.
     pub(super) unbalanced: bool,
+}
+
+impl Class {
+    pub(super) const fn circuit(&self) -> usize {
+        self.circuit as usize
+    }
+
+    /// On how many phases its current counts for the power.
+    pub(super) fn slots(&self) -> i64 {
+        i64::from(self.slots)
+    }
 }
 
 /// What flows on a circuit, in mA.
@@ -52,6 +66,18 @@ pub(super) struct Load {
     pub(super) power: i64,
 }
 
+/// The memory of a frame, kept from plan to plan. Nothing of it is read before it is written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    rows: Vec<Row>,
+    extras: Vec<Range<usize>>,
+    parents: Vec<Option<NonZeroU32>>,
+    classes: Vec<Class>,
+    last_class: Vec<Option<NonZeroU32>>,
+    class_of: Vec<u32>,
+    terms: Vec<Term>,
+}
+
 /// The site as rows.
 pub(super) struct Frame<'a> {
     pub(super) topology: &'a Topology,
@@ -59,68 +85,94 @@ pub(super) struct Frame<'a> {
     /// The three phases of each circuit, then all others.
     pub(super) rows: Vec<Row>,
     extras: Vec<Range<usize>>,
+    /// One more than the number of each circuit's parent.
+    parents: Vec<Option<NonZeroU32>>,
     pub(super) classes: Vec<Class>,
-    pub(super) class_of: Vec<usize>,
+    /// One more than the number of each circuit's latest class.
+    last_class: Vec<Option<NonZeroU32>>,
+    class_of: Vec<u32>,
     pub(super) has_unbalance: bool,
     terms: Vec<Term>,
 }
 
 impl<'a> Frame<'a> {
-    pub(super) fn new(topology: &'a Topology, state: &'a PlanState) -> Self {
-        let circuits = topology.circuits();
-        let mut rows: Vec<Row> = (0..circuits.len())
-            .flat_map(|circuit| {
-                Phase::ALL.map(|phase| Row { circuit: CircuitIndex(circuit), what: What::Phase(phase) })
-            })
-            .collect();
-        let mut extras = Vec::with_capacity(circuits.len());
-        let mut has_unbalance = false;
-        for (index, circuit) in circuits.iter().enumerate() {
-            let start = rows.len();
-            if state.circuits[index].power_limit(circuit).is_some() {
-                rows.push(Row { circuit: CircuitIndex(index), what: What::Power });
-            }
-            if state.circuits[index].charging_power.is_some() {
-                rows.push(Row { circuit: CircuitIndex(index), what: What::Charging });
-            }
-            if circuit.max_unbalance.is_some() {
-                has_unbalance = true;
-                rows.extend(pairs().map(|what| Row { circuit: CircuitIndex(index), what }));
-            }
-            extras.push(start..rows.len());
-        }
-        let (classes, class_of) = (Vec::new(), Vec::with_capacity(state.evses.len()));
-        let mut frame = Self { topology, state, rows, extras, classes, class_of, has_unbalance, terms: Vec::new() };
+    pub(super) fn new(topology: &'a Topology, state: &'a PlanState, memory: Memory) -> Self {
+        let Memory { rows, extras, parents, classes, last_class, class_of, terms } = memory;
+        let mut frame =
+            Self { topology, state, rows, extras, parents, classes, last_class, class_of, has_unbalance: false, terms };
+        frame.list_rows();
         frame.classify();
         frame
     }
 
-    fn classify(&mut self) {
-        let mut known = vec![u32::MAX; self.topology.circuits().len() * 32];
-        for (index, evse) in self.topology.evses().iter().enumerate() {
-            let phases = self.state.evses[index].phases;
-            let wiring = self.topology.station(evse.station).wiring;
-            let count = phases.len() as usize;
-            let slots = if wiring.is_known() { count } else { count.min(wiring.terminals()) };
-            let bits = Phase::ALL.map(|phase| usize::from(phases.contains(phase)) << phase.index());
-            let class = &mut known[evse.circuit.0 * 32 + slots * 8 + bits[0] + bits[1] + bits[2]];
-            if *class == u32::MAX {
-                *class = number(self.classes.len());
-                self.add_class(evse.circuit, phases, slots);
+    pub(super) fn into_memory(self) -> Memory {
+        let Self { rows, extras, parents, classes, last_class, class_of, terms, .. } = self;
+        Memory { rows, extras, parents, classes, last_class, class_of, terms }
+    }
+
+    fn list_rows(&mut self) {
+        let circuits = self.topology.circuits();
+        self.rows.clear();
+        self.rows.extend((0..circuits.len()).flat_map(|circuit| {
+            Phase::ALL.map(|phase| Row { circuit: CircuitIndex(circuit), what: What::Phase(phase) })
+        }));
+        self.extras.clear();
+        self.parents.clear();
+        for (index, circuit) in circuits.iter().enumerate() {
+            self.parents.push(circuit.parent.and_then(|parent| one_more(parent.0)));
+            let start = self.rows.len();
+            if self.state.circuits[index].power_limit(circuit).is_some() {
+                self.rows.push(Row { circuit: CircuitIndex(index), what: What::Power });
             }
-            self.class_of.push(*class as usize);
+            if self.state.circuits[index].charging_power.is_some() {
+                self.rows.push(Row { circuit: CircuitIndex(index), what: What::Charging });
+            }
+            if circuit.max_unbalance.is_some() {
+                self.has_unbalance = true;
+                self.rows.extend(pairs().map(|what| Row { circuit: CircuitIndex(index), what }));
+            }
+            self.extras.push(start..self.rows.len());
         }
     }
 
-    fn add_class(&mut self, circuit: CircuitIndex, phases: PhaseSet, slots: usize) {
-        let start = self.terms.len();
-        let slots = i32::try_from(slots).unwrap_or(3);
+    fn classify(&mut self) {
+        self.classes.clear();
+        self.class_of.clear();
+        self.terms.clear();
+        self.last_class.clear();
+        self.last_class.resize(self.parents.len(), None);
+        let evses = self.topology.evses().iter().zip(self.topology.wirings());
+        for ((evse, wiring), state) in evses.zip(&self.state.evses) {
+            let phases = state.phases;
+            let count = phases.len() as usize;
+            let slots = if wiring.is_known() { count } else { count.min(wiring.terminals()) };
+            let slots = u8::try_from(slots).unwrap_or(3);
+            let mut next = self.last_class[evse.circuit.0];
+            let known = loop {
+                let Some(number) = next else { break None };
+                let class = &self.classes[number.get() as usize - 1];
+                if class.phases == phases && class.slots == slots {
+                    break Some(number.get() - 1);
+                }
+                next = class.before;
+            };
+            let class = known.unwrap_or_else(|| self.add_class(evse.circuit, phases, slots));
+            self.class_of.push(class);
+        }
+    }
+
+    fn add_class(&mut self, circuit: CircuitIndex, phases: PhaseSet, slots: u8) -> u32 {
+        let start = number(self.terms.len());
         let mut unbalanced = false;
-        for above in self.topology.path_to_grid(circuit) {
-            self.terms.extend(phases.iter().map(|phase| Term::one(number(above.0 * 3 + phase.index()))));
-            for row in self.extras[above.0].clone() {
+        let mut next = one_more(circuit.0);
+        while let Some(above) = next.map(|number| number.get() - 1) {
+            next = self.parents[above as usize];
+            self.terms.extend(phases.iter().map(|phase| Term::one(above * 3 + number(phase.index()))));
+            for row in self.extras[above as usize].clone() {
                 match self.rows[row].what {
-                    What::Power | What::Charging => self.terms.push(Term { row: number(row), coefficient: slots }),
+                    What::Power | What::Charging => {
+                        self.terms.push(Term { row: number(row), coefficient: i32::from(slots) })
+                    }
                     What::Unbalance { phase, .. } if phases.contains(phase) => {
                         self.terms.push(Term::one(number(row)));
                         unbalanced = true;
@@ -130,48 +182,55 @@ impl<'a> Frame<'a> {
                 }
             }
         }
-        let terms = start..self.terms.len();
-        self.classes.push(Class { circuit: circuit.0, phases, slots, terms, unbalanced });
+        let terms = start..number(self.terms.len());
+        let before = self.last_class[circuit.0];
+        self.classes.push(Class { circuit: number(circuit.0), terms, before, slots, phases, unbalanced });
+        self.last_class[circuit.0] = one_more(self.classes.len() - 1);
+        number(self.classes.len() - 1)
+    }
+
+    pub(super) fn class_of(&self, evse: usize) -> usize {
+        self.class_of[evse] as usize
     }
 
     pub(super) fn class(&self, evse: usize) -> &Class {
-        &self.classes[self.class_of[evse]]
-    }
-
-    /// How many terms all classes have together.
-    pub(super) const fn terms_in_all(&self) -> usize {
-        self.terms.len()
+        &self.classes[self.class_of(evse)]
     }
 
     pub(super) fn terms(&self, class: &Class) -> &[Term] {
-        &self.terms[class.terms.clone()]
+        &self.terms[class.terms.start as usize..class.terms.end as usize]
     }
 
     /// The circuits above an EVSE.
     pub(super) fn path(&self, evse: usize) -> impl Iterator<Item = CircuitIndex> {
-        self.topology.path_to_grid(CircuitIndex(self.class(evse).circuit))
+        self.topology.path_to_grid(CircuitIndex(self.class(evse).circuit()))
     }
 
-    /// For each class its terms in the rows that are `tight`. Rows of the unbalance are always: what others draw counts for them.
-    pub(super) fn tight_terms(&self, tight: impl Fn(usize) -> bool) -> Tight {
-        let is_tight: Vec<bool> = self
-            .rows
-            .iter()
-            .enumerate()
-            .map(|(at, row)| tight(at) || matches!(row.what, What::Unbalance { .. }))
-            .collect();
-        let mut terms = Vec::with_capacity(self.terms.len());
-        let mut ends = Vec::with_capacity(self.classes.len() + 1);
-        ends.push(0);
-        for class in &self.classes {
-            terms.extend(self.terms(class).iter().filter(|term| is_tight[term.at()]));
-            ends.push(terms.len());
+    /// For each class its terms in the rows that are `tight`.
+    pub(super) fn tight_terms(&self, into: &mut Tight, tight: impl Fn(usize) -> bool) {
+        into.is_tight.clear();
+        let mut any = false;
+        into.is_tight.extend((0..self.rows.len()).map(|row| {
+            let is_tight = tight(row);
+            any |= is_tight;
+            is_tight
+        }));
+        into.of_class.clear();
+        if any {
+            for class in &self.classes {
+                let tight = self.terms(class).iter().filter(|term| into.is_tight[term.at()]);
+                into.of_class.add(tight.copied());
+            }
         }
-        Tight { terms, ends }
+    }
+
+    /// Whether the row counts as tight whatever it carries: what others draw decides what a limit of the unbalance leaves.
+    pub(super) fn is_unbalance(&self, row: usize) -> bool {
+        matches!(self.rows[row].what, What::Unbalance { .. })
     }
 
     /// What each row can carry besides the background.
-    pub(super) fn capacities(&self) -> Vec<i64> {
+    pub(super) fn capacities(&self, into: &mut Vec<i64>) {
         let voltage = i64::from(self.topology.voltage().mv()).max(1);
         let capacity = |row: &Row| {
             let state = &self.state.circuits[row.circuit.0];
@@ -187,32 +246,45 @@ impl<'a> Frame<'a> {
                 What::Unbalance { .. } => circuit.max_unbalance.map_or(0, |limit| i64::from(limit.ma())),
             }
         };
-        self.rows.iter().map(capacity).collect()
+        into.clear();
+        into.extend(self.rows.iter().map(capacity));
     }
 
     /// What an EVSE loads of its circuit at `amount`.
     pub(super) fn load_at(class: &Class, amount: i64) -> Load {
         let on = |phase| if class.phases.contains(phase) { amount } else { 0 };
-        Load { phases: Phase::ALL.map(on), power: amount * i64::from(class.slots) }
+        Load { phases: Phase::ALL.map(on), power: amount * class.slots() }
     }
 
     /// What an EVSE may be drawing now.
     pub(super) fn load_committed(&self, evse: usize) -> Load {
         let state = &self.state.evses[evse];
-        let wiring = self.topology.station(self.topology.evses()[evse].station).wiring;
         let phases = Phase::ALL.map(|phase| i64::from(state.committed.of(phase).ma()));
-        let power = state.committed_for_power(wiring);
+        let power = state.committed_on(self.class(evse).slots());
         Load { phases, power }
     }
 
-    /// What each row carries of the loads.
-    pub(super) fn row_loads(&self, loads: impl Iterator<Item = (usize, Load)>) -> Vec<i64> {
-        let mut sums = vec![Load::default(); self.topology.circuits().len()];
-        for (evse, load) in loads {
-            sums[self.class(evse).circuit].add(load);
+    /// Sums up loads for each circuit and all below it. [`Frame::carried`] says what that is for a row.
+    pub(super) fn sum(&self, sums: &mut Vec<Load>, loads: impl Iterator<Item = (usize, Load)>) {
+        sums.clear();
+        sums.resize(self.parents.len(), Load::default());
+        for (class, load) in loads {
+            sums[self.classes[class].circuit()].add(load);
         }
-        self.climb(&mut sums);
-        self.rows.iter().map(|row| sums[row.circuit.0].on(row.what)).collect()
+        self.climb(sums);
+    }
+
+    /// What a row carries of loads that were summed up.
+    pub(super) fn carried(&self, sums: &[Load], row: usize) -> i64 {
+        let Row { circuit, what } = self.rows[row];
+        sums[circuit.0].on(what)
+    }
+
+    /// Takes from each row what it carries of loads that were summed up.
+    pub(super) fn take_from(&self, room: &mut [i64], sums: &[Load]) {
+        for (room, row) in room.iter_mut().zip(&self.rows) {
+            *room -= sums[row.circuit.0].on(row.what);
+        }
     }
 
     /// Adds to each row of the unbalance what may be counted on: what flows on the phase that it is compared with.
@@ -220,11 +292,8 @@ impl<'a> Frame<'a> {
         if !self.has_unbalance {
             return;
         }
-        let mut sums = vec![Load::default(); self.topology.circuits().len()];
-        for (evse, phases) in credits {
-            sums[self.class(evse).circuit].add(Load { phases, power: 0 });
-        }
-        self.climb(&mut sums);
+        let mut sums = Vec::new();
+        self.sum(&mut sums, credits.map(|(evse, phases)| (self.class_of(evse), Load { phases, power: 0 })));
         for (row, capacity) in self.rows.iter().zip(capacities) {
             if let What::Unbalance { against, .. } = row.what {
                 *capacity += sums[row.circuit.0].phases[against.index()];
@@ -234,9 +303,9 @@ impl<'a> Frame<'a> {
 
     fn climb(&self, sums: &mut [Load]) {
         for index in (1..sums.len()).rev() {
-            if let Some(parent) = self.topology.circuits()[index].parent {
+            if let Some(parent) = self.parents[index] {
                 let load = sums[index];
-                sums[parent.0].add(load);
+                sums[parent.get() as usize - 1].add(load);
             }
         }
     }
@@ -278,15 +347,26 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Some of the terms of each class.
+/// The terms of each class in some of the rows.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tight {
-    terms: Vec<Term>,
-    ends: Vec<usize>,
+    is_tight: Vec<bool>,
+    of_class: Profiles,
 }
 
 impl Tight {
+    /// Whether no row is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.of_class.limit_nobody()
+    }
+
     pub(super) fn of(&self, class: usize) -> &[Term] {
-        &self.terms[self.ends[class]..self.ends[class + 1]]
+        self.of_class.of(class)
+    }
+
+    /// The classes as profiles, which there are none of where no row is tight.
+    pub(super) const fn profiles(&self) -> &Profiles {
+        &self.of_class
     }
 }
 
@@ -344,6 +424,7 @@ fn pairs() -> impl Iterator<Item = What> {
     })
 }
 
-fn number(row: usize) -> u32 {
-    u32::try_from(row).unwrap_or(u32::MAX)
+/// A number as one that is never 0.
+fn one_more(index: usize) -> Option<NonZeroU32> {
+    NonZeroU32::new(number(index).saturating_add(1))
 }

@@ -5,15 +5,19 @@ use crate::engine::units::Current;
 /// The currents that can be offered to an EVSE, in mA: its minimum and every multiple of its step above, or certain levels only.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid<'a> {
-    min: i64,
-    step: i64,
+    min: Current,
+    step: Current,
     levels: &'a [Current],
 }
 
 impl<'a> Grid<'a> {
     /// With `levels` (rising, without 0) only these that are at least `min`; without, the minimum and the multiples of `step`.
     pub(super) fn new(min: Current, step: Current, levels: &'a [Current]) -> Self {
-        Self { min: i64::from(min.ma()), step: i64::from(step.ma()).max(1), levels }
+        Self { min, step, levels }
+    }
+
+    fn min(&self) -> i64 {
+        i64::from(self.min.ma())
     }
 
     /// Only certain levels are possible.
@@ -23,31 +27,31 @@ impl<'a> Grid<'a> {
 
     /// The smallest that can be offered; `None`: nothing.
     pub(super) fn least(&self) -> Option<i64> {
-        self.at_least(self.min)
+        self.at_least(self.min())
     }
 
     /// The largest that can be offered and is not above `amount`; 0 if there is none.
     pub(super) fn at_most(&self, amount: i64) -> i64 {
-        if amount < self.min {
+        if amount < self.min() {
             return 0;
         }
         if self.levels.is_empty() {
-            return (amount - self.rest(amount)).max(self.min);
+            return (amount - self.rest(amount)).max(self.min());
         }
         let above = self.levels.partition_point(|level| i64::from(level.ma()) <= amount);
         let level = above.checked_sub(1).map_or(0, |below| i64::from(self.levels[below].ma()));
-        if level >= self.min { level } else { 0 }
+        if level >= self.min() { level } else { 0 }
     }
 
     /// The smallest that can be offered and is not below `amount`.
     pub(super) fn at_least(&self, amount: i64) -> Option<i64> {
-        let amount = amount.max(self.min);
+        let amount = amount.max(self.min());
         if self.levels.is_empty() {
-            if amount == self.min {
+            if amount == self.min() {
                 return Some(amount);
             }
             let rest = self.rest(amount);
-            return Some(if rest == 0 { amount } else { amount - rest + self.step });
+            return Some(if rest == 0 { amount } else { amount - rest + i64::from(self.step.ma()) });
         }
         let below = self.levels.partition_point(|level| i64::from(level.ma()) < amount);
         self.levels.get(below).map(|level| i64::from(level.ma()))
@@ -55,10 +59,8 @@ impl<'a> Grid<'a> {
 
     /// What an amount is above a multiple of the step. Divides 32 bits where they do: every plan does that several times for each EVSE.
     fn rest(&self, amount: i64) -> i64 {
-        match (u32::try_from(amount), u32::try_from(self.step)) {
-            (Ok(amount), Ok(step)) => i64::from(amount % step.max(1)),
-            (Err(_), _) | (_, Err(_)) => amount.rem_euclid(self.step),
-        }
+        let step = u32::try_from(self.step.ma()).unwrap_or(1).max(1);
+        u32::try_from(amount).map_or_else(|_| amount.rem_euclid(i64::from(step)), |amount| i64::from(amount % step))
     }
 
     /// The next that can be offered above `amount`.

@@ -20,9 +20,9 @@ struct Worst {
 #[must_use]
 pub fn invariant_holds(topology: &Topology, state: &PlanState, offers: &[Offer]) -> bool {
     let mut worst = vec![Worst::default(); topology.circuits().len()];
-    for ((evse, offer), at) in state.evses.iter().zip(offers).zip(topology.evses()) {
+    let places = topology.evses().iter().zip(topology.wirings());
+    for ((evse, offer), (at, wiring)) in state.evses.iter().zip(offers).zip(places) {
         let sum = &mut worst[at.circuit.0];
-        let wiring = topology.station(at.station).wiring;
         let mut all = 0;
         let mut largest = 0;
         for phase in Phase::ALL {

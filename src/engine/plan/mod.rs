@@ -26,12 +26,14 @@ mod wish;
 use crate::engine::model::topology::{Circuit, EvseIndex, Topology, Wiring};
 use crate::engine::time::Mono;
 use crate::engine::units::{Current, PerPhase, PhaseSet, Power, Voltage};
+use admit::Admission;
 pub use admit::{HEAD_START_MS, SHORTEST_WAIT_MS};
 use binding::Binding;
 use frame::{Frame, counted_on_unmoved, current, phase_sum};
 pub use invariant::invariant_holds;
 pub use queue::NOT_FORESEEABLE;
-use wish::Wishes;
+use share::Allotment;
+use wish::{Wish, Wishes};
 
 /// How long an EVSE keeps its place when others wait for one.
 pub const TURN_MS: u64 = 15 * 60 * 1000;
@@ -167,10 +169,15 @@ impl EvseState {
     pub fn committed_for_power(&self, wiring: Wiring) -> i64 {
         let count = self.phases.iter().count();
         let slots = if wiring.is_known() { count } else { count.min(wiring.terminals()) };
-        if slots == count {
+        self.committed_on(i64::try_from(slots).unwrap_or(3))
+    }
+
+    /// The same where no more than `slots` of its phases carry current at a time.
+    fn committed_on(&self, slots: i64) -> i64 {
+        if slots == i64::from(self.phases.len()) {
             return self.committed.iter().map(|(_, current)| i64::from(current.ma())).sum();
         }
-        i64::from(self.committed.max().ma()) * i64::try_from(slots).unwrap_or(3)
+        i64::from(self.committed.max().ma()) * slots
     }
 
     /// Whether it is taken to need nothing: it keeps a place that nobody else needs, and no other.
@@ -243,44 +250,85 @@ pub struct Plan {
 /// If the invariant does not hold in the result: then no offer may leave.
 #[must_use]
 pub fn plan(topology: &Topology, state: &PlanState, now: Mono) -> Plan {
-    assert_eq!(topology.circuits().len(), state.circuits.len(), "one state for each circuit");
-    assert_eq!(topology.evses().len(), state.evses.len(), "one state for each EVSE");
-    let frame = Frame::new(topology, state);
-    let nothing = Offer { limit: Current::ZERO, target: Current::ZERO, binding: Binding::NoDemand };
-    let mut offers = vec![nothing; state.evses.len()];
-    let wishes = Wishes::new(&frame, &mut offers);
-    let capacities = frame.capacities();
-    let room = room_for_moved(&frame, &capacities);
-    let admission = admit::admit(&frame, &wishes, &room, &mut offers, now);
-    let floors = deadline::floors(&frame, &wishes, &admission, &room, now);
-    let members: Vec<(usize, i64)> =
-        (0..offers.len()).filter(|index| admission.admitted[*index]).map(|index| (index, floors[index])).collect();
-    let allotted = share::share(&frame, &wishes, &members, &room);
-    for (share, (_, floor)) in allotted.iter().zip(&members) {
-        let target = current(share.amount);
-        let is_deadline = *floor == share.amount && wishes.of[share.evse].is_some_and(|wish| wish.min < *floor);
-        let binding = match share.row {
-            Some(row) if is_deadline => Binding::Deadline(frame.bottleneck(row)),
-            Some(row) => Binding::Circuit(frame.bottleneck(row)),
-            None => wishes.ceiling(&frame, share.evse).1,
-        };
-        offers[share.evse] = Offer { limit: target, target, binding };
-    }
-    raise::offers(&frame, &wishes, &allotted, &capacities, &mut offers);
-    assert!(invariant_holds(topology, state, &offers), "the plan would overload a circuit");
-    let (queue, expected) = queue::places(&frame, &wishes, &admission, &room, now);
-    let waits = queue.iter().zip(expected).map(|(place, starts)| (place.evse.0, starts)).collect();
-    let shortfalls = deadline::shortfalls(&frame, &wishes, &offers, &waits, now);
-    Plan { offers, queue, shortfalls }
+    let mut plan = Plan::default();
+    Planner::default().plan(topology, state, now, &mut plan);
+    plan
 }
 
-/// What each row can carry besides the background and those that cannot be moved.
-fn room_for_moved(frame: &Frame<'_>, capacities: &[i64]) -> Vec<i64> {
-    let unmoved = || (0..frame.state.evses.len()).filter(|index| !frame.state.evses[*index].reachable);
-    let loads = frame.row_loads(unmoved().map(|index| (index, frame.load_committed(index))));
-    let mut room: Vec<i64> = capacities.iter().zip(loads).map(|(capacity, load)| capacity - load).collect();
-    frame.add_credits(&mut room, unmoved().map(|index| (index, counted_on_unmoved(&frame.state.evses[index]))));
-    room
+/// Makes one plan after another in the same memory. It remembers nothing else: each plan is what [`plan`] makes of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Planner {
+    frame: frame::Memory,
+    wishes: Vec<Option<Wish<'static>>>,
+    capacities: Vec<i64>,
+    room: Vec<i64>,
+    sums: Vec<frame::Load>,
+    admission: Admission,
+    sharing: share::Memory,
+    raising: raise::Memory,
+    holders: Vec<queue::Holders>,
+}
+
+impl Planner {
+    /// Makes the plan in place of whatever `plan` is.
+    ///
+    /// # Panics
+    /// If the invariant does not hold in the result: then no offer may leave.
+    pub fn plan(&mut self, topology: &Topology, state: &PlanState, now: Mono, plan: &mut Plan) {
+        assert_eq!(topology.circuits().len(), state.circuits.len(), "one state for each circuit");
+        assert_eq!(topology.evses().len(), state.evses.len(), "one state for each EVSE");
+        let frame = Frame::new(topology, state, std::mem::take(&mut self.frame));
+        let nothing = Offer { limit: Current::ZERO, target: Current::ZERO, binding: Binding::NoDemand };
+        plan.offers.clear();
+        plan.offers.resize(state.evses.len(), nothing);
+        let wishes = Wishes::new(&frame, &mut plan.offers, emptied(std::mem::take(&mut self.wishes)));
+        frame.capacities(&mut self.capacities);
+        self.leave_room_for_moved(&frame, wishes.has_unmoved);
+        admit::admit(&frame, &wishes, &self.room, (&mut plan.offers, now), &mut self.admission);
+        let served = wishes.all().filter(|(index, _)| self.admission.admitted[*index]);
+        self.sharing.allotted.clear();
+        self.sharing.allotted.extend(served.map(|(index, wish)| Allotment::new(&frame, index, wish)));
+        deadline::raise_floors(&frame, &wishes, &mut self.sharing.allotted, &self.room, now);
+        share::share(&frame, &wishes, &self.room, &mut self.sharing);
+        for share in &self.sharing.allotted {
+            let target = current(share.amount);
+            let has_more = || wishes.of[share.evse()].is_some_and(|wish| wish.min() < share.floor());
+            let binding = match share.row() {
+                Some(row) if share.floor() == share.amount && has_more() => Binding::Deadline(frame.bottleneck(row)),
+                Some(row) => Binding::Circuit(frame.bottleneck(row)),
+                None => wishes.ceiling(&frame, share.evse()).1,
+            };
+            plan.offers[share.evse()] = Offer { limit: target, target, binding };
+        }
+        let shares = (&self.sharing.allotted[..], &self.capacities[..]);
+        raise::offers(&frame, &wishes, shares, &mut plan.offers, &mut self.raising);
+        assert!(invariant_holds(topology, state, &plan.offers), "the plan would overload a circuit");
+        let expected =
+            queue::places(&frame, &wishes, &self.admission, (&self.room, now), &mut self.holders, &mut plan.queue);
+        let queue = (&plan.queue[..], &expected[..]);
+        deadline::shortfalls(&frame, &wishes, &plan.offers, queue, now, &mut plan.shortfalls);
+        self.wishes = emptied(wishes.of);
+        self.frame = frame.into_memory();
+    }
+
+    /// Finds what each row can carry besides the background and those that cannot be moved.
+    fn leave_room_for_moved(&mut self, frame: &Frame<'_>, has_unmoved: bool) {
+        self.room.clear();
+        self.room.extend(&self.capacities);
+        if has_unmoved {
+            let unmoved = || (0..frame.state.evses.len()).filter(|index| !frame.state.evses[*index].reachable);
+            let loads = unmoved().map(|index| (frame.class_of(index), frame.load_committed(index)));
+            frame.sum(&mut self.sums, loads);
+            frame.take_from(&mut self.room, &self.sums);
+            let counted = unmoved().map(|index| (index, counted_on_unmoved(&frame.state.evses[index])));
+            frame.add_credits(&mut self.room, counted);
+        }
+    }
+}
+
+/// The list without its items, for others that borrow for another time: it keeps its allocation (collecting in place).
+fn emptied<'b>(wishes: Vec<Option<Wish<'_>>>) -> Vec<Option<Wish<'b>>> {
+    wishes.into_iter().filter_map(|_| None).collect()
 }
 
 #[cfg(test)]

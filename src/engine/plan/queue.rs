@@ -21,8 +21,10 @@ const CHANGE_MS: u64 = 2 * 60_000;
 pub const NOT_FORESEEABLE: Mono = Mono::from_ms(u64::MAX);
 
 /// A row on which not all minimums fit: who holds which part of it until when.
-#[derive(Default)]
-struct Holders {
+///
+/// Kept from plan to plan for its memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holders {
     capacity: i64,
     held: i64,
     /// The end of the last turn that had to end for somebody who waits already.
@@ -35,15 +37,16 @@ pub(super) fn places(
     frame: &Frame<'_>,
     wishes: &Wishes<'_>,
     admission: &Admission,
-    room: &[i64],
-    now: Mono,
-) -> (Vec<QueuePlace>, Vec<Mono>) {
-    let mut places: Vec<QueuePlace> = Vec::with_capacity(admission.waiting.len());
+    (room, now): (&[i64], Mono),
+    rows: &mut Vec<Holders>,
+    places: &mut Vec<QueuePlace>,
+) -> Vec<Mono> {
+    places.clear();
     let mut expected = Vec::with_capacity(admission.waiting.len());
     if admission.waiting.is_empty() {
-        return (places, expected);
+        return expected;
     }
-    let mut queue = Queue { frame, wishes, admission, now, rows: Vec::new() };
+    let mut queue = Queue { frame, wishes, admission, now, rows };
     let priority = |index: &usize| frame.state.evses[*index].priority;
     for group in admission.waiting.chunk_by(|one, next| priority(one) == priority(next)) {
         let first = places.len();
@@ -62,11 +65,7 @@ pub(super) fn places(
         let sent_away = group.iter().filter(is_sent_away).count();
         queue.say_the_latest(&mut places[first..], sent_away);
     }
-    (places, expected)
-}
-
-fn rows_of(room: &[i64]) -> Vec<Holders> {
-    room.iter().map(|capacity| Holders { capacity: *capacity, ..Holders::default() }).collect()
+    expected
 }
 
 struct Queue<'a> {
@@ -74,13 +73,17 @@ struct Queue<'a> {
     wishes: &'a Wishes<'a>,
     admission: &'a Admission,
     now: Mono,
-    rows: Vec<Holders>,
+    rows: &'a mut Vec<Holders>,
 }
 
 impl Queue<'_> {
     /// Notes who holds what before anybody of this priority who waits.
     fn begin(&mut self, priority: i32, room: &[i64]) {
-        self.rows = rows_of(room);
+        self.rows.resize_with(room.len(), Holders::default);
+        for (row, capacity) in self.rows.iter_mut().zip(room) {
+            (row.capacity, row.held, row.reached) = (*capacity, 0, Mono::default());
+            row.until.clear();
+        }
         for (index, _) in self.wishes.all() {
             let evse = &self.frame.state.evses[index];
             let until = if evse.priority > priority {
@@ -106,7 +109,7 @@ impl Queue<'_> {
     /// Until when somebody's deadline can put him ahead of others.
     fn insists_until(&self, index: usize) -> Option<Mono> {
         let evse = &self.frame.state.evses[index];
-        let max = self.wishes.of[index].map_or(1, |wish| wish.max);
+        let max = self.wishes.of[index].map_or(1, |wish| wish.max());
         let head_start = i64::try_from(HEAD_START_MS).unwrap_or(i64::MAX);
         let minutes = i64::try_from(CHANGE_MS).unwrap_or(i64::MAX);
         let insists = laxity_ms(evse, max, self.now).is_some_and(|laxity| laxity < head_start + minutes);
@@ -127,7 +130,7 @@ impl Queue<'_> {
         let comes_between = |index: usize| {
             let evse = &self.frame.state.evses[index];
             let priority = places.first().map(|place| self.frame.state.evses[place.evse.0].priority);
-            let is_late = evse.rests_until.is_some() || self.admission.delays.of(self.frame.class_of[index]) > 0;
+            let is_late = evse.rests_until.is_some() || self.admission.delays.of(self.frame.class_of(index)) > 0;
             is_late && Some(evse.priority) == priority
         };
         if self.wishes.all().any(|(index, _)| comes_between(index)) {
@@ -151,9 +154,9 @@ impl Queue<'_> {
 
     fn hold(&mut self, index: usize, until: Mono) {
         let Some(wish) = &self.wishes.of[index] else { return };
-        for term in self.admission.scarce.of(self.frame.class_of[index]) {
+        for term in self.admission.scarce.of(self.frame.class_of(index)) {
             let row = &mut self.rows[term.at()];
-            let amount = i64::from(term.coefficient) * wish.min;
+            let amount = i64::from(term.coefficient) * wish.min();
             row.held += amount;
             row.until.push(Reverse((until, amount)));
         }
@@ -164,15 +167,15 @@ impl Queue<'_> {
         let evse = &self.frame.state.evses[index];
         let arrival = evse.arrival(self.now);
         let arrival = if evse.served_since.is_some() { arrival.max(self.now) } else { arrival };
-        arrival.plus_ms(self.admission.delays.of(self.frame.class_of[index]))
+        arrival.plus_ms(self.admission.delays.of(self.frame.class_of(index)))
     }
 
     fn start_of(&mut self, index: usize) -> Mono {
         let Some(wish) = self.wishes.of[index] else { return NOT_FORESEEABLE };
         let mut starts = self.arrival(index).plus_ms(SHORTEST_WAIT_MS).max(self.now);
-        for term in self.admission.scarce.of(self.frame.class_of[index]) {
+        for term in self.admission.scarce.of(self.frame.class_of(index)) {
             let row = &mut self.rows[term.at()];
-            let needs = i64::from(term.coefficient) * wish.min;
+            let needs = i64::from(term.coefficient) * wish.min();
             while row.held > row.capacity - needs {
                 let Some(Reverse((until, amount))) = row.until.pop() else { return NOT_FORESEEABLE };
                 if until == NOT_FORESEEABLE {

@@ -15,7 +15,7 @@ use super::tether::Tether;
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
 use crate::engine::model::ids::TransactionId;
 use crate::engine::model::topology::{CircuitIndex, Evse, EvseIndex, Topology};
-use crate::engine::plan::{self, CircuitState, EvseState, LimitSource, Offer};
+use crate::engine::plan::{CircuitState, EvseState, LimitSource, Offer};
 use crate::engine::time::{Mono, Now, Sampled, Utc};
 use crate::engine::units::{Current, Energy, PerPhase, Phase, PhaseSet};
 
@@ -105,7 +105,7 @@ impl Site {
             self.break_plan_state();
             self.note_committed();
         }
-        self.plan = plan::plan(&self.setup.topology, &self.plan_state, now.mono);
+        self.planner.plan(&self.setup.topology, &self.plan_state, now.mono, &mut self.plan);
         let full = self.any_circuit_full();
         let mut sent = false;
         for index in 0..self.evses.len() {

@@ -50,7 +50,7 @@ use crate::engine::model::record::{Record, RecordBody, Stamp};
 use crate::engine::model::setup::Setup;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex, Topology};
 use crate::engine::ocpp::CallKey;
-use crate::engine::plan::{Plan, PlanState};
+use crate::engine::plan::{Plan, PlanState, Planner};
 use crate::engine::time::{Mono, Now};
 use crate::engine::units::{Current, PerPhase};
 use background::Background;
@@ -158,6 +158,7 @@ pub struct Site {
     /// Whether a transaction runs at each EVSE.
     charging: Vec<bool>,
     plan: Plan,
+    planner: Planner,
     outside: Outside,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
     last_call: u64,
@@ -213,6 +214,7 @@ impl Site {
             committed_power_below: Vec::new(),
             charging: vec![false; topology.evses().len()],
             plan: Plan::default(),
+            planner: Planner::default(),
             outside,
             calls: BTreeMap::new(),
             last_call: 0,
