@@ -190,7 +190,7 @@ proptest! {
     #[test]
     fn a_raise_leaves_as_it_is_if_and_only_if_it_fits_all_powers(
         wirings in prop::collection::vec(wiring(), 1..5),
-        frames in prop::collection::vec((any::<prop::sample::Index>(), 0..330_i32), 1..30),
+        frames in prop::collection::vec((any::<prop::sample::Index>(), 0..=320_i32), 1..30),
         (total_w, charging_w, other_a) in (5_000..60_000_i64, 2_000..60_000_i64, 0..20_i32),
     ) {
         let stations: Vec<Station> = wirings
