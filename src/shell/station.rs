@@ -157,10 +157,10 @@ impl Shared {
             }
             Subprotocol::OnlyUnknown => {
                 self.complain(&format!(
-                    "charger {id} from {}: offers only OCPP versions that are not spoken here; set it to ocpp1.6 or ocpp2.0.1",
+                    "charger {id} from {}: offers only OCPP versions that are not spoken here; set it to ocpp1.6, ocpp2.0.1 or ocpp2.1",
                     peer.ip()
                 ));
-                let reason = "no common subprotocol: ocpp1.6 and ocpp2.0.1 are spoken here";
+                let reason = "no common subprotocol: ocpp1.6, ocpp2.0.1 and ocpp2.1 are spoken here";
                 turn_away(socket, Closing::new(CloseCode::Protocol, reason)).await;
             }
         }

@@ -155,6 +155,18 @@ impl Bench {
         self.tell(Input::StationDisconnected { station: AT, connection, reason });
     }
 
+    /// The network is gone, and only the controller has seen it yet.
+    pub(crate) fn lose_contact(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let reason = "silent".to_owned();
+        self.tell(Input::StationDisconnected { station: AT, connection, reason });
+    }
+
+    /// The station sees it too.
+    pub(crate) fn station_notices(&mut self) {
+        self.station.disconnected(self.now());
+    }
+
     fn frames_of_station(&mut self, frames: Vec<String>) {
         let Some(connection) = self.connection else { return };
         for text in frames {

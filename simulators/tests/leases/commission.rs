@@ -32,7 +32,7 @@ fn outcome(report: &CommissionReport, name: &str) -> Vec<StepOutcome> {
 #[test]
 fn a_station_that_keeps_its_lease_passes_in_every_form() {
     for version in VERSIONS {
-        for lease in [LeaseForm::TxDefaultProfile, LeaseForm::TwoLevels, LeaseForm::TxProfile] {
+        for &lease in LeaseForm::tried(version).iter().filter(|lease| **lease != LeaseForm::MaxOfflineDuration) {
             let mut bench = charging(version, model(lease), Quirks::default());
             let report = test(&mut bench);
             assert_eq!(report.verdict, Some(Verdict::Passed), "{}", report.text());

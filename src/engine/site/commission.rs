@@ -359,6 +359,10 @@ impl Site {
                 );
                 (StepOutcome::Passed, text)
             }
+            Said::Obeys(present) => (
+                StepOutcome::Passed,
+                format!("says {present} now; what it does offline is in no schedule, and what is measured decides"),
+            ),
             Said::Falls => {
                 (StepOutcome::Passed, format!("says {} now, and at most {fallback} when the lease is over", test.held))
             }

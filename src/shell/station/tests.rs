@@ -157,7 +157,7 @@ async fn only_unknown_subprotocols_are_closed_with_1002() {
     assert!(head.starts_with("HTTP/1.1 101") && !head.to_ascii_lowercase().contains("protocol:"), "{head}");
     let frame = &answer[end..];
     assert_eq!((frame[0], u16::from_be_bytes([frame[2], frame[3]])), (0x88, 1002));
-    assert!(String::from_utf8_lossy(&frame[4..]).contains("ocpp1.6 and ocpp2.0.1"));
+    assert!(String::from_utf8_lossy(&frame[4..]).contains("ocpp1.6, ocpp2.0.1 and ocpp2.1"));
     assert!(site.inbox.try_recv().is_err());
 }
 
