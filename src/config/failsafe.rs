@@ -407,6 +407,7 @@ fn row(sum: &CircuitSum, phase: Phase) -> [String; 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::model::exchange::OcppVersion;
     use crate::engine::model::ids::InverterId;
     use crate::engine::model::ids::{CircuitId, SiteId, StationId};
     use crate::engine::model::topology::{Circuit, Inverter, StationModel, Wiring};

@@ -1,10 +1,12 @@
 //! Limits that end when a station has been offline for long (OCPP 2.1 `maxOfflineDuration`).
 
+use siteward::engine::model::commission::Verdict;
 use siteward::engine::model::exchange::OcppVersion;
 use siteward::engine::model::topology::LeaseForm;
 use siteward_sim::station::Quirks;
 
 use crate::bench::{Bench, model};
+use crate::commission::test;
 use crate::{charging, near};
 
 /// What the generic model says: how long a limit outlasts the connection, and how long the station may take to see that it is gone.
@@ -145,6 +147,26 @@ fn an_earlier_version_cannot_say_it_so_that_the_station_counts_at_its_maximum_wh
         bench.run_checked(5);
         assert!(is_counted(&bench, 32.0), "{} A", bench.committed_a());
     }
+}
+
+#[test]
+fn commissioning_takes_it_offline_and_sees_by_its_first_values_that_it_fell() {
+    let mut bench = charging(OcppVersion::V21, model(LeaseForm::MaxOfflineDuration), Quirks::default());
+    bench.limit_circuit(25);
+    let report = test(&mut bench);
+    assert_eq!(report.verdict, Some(Verdict::Passed), "{}", report.text());
+    let fall = report.fall.expect("measured");
+    assert!(fall.due_s == LASTS_S && (LASTS_S..LASTS_S + 60).contains(&fall.after_s), "{fall:?}");
+    bench.run_checked(30);
+    assert!(is_drawn(&bench, 25.0), "restored: {} A", bench.drawn_a());
+    // One that keeps to its limit offline is found out, and the next run knows it.
+    let quirks = Quirks { never_falls_back: true, ..Quirks::default() };
+    let mut bench = charging(OcppVersion::V21, model(LeaseForm::MaxOfflineDuration), quirks);
+    assert_eq!(test(&mut bench).verdict, Some(Verdict::Failed));
+    assert!(bench.alarms().contains(&"LeaseNotProven".to_owned()));
+    bench.disconnect();
+    bench.run_checked(300);
+    assert!(is_counted(&bench, 32.0));
 }
 
 #[test]

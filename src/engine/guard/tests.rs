@@ -7,6 +7,8 @@ use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
 use crate::engine::model::topology::{Circuit, Meter, Station, StationModel, Wiring};
 use crate::engine::units::Voltage;
 
+mod offline;
+
 const UTC: i64 = 1_772_366_400_000;
 const A: StationIndex = StationIndex(0);
 const B: StationIndex = StationIndex(1);
@@ -22,6 +24,10 @@ fn now(at_ms: u64) -> Now {
 
 /// Two stations, the first with two EVSEs, below a metered circuit.
 fn topology(limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
+    topology_with(LeaseForm::TxDefaultProfile, limit_a, unmeasured_a)
+}
+
+fn topology_with(lease: LeaseForm, limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
     let circuit = Circuit {
         id: CircuitId::new("grid"),
         parent: None,
@@ -35,7 +41,7 @@ fn topology(limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
     let station = |id: &str, evse_count| Station {
         id: StationId::new(id),
         circuit: GRID,
-        model: StationModel::default(),
+        model: StationModel { lease, ..StationModel::default() },
         wiring: Wiring::STRAIGHT,
         max: amps(32),
         min: amps(6),

@@ -23,8 +23,8 @@ fn limit(part: ProfilePart, limit_a: i32, lasts_ms: u64) -> StationCall {
     })
 }
 
-fn profile(call: StationCall) -> Value {
-    let payload: Value = serde_json::from_str(&super::call(call).unwrap().payload).unwrap();
+fn profile(of: StationCall) -> Value {
+    let payload: Value = serde_json::from_str(&call(of).unwrap().payload).unwrap();
     payload["chargingProfile"].clone()
 }
 
@@ -49,7 +49,7 @@ fn a_limit_ends_so_long_after_the_station_has_gone_offline_and_lies_above_the_ba
 fn what_is_as_in_2_0_1_is_read_and_written_as_there() {
     assert_eq!(asked("Heartbeat", "{}"), Ok(StationRequest::Heartbeat));
     for part in [ProfilePart::Decaying, ProfilePart::Expiring] {
-        assert_eq!(super::call(limit(part.clone(), 16, 9_000)), v201::call(limit(part, 16, 9_000)));
+        assert_eq!(call(limit(part.clone(), 16, 9_000)), v201::call(limit(part, 16, 9_000)));
     }
     // New in 2.1: costDetails, and a trigger that 2.0.1 does not have.
     let event = r#"{"eventType":"Updated","timestamp":"2026-03-01T12:00:00Z","triggerReason":"CostLimitReached","seqNo":1,

@@ -52,6 +52,11 @@ pub(super) enum Refusal {
         /// The identity, percent-decoded.
         identity: String,
     },
+    /// The station is kept out for a while: its lease is being tested.
+    Tested {
+        /// Which station.
+        station: StationIndex,
+    },
     /// The station needs a password and sent none.
     NoPassword {
         /// Which station.
@@ -92,6 +97,9 @@ pub(super) fn refuse(refusal: &Refusal, path: &str) -> ErrorResponse {
         ),
         Refusal::Unknown { .. } => {
             (StatusCode::NOT_FOUND, "This charging station is not in the site's configuration.\n".to_owned())
+        }
+        Refusal::Tested { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The lease of this station is being tested; try again.\n".to_owned())
         }
         Refusal::NoPassword { .. } | Refusal::WrongPassword { .. } => {
             (StatusCode::UNAUTHORIZED, "User name (the station's identity) and password are needed.\n".to_owned())

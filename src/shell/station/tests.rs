@@ -134,6 +134,17 @@ async fn the_subprotocol_decides_the_version() {
 }
 
 #[tokio::test]
+async fn a_station_whose_lease_is_tested_is_kept_out_until_its_time_is_over() {
+    let mut site = site();
+    site.registry.turn_away(StationIndex(0), Duration::from_secs(3_600));
+    assert_eq!(rejected(&site, "/ocpp/CP001", &[V16]).await.0, 503);
+    assert!(site.inbox.try_recv().is_err());
+    site.registry.turn_away(StationIndex(0), Duration::ZERO);
+    let (_socket, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    assert_eq!(connected(&mut site).await.0, StationIndex(0));
+}
+
+#[tokio::test]
 async fn no_subprotocol_is_taken_for_1_6() {
     let mut site = site();
     let (_socket, headers) = dial(&site, "/OCPP/CP001/", &[]).await.unwrap();
