@@ -162,7 +162,8 @@ pub fn failsafe(topology: &Topology) -> FailsafeReport {
         let model = &station.model;
         let terms = (model.renew_ms, model.lease_ms);
         let (_, lease_ms) = stretched(model.writes_per_day, station.evse_count, terms);
-        (model.lease.is_stated() && lease_ms > LONG_LEASE_MS).then(|| (station.id.to_string(), lease_ms))
+        let holds_ms = model.holds_ms(lease_ms);
+        (model.lease.is_stated() && holds_ms > LONG_LEASE_MS).then(|| (station.id.to_string(), holds_ms))
     });
     let slow = slow.collect();
     FailsafeReport { circuits, slow }
@@ -176,7 +177,9 @@ fn contribution(station: &Station) -> PerPhase<Current> {
 /// What one EVSE of a silent station may draw from a phase.
 const fn each(station: &Station) -> Current {
     match station.model.lease {
-        LeaseForm::TxDefaultProfile | LeaseForm::TwoLevels | LeaseForm::TxProfile => station.fallback,
+        LeaseForm::TxDefaultProfile | LeaseForm::TwoLevels | LeaseForm::TxProfile | LeaseForm::MaxOfflineDuration => {
+            station.fallback
+        }
         // What the probe will find is not known here.
         LeaseForm::Auto | LeaseForm::None => station.max,
     }
@@ -404,6 +407,7 @@ fn row(sum: &CircuitSum, phase: Phase) -> [String; 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::model::exchange::OcppVersion;
     use crate::engine::model::ids::InverterId;
     use crate::engine::model::ids::{CircuitId, SiteId, StationId};
     use crate::engine::model::topology::{Circuit, Inverter, StationModel, Wiring};
@@ -481,7 +485,7 @@ mod tests {
             one.model.lease = lease;
             report(vec![circuit("grid", None, 32, Some(0))], vec![one]).circuits[0].chargers.max()
         };
-        for lease in LeaseForm::TRIED {
+        for &lease in LeaseForm::tried(OcppVersion::V21) {
             assert_eq!(of(lease), Current::from_a(6), "{lease:?}");
         }
         // Nobody knows here what a probe will find.

@@ -109,7 +109,7 @@ fn parse(path: &Path, text: &str, name: &str) -> (Option<Known>, Vec<Problem>) {
     }
     let section = Section::root(&document, table.get_ref());
     let default = StationModel { name: name.to_owned(), ..StationModel::default() };
-    let lease = read_lease(&section, &document);
+    let lease = read_lease(&section);
     let seconds =
         |key, range| section.integer(key, range).map(|found| found.value.unsigned_abs().saturating_mul(1_000));
     let lease_ms = seconds("lease_s", 30..=86_400).unwrap_or(default.lease_ms);
@@ -124,6 +124,7 @@ fn parse(path: &Path, text: &str, name: &str) -> (Option<Known>, Vec<Problem>) {
     let limit_unit = section.choice("limit_unit", &units).map(|found| found.value);
     let writes = section.integer("writes_per_day", 4..=100_000).and_then(|found| u32::try_from(found.value).ok());
     let station_max_profile = section.boolean("station_max_profile").is_some_and(|found| found.value);
+    let offline_after_ms = seconds("offline_after_s", 1..=3_600);
     let warning = section.text("warning").map(|found| found.value);
     section.finish();
     let model = StationModel {
@@ -138,28 +139,23 @@ fn parse(path: &Path, text: &str, name: &str) -> (Option<Known>, Vec<Problem>) {
         limit_unit: limit_unit.unwrap_or(default.limit_unit),
         writes_per_day: writes,
         station_max_profile,
+        offline_after_ms: offline_after_ms.unwrap_or(default.offline_after_ms),
         name: default.name,
     };
     (Some(Known { model, warning }), document.into_problems())
 }
 
-/// The form of the lease. The one that only OCPP 2.1 knows is known by name, to say what to do.
-fn read_lease(section: &Section<'_>, document: &Document<'_>) -> Option<LeaseForm> {
+/// The form of the lease.
+fn read_lease(section: &Section<'_>) -> Option<LeaseForm> {
     let words = [
-        ("tx-default-profile", Some(LeaseForm::TxDefaultProfile)),
-        ("two-levels", Some(LeaseForm::TwoLevels)),
-        ("tx-profile", Some(LeaseForm::TxProfile)),
-        ("max-offline-duration", None),
-        ("auto", Some(LeaseForm::Auto)),
-        ("none", Some(LeaseForm::None)),
+        ("tx-default-profile", LeaseForm::TxDefaultProfile),
+        ("two-levels", LeaseForm::TwoLevels),
+        ("tx-profile", LeaseForm::TxProfile),
+        ("max-offline-duration", LeaseForm::MaxOfflineDuration),
+        ("auto", LeaseForm::Auto),
+        ("none", LeaseForm::None),
     ];
-    let found = section.choice("lease", &words)?;
-    if found.value.is_none() {
-        let message = "`lease` is \"max-offline-duration\", which only OCPP 2.1 has, and stations are spoken to in OCPP 1.6 or 2.0.1 here: \
-            the field would not be sent. Such a station takes \"tx-default-profile\" as well";
-        document.error(found.at, message.to_owned());
-    }
-    found.value
+    section.choice("lease", &words).map(|found| found.value)
 }
 
 /// A lease outlives a lost renewal.
@@ -218,6 +214,11 @@ mod tests {
         assert_eq!((model.lease, model.limit_unit), (LeaseForm::TwoLevels, LimitUnit::Watts));
         assert_eq!(model.levels, [6_000, 8_000, 10_500].map(Current::from_ma));
         assert_eq!((model.writes_per_day, model.station_max_profile), (Some(25), true));
+        let text = "lease = \"max-offline-duration\"\noffline_after_s = 45\n";
+        let (known, problems) = parse(Path::new("m.toml"), text, "m");
+        assert_eq!(problems, []);
+        let model = known.unwrap().model;
+        assert_eq!((model.lease, model.holds_ms(120_000)), (LeaseForm::MaxOfflineDuration, 165_000));
     }
 
     #[test]
@@ -230,10 +231,8 @@ mod tests {
             ("levels_a = 6", "m.toml:1:12: `levels_a`"),
             ("limit_unit = \"kW\"", "m.toml:1:14: `limit_unit` is \"kW\", and must be"),
             ("writes_per_day = 2", "m.toml:1:18: `writes_per_day` is 2, and must be a whole number from 4 to 100000"),
-            (
-                "lease = \"max-offline-duration\"",
-                "m.toml:1:9: `lease` is \"max-offline-duration\", which only OCPP 2.1 has",
-            ),
+            ("lease = \"offline\"", "m.toml:1:9: `lease` is \"offline\", and must be"),
+            ("offline_after_s = 0", "m.toml:1:19: `offline_after_s` is 0, and must be"),
         ] {
             let (_, problems) = parse(Path::new("m.toml"), text, "m");
             assert!(problems[0].to_string().starts_with(expected), "{text}: {}", problems[0]);

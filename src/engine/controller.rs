@@ -163,6 +163,7 @@ impl Controller {
                 out.push(Output::Append(record));
             }
             other @ (Output::Close { .. }
+            | Output::TurnAway { .. }
             | Output::Snapshot { .. }
             | Output::ReadRecords { .. }
             | Output::Acknowledged { .. }

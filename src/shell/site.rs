@@ -304,6 +304,9 @@ impl Owner {
         match output {
             Output::Frame { station, connection, text } => self.reach.registry.send(station, connection, text),
             Output::Close { station, connection, reason } => self.reach.registry.close(station, connection, &reason),
+            Output::TurnAway { station, for_ms } => {
+                self.reach.registry.turn_away(station, Duration::from_millis(for_ms));
+            }
             Output::Append(record) => self.records.push(record),
             Output::Snapshot { through, state } => {
                 // It may fold in records of this batch: they go first.

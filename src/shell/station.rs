@@ -157,10 +157,10 @@ impl Shared {
             }
             Subprotocol::OnlyUnknown => {
                 self.complain(&format!(
-                    "charger {id} from {}: offers only OCPP versions that are not spoken here; set it to ocpp1.6 or ocpp2.0.1",
+                    "charger {id} from {}: offers only OCPP versions that are not spoken here; set it to ocpp1.6, ocpp2.0.1 or ocpp2.1",
                     peer.ip()
                 ));
-                let reason = "no common subprotocol: ocpp1.6 and ocpp2.0.1 are spoken here";
+                let reason = "no common subprotocol: ocpp1.6, ocpp2.0.1 and ocpp2.1 are spoken here";
                 turn_away(socket, Closing::new(CloseCode::Protocol, reason)).await;
             }
         }
@@ -168,11 +168,15 @@ impl Shared {
 
     /// The HTTP handshake. `None`: turned away.
     async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<(WebSocketStream<TcpStream>, Admission)> {
-        let Listening { path, topology, .. } = &self.listening;
+        let Listening { path, topology, registry, .. } = &self.listening;
         let mut judged = None;
         #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
         let callback = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-            match judge(request, path, topology) {
+            let judged_now = judge(request, path, topology).and_then(|admission| match admission.station {
+                station if registry.is_turned_away(station) => Err(Refusal::Tested { station }),
+                _ => Ok(admission),
+            });
+            match judged_now {
                 Ok(admission) => {
                     let response = with_subprotocol(response, admission.subprotocol);
                     judged = Some(admission);
@@ -228,6 +232,10 @@ impl Shared {
                      [[chargers]] id = {identity:?}, circuit = \"{circuit}\" (or another), max_a = 32, then restart"
                 )
             }
+            Refusal::Tested { station } => format!(
+                "charger {} is kept out for a while: it is being commissioned, and has to be offline until its lease is over",
+                topology.station(*station).id
+            ),
             Refusal::NoPassword { station } => format!(
                 "charger {} from {peer} sent no password and was turned away; set its AuthorizationKey, or remove password_file in site.toml",
                 topology.station(*station).id

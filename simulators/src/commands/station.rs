@@ -23,6 +23,8 @@ enum Version {
     V16,
     #[value(name = "2.0.1")]
     V201,
+    #[value(name = "2.1")]
+    V21,
 }
 
 #[derive(Args)]
@@ -54,6 +56,7 @@ impl Arguments {
         let version = match self.version {
             Version::V16 => OcppVersion::V16,
             Version::V201 => OcppVersion::V201,
+            Version::V21 => OcppVersion::V21,
         };
         let phases = usize::from(self.phases);
         let max = Current::from_a(self.max_a);

@@ -39,7 +39,7 @@ impl Station {
     pub(super) fn change_availability(&mut self, payload: &Value) -> Result<Value, Refusal> {
         let (evse, wanted, missing) = match self.options.version {
             OcppVersion::V16 => (number(payload, "connectorId"), payload.get("type"), "PropertyConstraintViolation"),
-            OcppVersion::V201 => (
+            OcppVersion::V201 | OcppVersion::V21 => (
                 payload.get("evse").and_then(|evse| number(evse, "id")),
                 payload.get("operationalStatus"),
                 "OccurrenceConstraintViolation",

@@ -24,14 +24,14 @@ impl Station {
             ("ChangeAvailability", _) => self.change_availability(payload),
             ("Reset", _) => Ok(self.reset(payload, now)),
             (_, OcppVersion::V16) => v16::answer(self, action, payload, now),
-            (_, OcppVersion::V201) => v201::answer(self, action, payload, now),
+            (_, OcppVersion::V201 | OcppVersion::V21) => v201::answer(self, action, payload, now),
         }
     }
 
     fn set_charging_profile(&mut self, payload: &Value, now: Now) -> Result<Value, Refusal> {
         let (evse_name, profile_name, formation) = match self.options.version {
             OcppVersion::V16 => ("connectorId", "csChargingProfiles", "FormationViolation"),
-            OcppVersion::V201 => ("evseId", "chargingProfile", "FormatViolation"),
+            OcppVersion::V201 | OcppVersion::V21 => ("evseId", "chargingProfile", "FormatViolation"),
         };
         let evse = number(payload, evse_name).ok_or((formation, format!("{evse_name} is missing")))?;
         let value = payload.get(profile_name).ok_or((formation, format!("{profile_name} is missing")))?;
@@ -41,8 +41,12 @@ impl Station {
         let status = if self.accepts(&profile) { "Accepted" } else { "Rejected" };
         if status == "Accepted" {
             self.profile_writes += 1;
-            let endless = self.options.quirks.never_falls_back;
-            self.profiles.install(if endless { profile.without_an_end() } else { profile });
+            let quirks = &self.options.quirks;
+            self.profiles.install(match (quirks.never_falls_back, quirks.never_ends_by_time) {
+                (true, _) => profile.without_an_end(),
+                (false, true) => profile.without_an_end_in_time(),
+                (false, false) => profile,
+            });
             self.offers_are_old = true;
             let allowed = self.limit_at(evse, self.clock(now)).limit;
             if allowed.is_some_and(|allowed| self.offered(evse) > allowed) {
@@ -78,7 +82,7 @@ impl Station {
     fn clear_charging_profile(&mut self, payload: &Value) -> Value {
         let (id, criteria, evse_name, purpose_name) = match self.options.version {
             OcppVersion::V16 => (payload.get("id"), payload, "connectorId", "chargingProfilePurpose"),
-            OcppVersion::V201 => (
+            OcppVersion::V201 | OcppVersion::V21 => (
                 payload.get("chargingProfileId"),
                 payload.get("chargingProfileCriteria").unwrap_or(&Value::Null),
                 "evseId",
@@ -133,8 +137,10 @@ impl Station {
         Ok(match self.options.version {
             OcppVersion::V16 => json!({"status": "Accepted", "connectorId": evse, "scheduleStart": start,
                 "chargingSchedule": {"duration": duration, "startSchedule": start, "chargingRateUnit": unit, "chargingSchedulePeriod": periods}}),
-            OcppVersion::V201 => json!({"status": "Accepted", "schedule": {"evseId": evse, "duration": duration,
-                "scheduleStart": start, "chargingRateUnit": unit, "chargingSchedulePeriod": periods}}),
+            OcppVersion::V201 | OcppVersion::V21 => {
+                json!({"status": "Accepted", "schedule": {"evseId": evse, "duration": duration,
+                "scheduleStart": start, "chargingRateUnit": unit, "chargingSchedulePeriod": periods}})
+            }
         })
     }
 

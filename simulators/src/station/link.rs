@@ -139,14 +139,14 @@ impl Station {
         let (action, payload) = match asked {
             Asked::Plain(message) => match self.options.version {
                 OcppVersion::V16 => v16::plain(message, &self.options),
-                OcppVersion::V201 => v201::plain(message, &self.options),
+                OcppVersion::V201 | OcppVersion::V21 => v201::plain(message, &self.options),
             },
             Asked::Transaction => {
                 let Some(message) = self.queue.front() else { return ("Heartbeat", "{}".to_owned()) };
                 let truth = &self.transactions[message.transaction];
                 return match self.options.version {
                     OcppVersion::V16 => v16::transaction(message, truth, &self.variables),
-                    OcppVersion::V201 => v201::transaction(message, truth, &self.variables),
+                    OcppVersion::V201 | OcppVersion::V21 => v201::transaction(message, truth, &self.variables),
                 };
             }
         };

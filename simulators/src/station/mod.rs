@@ -1,4 +1,4 @@
-//! A charging station with its cars, on OCPP 1.6 or 2.0.1.
+//! A charging station with its cars, on OCPP 1.6, 2.0.1 or 2.1.
 //!
 //! It is driven from outside: [`Station::connected`], [`Station::receive`], [`Station::tick`] and so on; what it returns are
 //! frames to be sent in that order. [`Now::utc`] is the true time; the station's own clock may differ.
@@ -161,6 +161,7 @@ impl Station {
     /// The WebSocket is open.
     pub fn connected(&mut self, now: Now) -> Vec<String> {
         self.link.opened();
+        self.offers_are_old |= self.profiles.online(self.clock(now));
         if self.options.quirks.resend_storm {
             self.queue.repeat_answered();
         }
@@ -175,6 +176,7 @@ impl Station {
     pub fn disconnected(&mut self, now: Now) {
         self.advance(now);
         self.link.closed();
+        self.offers_are_old |= self.profiles.offline(self.clock(now));
         if self.options.quirks.drops_when_offline {
             self.profiles.remove(|profile| profile.purpose == profiles::Purpose::Tx);
             self.offers_are_old = true;
@@ -436,7 +438,7 @@ impl Station {
         let clock = self.clock(now);
         let id = match self.options.version {
             OcppVersion::V16 => None,
-            OcppVersion::V201 => Some(self.dice.uuid()),
+            OcppVersion::V201 | OcppVersion::V21 => Some(self.dice.uuid()),
         };
         let bay = &mut self.bays[index];
         let truth = TransactionTruth {

@@ -107,6 +107,8 @@ pub struct Quirks {
     pub drops_when_offline: bool,
     /// Keeps to the first period of a schedule for ever, and to profiles that have ended.
     pub never_falls_back: bool,
+    /// Keeps to the first period of a schedule for ever, and to profiles that have ended; those that end offline do end.
+    pub never_ends_by_time: bool,
     /// Says nothing of its schedules (`GetCompositeSchedule`).
     pub keeps_its_schedule_secret: bool,
 }

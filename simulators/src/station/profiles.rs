@@ -1,4 +1,4 @@
-//! Charging profiles as a station keeps and obeys them: its own reading of OCPP 1.6 §3.13 and OCPP 2.0.1 part 2 §K.
+//! Charging profiles as a station keeps and obeys them: its own reading of OCPP 1.6 §3.13 and OCPP 2.0.1 and 2.1 part 2 §K.
 
 use serde_json::{Value, json};
 use siteward::engine::model::exchange::OcppVersion;
@@ -50,6 +50,10 @@ pub struct Profile {
     kind: Kind,
     valid_from: Option<Utc>,
     valid_to: Option<Utc>,
+    /// How long it stays valid while the station is offline (OCPP 2.1 `maxOfflineDuration`); `None`: for ever.
+    max_offline_ms: Option<i64>,
+    /// It does not come back once it was offline for longer.
+    invalid_after_offline: bool,
     starts: Option<Utc>,
     duration_ms: Option<i64>,
     periods: Vec<Period>,
@@ -89,9 +93,26 @@ pub struct Asked<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profiles {
     installed: Vec<Profile>,
+    /// Since when the station has been offline, by its clock.
+    offline_since: Option<Utc>,
 }
 
 impl Profiles {
+    /// The station goes offline. Whether that changes anything.
+    pub fn offline(&mut self, at: Utc) -> bool {
+        self.offline_since.get_or_insert(at);
+        self.installed.iter().any(|profile| profile.max_offline_ms.is_some())
+    }
+
+    /// The station is online again: what it was offline too long for is gone for good where its profile says so. Whether that changes
+    /// anything.
+    pub fn online(&mut self, at: Utc) -> bool {
+        let since = self.offline_since.take();
+        let over = |profile: &Profile| profile.ends_offline(since).is_some_and(|end| at >= end);
+        self.installed.retain(|profile| !(profile.invalid_after_offline && over(profile)));
+        since.is_some()
+    }
+
     /// Installs a profile in place of one with the same number, or with the same purpose, level and EVSE (1.6 §3.13.2).
     pub fn install(&mut self, profile: Profile) {
         self.installed.retain(|old| {
@@ -106,7 +127,8 @@ impl Profiles {
     pub fn with_defaults_of(&self, earlier: &Self) -> Self {
         let is_default = |profile: &&Profile| profile.purpose == Purpose::TxDefault;
         let others = self.installed.iter().filter(|profile| !is_default(profile));
-        Self { installed: earlier.installed.iter().filter(is_default).chain(others).cloned().collect() }
+        let installed = earlier.installed.iter().filter(is_default).chain(others).cloned().collect();
+        Self { installed, offline_since: self.offline_since }
     }
 
     /// All installed profiles.
@@ -151,7 +173,11 @@ impl Profiles {
         let mut best: Option<(i64, Current)> = None;
         let mut until = None;
         for profile in self.installed.iter().filter(|profile| wanted(profile)) {
-            let found = profile.at(at, started);
+            let ends = profile.ends_offline(self.offline_since);
+            if ends.is_some_and(|end| at >= end) {
+                continue;
+            }
+            let found = profile.at(at, started).ends_no_later_than(ends);
             until = earlier(until, found.until);
             let Some(limit) = found.limit else { continue };
             if best.is_none_or(|(level, _)| profile.stack_level > level) {
@@ -163,6 +189,11 @@ impl Profiles {
 }
 
 impl Profile {
+    /// When it ends because the station is offline.
+    fn ends_offline(&self, since: Option<Utc>) -> Option<Utc> {
+        Some(since?.plus_ms(self.max_offline_ms?))
+    }
+
     fn at(&self, at: Utc, started: Option<Utc>) -> LimitAt {
         if let Some(from) = self.valid_from.filter(|from| at < *from) {
             return LimitAt { limit: None, until: Some(from) };
@@ -212,7 +243,13 @@ impl Profile {
 
     /// As kept by a station that obeys the first limit for ever.
     #[must_use]
-    pub fn without_an_end(mut self) -> Self {
+    pub fn without_an_end(self) -> Self {
+        Self { max_offline_ms: None, ..self.without_an_end_in_time() }
+    }
+
+    /// The same, but what ends when it is offline does so.
+    #[must_use]
+    pub fn without_an_end_in_time(mut self) -> Self {
         self.periods.truncate(1);
         self.valid_to = None;
         self.duration_ms = None;
@@ -225,14 +262,14 @@ impl Profile {
         self.periods.len()
     }
 
-    /// Reads `csChargingProfiles` (1.6) or `chargingProfile` (2.0.1).
+    /// Reads `csChargingProfiles` (1.6) or `chargingProfile` (2.x).
     ///
     /// # Errors
     /// What is wrong with it, for the description of a CALLERROR.
     pub fn parse(version: OcppVersion, evse: u32, value: &Value, voltage_mv: i64) -> Result<Self, String> {
         let (id_name, schedule) = match version {
             OcppVersion::V16 => ("chargingProfileId", value.get("chargingSchedule")),
-            OcppVersion::V201 => ("id", value.get("chargingSchedule").and_then(|list| list.get(0))),
+            OcppVersion::V201 | OcppVersion::V21 => ("id", value.get("chargingSchedule").and_then(|list| list.get(0))),
         };
         let schedule = schedule.ok_or("chargingSchedule is missing")?;
         let purpose = match text(value, "chargingProfilePurpose")? {
@@ -250,6 +287,8 @@ impl Profile {
             "Recurring" => Kind::Recurring(86_400_000),
             other => return Err(format!("chargingProfileKind {other:?}")),
         };
+        // Fields of OCPP 2.1: an earlier station reads over them.
+        let of_21 = |name: &str| value.get(name).filter(|_| version == OcppVersion::V21);
         let transaction = value.get("transactionId").map(|id| match id {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -263,6 +302,8 @@ impl Profile {
             kind,
             valid_from: time(value, "validFrom")?,
             valid_to: time(value, "validTo")?,
+            max_offline_ms: of_21("maxOfflineDuration").and_then(Value::as_i64).map(|seconds| seconds * 1000),
+            invalid_after_offline: of_21("invalidAfterOfflineDuration").and_then(Value::as_bool).unwrap_or(false),
             starts: time(schedule, "startSchedule")?,
             duration_ms: schedule.get("duration").and_then(Value::as_i64).map(|seconds| seconds * 1000),
             periods: parse_periods(schedule, voltage_mv)?,

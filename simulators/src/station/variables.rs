@@ -38,7 +38,7 @@ impl Variables {
     pub(super) fn new(options: &StationOptions) -> Self {
         let list = match options.version {
             OcppVersion::V16 => list_16(options),
-            OcppVersion::V201 => list_201(options),
+            OcppVersion::V201 | OcppVersion::V21 => list_201(options),
         };
         let all = list.into_iter().map(|(key, value, read_only)| (key, Variable { value, read_only })).collect();
         let [interval_key, attempts_key, wait_key, measurands_key] = match options.version {
@@ -48,7 +48,7 @@ impl Variables {
                 "TransactionMessageRetryInterval",
                 "MeterValuesSampledData",
             ],
-            OcppVersion::V201 => [
+            OcppVersion::V201 | OcppVersion::V21 => [
                 "SampledDataCtrlr.TxUpdatedInterval",
                 "OCPPCommCtrlr.MessageAttempts",
                 "OCPPCommCtrlr.MessageAttemptInterval",

@@ -175,7 +175,7 @@ pub struct StationPlan {
     pub number: usize,
     /// The circuit that feeds it.
     pub circuit: usize,
-    /// `1.6` or `2.0.1`.
+    /// `1.6`, `2.0.1` or `2.1`.
     pub ocpp: String,
     /// How many EVSEs.
     #[serde(default = "one", skip_serializing_if = "is_one")]
@@ -200,6 +200,9 @@ pub struct StationPlan {
     pub lease_s: u64,
     /// How often its lease is renewed.
     pub renew_s: u64,
+    /// The form of its lease, by its name.
+    #[serde(default = "usual_lease", skip_serializing_if = "is_usual_lease")]
+    pub lease: LeaseForm,
     /// How often it sends meter values.
     pub meter_values_s: u64,
     /// What is odd about it for ever: a name of a scenario's `[[quirk]]`.
@@ -208,6 +211,15 @@ pub struct StationPlan {
     /// How much of it, in ms.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub odd_ms: i64,
+}
+
+const fn usual_lease() -> LeaseForm {
+    LeaseForm::TxDefaultProfile
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_usual_lease(value: &LeaseForm) -> bool {
+    matches!(value, LeaseForm::TxDefaultProfile)
 }
 
 const fn one() -> u32 {
@@ -232,7 +244,11 @@ impl StationPlan {
     /// The version that it speaks.
     #[must_use]
     pub fn version(&self) -> OcppVersion {
-        if self.ocpp == "2.0.1" { OcppVersion::V201 } else { OcppVersion::V16 }
+        match self.ocpp.as_str() {
+            "2.1" => OcppVersion::V21,
+            "2.0.1" => OcppVersion::V201,
+            _ => OcppVersion::V16,
+        }
     }
 
     /// How its terminals are really wired.
@@ -256,7 +272,7 @@ impl StationPlan {
 
     fn model(&self) -> StationModel {
         StationModel {
-            lease: LeaseForm::TxDefaultProfile,
+            lease: self.lease,
             lease_ms: self.lease_s * 1000,
             renew_ms: self.renew_s * 1000,
             meter_interval_ms: self.meter_values_s * 1000,

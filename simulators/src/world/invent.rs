@@ -1,5 +1,6 @@
 //! Sites by dice: sizes, trees, stations and loads as they come, with limits that bind.
 
+use siteward::engine::model::topology::LeaseForm;
 use siteward::engine::plan::TURN_MS;
 
 use crate::faults::{self, FaultFile, Targets};
@@ -209,6 +210,7 @@ fn stations(dice: &mut Dice, count: usize, circuits: usize, fallback_a: i32) -> 
                 reaction_ms: make.reaction_ms,
                 lease_s: make.lease_s,
                 renew_s: make.renew_s,
+                lease: LeaseForm::TxDefaultProfile,
                 meter_values_s: make.meter_values_s,
                 odd: None,
                 odd_ms: 0,

@@ -1,5 +1,6 @@
 //! The usual small site: a grid connection with a meter, a building and a roof, two garages below it.
 
+use siteward::engine::model::topology::LeaseForm;
 use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::Current;
 
@@ -48,6 +49,8 @@ pub struct WorldOptions {
     pub broken_rule: Option<Sabotage>,
     /// What is odd about which station, and how many ms of it.
     pub quirks: Vec<(usize, String, i64)>,
+    /// Whether all stations speak OCPP 2.1, and their limits end when they have been offline for long.
+    pub offline_lease: bool,
 }
 
 impl Default for WorldOptions {
@@ -71,6 +74,7 @@ impl Default for WorldOptions {
             guard: true,
             broken_rule: None,
             quirks: Vec::new(),
+            offline_lease: false,
         }
     }
 }
@@ -149,7 +153,13 @@ impl WorldOptions {
         StationPlan {
             number: index,
             circuit: 1 + index % 2,
-            ocpp: if index % 3 == 2 { "2.0.1" } else { "1.6" }.to_owned(),
+            ocpp: match index % 3 {
+                _ if self.offline_lease => "2.1",
+                2 => "2.0.1",
+                _ => "1.6",
+            }
+            .to_owned(),
+            lease: if self.offline_lease { LeaseForm::MaxOfflineDuration } else { LeaseForm::TxDefaultProfile },
             evses: 1,
             phases: if index % 5 == 4 { phases[..1].to_vec() } else { phases.to_vec() },
             order_known: true,

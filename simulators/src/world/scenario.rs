@@ -92,6 +92,9 @@ struct ScenarioFile {
     dimming_w: Option<i64>,
     #[serde(default)]
     meter_by_registers: bool,
+    /// All stations speak OCPP 2.1, and their limits end when they have been offline for long.
+    #[serde(default)]
+    offline_lease: bool,
     #[serde(default)]
     fault: Vec<FaultFile>,
     #[serde(default)]
@@ -120,6 +123,7 @@ fn short(text: &str) -> Result<Blueprint, String> {
         building_peak: file.building_peak_a.map_or(default.building_peak, Current::from_a),
         cars_per_day: file.cars_per_day.unwrap_or(default.cars_per_day),
         meter_by_registers: file.meter_by_registers,
+        offline_lease: file.offline_lease,
         quirks: file.quirk.into_iter().map(|quirk| (quirk.station, quirk.is, quirk.amount_ms)).collect(),
         ..default
     };

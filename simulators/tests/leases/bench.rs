@@ -21,6 +21,9 @@ use siteward_sim::station::{Quirks, Station, StationOptions};
 
 pub(crate) const AT: StationIndex = StationIndex(0);
 
+/// A station whose connection was closed tries again after so long.
+const AGAIN_MS: u64 = 7_000;
+
 /// The engine's tick.
 const TICK_MS: u64 = 200;
 
@@ -33,6 +36,9 @@ pub(crate) struct Bench {
     boot: u64,
     connection: Option<ConnectionId>,
     connections: u64,
+    /// It was closed by the controller: the station tries again then, and is let in not before then.
+    again_ms: Option<u64>,
+    kept_out_ms: u64,
     pub(crate) records: Vec<Record>,
     remembered: Option<Vec<u8>>,
     pub(crate) replies: Vec<CommandOutcome>,
@@ -70,6 +76,8 @@ impl Bench {
             boot: 0,
             connection: None,
             connections: 0,
+            again_ms: None,
+            kept_out_ms: 0,
             records: Vec::new(),
             remembered: None,
             replies: Vec::new(),
@@ -155,6 +163,18 @@ impl Bench {
         self.tell(Input::StationDisconnected { station: AT, connection, reason });
     }
 
+    /// The network is gone, and only the controller has seen it yet.
+    pub(crate) fn lose_contact(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let reason = "silent".to_owned();
+        self.tell(Input::StationDisconnected { station: AT, connection, reason });
+    }
+
+    /// The station sees it too.
+    pub(crate) fn station_notices(&mut self) {
+        self.station.disconnected(self.now());
+    }
+
     fn frames_of_station(&mut self, frames: Vec<String>) {
         let Some(connection) = self.connection else { return };
         for text in frames {
@@ -184,6 +204,11 @@ impl Bench {
                     self.tell(Input::Journal(JournalInput::Durable { through }));
                 }
                 Output::Remember(bytes) => self.remembered = Some(bytes),
+                Output::TurnAway { for_ms, .. } => self.kept_out_ms = self.ms + for_ms,
+                Output::Close { .. } => {
+                    self.disconnect();
+                    self.again_ms = Some(self.ms + AGAIN_MS);
+                }
                 Output::Reply { outcome, .. } => self.replies.push(outcome),
                 Output::Commissioned(report) => self.reports.push(*report),
                 _ => {}
@@ -201,6 +226,12 @@ impl Bench {
     pub(crate) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds * 1_000 / TICK_MS {
             self.ms += TICK_MS;
+            if self.again_ms.is_some_and(|at| self.ms >= at) {
+                self.again_ms = (self.ms < self.kept_out_ms).then_some(self.ms + AGAIN_MS);
+                if self.again_ms.is_none() {
+                    self.connect();
+                }
+            }
             let frames = self.station.tick(self.now());
             self.frames_of_station(frames);
             self.tell(Input::Tick);

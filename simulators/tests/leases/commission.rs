@@ -10,7 +10,7 @@ use siteward_sim::station::Quirks;
 use crate::bench::{Bench, model};
 use crate::{VERSIONS, charging, near};
 
-fn test(bench: &mut Bench) -> CommissionReport {
+pub(crate) fn test(bench: &mut Bench) -> CommissionReport {
     bench.command(Command::Commission { charger: StationId::new("CP1") });
     assert_eq!(bench.replies.pop(), Some(CommandOutcome::Accepted { data: None }));
     for _ in 0..900 {
@@ -32,7 +32,7 @@ fn outcome(report: &CommissionReport, name: &str) -> Vec<StepOutcome> {
 #[test]
 fn a_station_that_keeps_its_lease_passes_in_every_form() {
     for version in VERSIONS {
-        for lease in [LeaseForm::TxDefaultProfile, LeaseForm::TwoLevels, LeaseForm::TxProfile] {
+        for &lease in LeaseForm::tried(version) {
             let mut bench = charging(version, model(lease), Quirks::default());
             let report = test(&mut bench);
             assert_eq!(report.verdict, Some(Verdict::Passed), "{}", report.text());

@@ -3,6 +3,7 @@
 
 mod bench;
 mod commission;
+mod offline;
 
 use siteward::engine::model::alarm::AlarmKind;
 use siteward::engine::model::command::Command;
@@ -15,7 +16,7 @@ use siteward_sim::station::Quirks;
 
 use bench::{Bench, model};
 
-const VERSIONS: [OcppVersion; 2] = [OcppVersion::V16, OcppVersion::V201];
+const VERSIONS: [OcppVersion; 3] = [OcppVersion::V16, OcppVersion::V201, OcppVersion::V21];
 
 fn charging(version: OcppVersion, model: StationModel, quirks: Quirks) -> Bench {
     let mut bench = Bench::new(version, model, quirks);
@@ -65,7 +66,7 @@ fn holds(version: OcppVersion, lease: LeaseForm, quirks: Quirks) {
 #[test]
 fn every_form_limits_and_falls_back_on_a_usual_station() {
     for version in VERSIONS {
-        for lease in [LeaseForm::TxDefaultProfile, LeaseForm::TwoLevels, LeaseForm::TxProfile] {
+        for &lease in LeaseForm::tried(version) {
             holds(version, lease, Quirks::default());
         }
     }
@@ -305,7 +306,9 @@ fn a_station_out_of_service_says_so_and_begins_nothing_before_it_is_back() {
             let state = if inoperative { "Inoperative" } else { "Operative" };
             let payload = match version {
                 OcppVersion::V16 => format!(r#"{{"connectorId":1,"type":"{state}"}}"#),
-                OcppVersion::V201 => format!(r#"{{"operationalStatus":"{state}","evse":{{"id":1}}}}"#),
+                OcppVersion::V201 | OcppVersion::V21 => {
+                    format!(r#"{{"operationalStatus":"{state}","evse":{{"id":1}}}}"#)
+                }
             };
             let charger = StationId::new("CP1");
             bench.command(Command::OcppCall { charger, action: "ChangeAvailability".to_owned(), payload });

@@ -70,6 +70,24 @@ pub(super) struct Schedule {
     early: Current,
     /// The periods: each is in force from its moment to the next one's.
     periods: Vec<(Ms, Current)>,
+    /// It ends when the station has been offline for long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    offline: Option<Offline>,
+}
+
+/// How a profile ends that is not valid any more once the station has been offline for long (OCPP 2.1 `maxOfflineDuration`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Offline {
+    /// The station was online then, as far as is sure.
+    online: Ms,
+    /// It stays valid for so long once the station is offline.
+    lasts: Ms,
+    /// When it ends otherwise.
+    ends: Ms,
+    /// It is valid again when the station is online.
+    returns: bool,
+    /// The station is known to do so.
+    known: bool,
 }
 
 /// How a station's times and limits become ours.
@@ -125,7 +143,7 @@ impl Schedule {
         let ends = profile.ends.map_or(ALWAYS, |ends| scale.moment(ends));
         if profile.loose {
             // Nothing is known of when it steps, nor whether it is there at all.
-            return Self { begins: ALWAYS, ends, early: Current::ZERO, periods: vec![(NEVER, most)] };
+            return Self { begins: ALWAYS, ..Self::constant(most) }.ending(ends);
         }
         let mut periods: Vec<(Ms, Current)> = scale.moments(profile).into_iter().zip(limits).collect();
         if scale.station.model.lease == LeaseForm::None {
@@ -139,11 +157,22 @@ impl Schedule {
         let later = periods.iter().filter(|(from, limit)| *from > scale.now && !scale.is_lease_end(*from, *limit));
         let early = later.map(|(_, limit)| *limit).max().unwrap_or(Current::ZERO);
         let begins = periods.first().map_or(ALWAYS, |(from, _)| *from).max(valid_from);
-        Self { begins, ends, early, periods }
+        let offline = profile.max_offline_s.map(|seconds| Offline {
+            online: scale.now,
+            lasts: seconds.saturating_mul(1_000),
+            ends,
+            returns: profile.returns,
+            known: scale.station.model.lease.may_rest_on_the_connection(),
+        });
+        Self { begins, ends, early, periods, offline }
+    }
+
+    fn ending(self, ends: Ms) -> Self {
+        Self { ends, ..self }
     }
 
     fn constant(limit: Current) -> Self {
-        Self { begins: NEVER, ends: ALWAYS, early: Current::ZERO, periods: vec![(NEVER, limit)] }
+        Self { begins: NEVER, ends: ALWAYS, early: Current::ZERO, periods: vec![(NEVER, limit)], offline: None }
     }
 
     /// The most it allows within the window.
@@ -158,8 +187,24 @@ impl Schedule {
     }
 
     /// Whether it is certainly in force within the whole window.
-    const fn is_certain(&self, window: Window) -> bool {
-        self.begins <= window.from && window.to < self.ends
+    fn is_certain(&self, window: Window) -> bool {
+        // For all that is known it went offline as soon as it had it.
+        let is_online = self.offline.is_none_or(|offline| window.to < offline.online.saturating_add(offline.lasts));
+        self.begins <= window.from && window.to < self.ends && is_online
+    }
+
+    /// The station is offline since `at` at the latest.
+    fn offline(&mut self, at: Ms) {
+        if let Some(offline) = self.offline.filter(|offline| offline.known) {
+            self.ends = self.ends.min(at.saturating_add(offline.lasts));
+        }
+    }
+
+    /// The station is online. What has certainly ended stays so, unless it returns.
+    fn online(&mut self, now: Ms) {
+        if let Some(offline) = self.offline.filter(|offline| offline.returns || self.ends >= now - STEP_MARGIN_MS) {
+            self.ends = offline.ends;
+        }
     }
 
     /// The limit that stays once everything has stepped.
@@ -175,11 +220,16 @@ impl Schedule {
     fn has_stepped(&self, window: Window) -> bool {
         self.early == Current::ZERO
             && self.ends == ALWAYS
+            && self.offline.is_none()
             && self.periods.last().is_none_or(|(from, _)| *from < window.from)
     }
 
     /// It is not known any more how far it has come since `then`, by the clock of that time; by `over` it has stepped.
     fn forget_time(&mut self, then: Ms, over: Ms) {
+        if let Some(offline) = &mut self.offline {
+            offline.online = NEVER;
+            self.ends = offline.ends;
+        }
         self.periods = vec![(NEVER, self.highest()), (over, self.last())];
         // What had begun goes on, unless it ends.
         self.begins = if self.begins <= then && self.ends == ALWAYS { NEVER } else { ALWAYS };
@@ -189,6 +239,9 @@ impl Schedule {
     fn shift(&mut self, by: Ms) {
         let moved = |at: Ms| if at == NEVER || at == ALWAYS { at } else { at.saturating_add(by) };
         (self.begins, self.ends) = (moved(self.begins), moved(self.ends));
+        if let Some(offline) = &mut self.offline {
+            (offline.online, offline.ends) = (moved(offline.online), moved(offline.ends));
+        }
         self.periods.iter_mut().for_each(|(from, _)| *from = moved(*from));
     }
 }
@@ -257,10 +310,10 @@ pub(super) struct Hold {
 impl Hold {
     /// What an earlier run may have left in an EVSE that has accepted a lease at some time: anything, for as long as a lease lasts.
     pub(super) fn tamed(&mut self, evse: u32, station: &Station, now: Ms) {
-        let lease = i64::try_from(station.model.lease_ms).unwrap_or(i64::MAX);
+        let lease = longest(station);
         let over = now.saturating_add(lease).saturating_add(LONGEST_EXTRA_MS);
         let periods = vec![(NEVER, station.max), (over, station.fallback)];
-        let schedule = Schedule { begins: NEVER, ends: ALWAYS, early: Current::ZERO, periods };
+        let schedule = Schedule { periods, ..Schedule::constant(station.max) };
         let candidates = vec![(String::new(), schedule)];
         let level = i64::from(station.model.stack_level);
         self.slots.push(Slot { evse, level, transaction: None, id: i64::MIN, empty_from: ALWAYS, candidates });
@@ -269,8 +322,7 @@ impl Hold {
     /// Takes over what an earlier run knew. `by`: the monotonic clock now minus the one then; `None`: it is not known how much later it is.
     /// `then`: the monotonic clock of that run when it wrote this down.
     pub(super) fn moved(mut self, (by, then): (Option<Ms>, Ms), station: &Station, now: Ms) -> Self {
-        let lease = i64::try_from(station.model.lease_ms).unwrap_or(i64::MAX);
-        let over = now.saturating_add(lease).saturating_add(LONGEST_EXTRA_MS);
+        let over = now.saturating_add(longest(station)).saturating_add(LONGEST_EXTRA_MS);
         for slot in &mut self.slots {
             for (_, schedule) in &mut slot.candidates {
                 match by {
@@ -280,7 +332,23 @@ impl Hold {
             }
             slot.empty_from = if slot.empty_from == ALWAYS { ALWAYS } else { NEVER };
         }
+        self.offline(station, now);
         self
+    }
+
+    /// The connection is gone; the station notices it in its time.
+    pub(super) fn offline(&mut self, station: &Station, now: Ms) {
+        let at = now.saturating_add(i64::try_from(station.model.offline_after_ms).unwrap_or(i64::MAX));
+        self.schedules().for_each(|schedule| schedule.offline(at));
+    }
+
+    /// The station has connected.
+    pub(super) fn online(&mut self, now: Ms) {
+        self.schedules().for_each(|schedule| schedule.online(now));
+    }
+
+    fn schedules(&mut self) -> impl Iterator<Item = &mut Schedule> {
+        self.slots.iter_mut().flat_map(|slot| slot.candidates.iter_mut().map(|(_, schedule)| schedule))
     }
 
     /// A profile is on its way.
@@ -420,11 +488,19 @@ impl Hold {
             for (_, schedule) in &slot.candidates {
                 look_at(schedule.begins, &mut look);
                 look_at(schedule.ends, &mut look);
+                if let Some(offline) = schedule.offline {
+                    look_at(offline.online.saturating_add(offline.lasts), &mut look);
+                }
                 schedule.periods.iter().for_each(|(from, _)| look_at(*from, &mut look));
             }
         }
         next
     }
+}
+
+/// How long after its last word a lease of an earlier run may last, but for what a limit below the fallback may last longer.
+fn longest(station: &Station) -> Ms {
+    i64::try_from(station.model.holds_ms(station.model.lease_ms)).unwrap_or(i64::MAX)
 }
 
 fn look_at(at: Ms, look: &mut impl FnMut(Ms)) {

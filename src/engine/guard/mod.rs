@@ -228,6 +228,7 @@ impl Guard {
         state.hold.unanswerable();
         state.clock.connected();
         state.connected = true;
+        state.hold.online(ms(now));
         self.changed(station, now);
     }
 
@@ -237,7 +238,9 @@ impl Guard {
         state.open.clear();
         state.hold.unanswerable();
         state.connected = false;
-        if self.topology.station(station).model.lease == LeaseForm::None {
+        let settings = self.topology.station(station);
+        state.hold.offline(settings, ms(now));
+        if settings.model.lease == LeaseForm::None {
             state.hold.lost();
         }
         self.changed(station, now);

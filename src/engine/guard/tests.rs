@@ -7,6 +7,7 @@ use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
 use crate::engine::model::topology::{Circuit, Meter, Station, StationModel, Wiring};
 use crate::engine::units::{Phase, Voltage};
 
+mod offline;
 mod rows;
 
 const UTC: i64 = 1_772_366_400_000;
@@ -24,7 +25,15 @@ fn now(at_ms: u64) -> Now {
 
 /// Two stations, the first with two EVSEs, below a metered circuit.
 fn topology(limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
-    site(circuit(limit_a, unmeasured_a), vec![station("A", 2), station("B", 1)])
+    topology_with(LeaseForm::TxDefaultProfile, limit_a, unmeasured_a)
+}
+
+fn topology_with(lease: LeaseForm, limit_a: i32, unmeasured_a: Option<i32>) -> Topology {
+    let stations = [("A", 2), ("B", 1)].map(|(id, evses)| {
+        let model = StationModel { lease, ..StationModel::default() };
+        Station { model, ..station(id, evses) }
+    });
+    site(circuit(limit_a, unmeasured_a), stations.to_vec())
 }
 
 fn circuit(limit_a: i32, unmeasured_a: Option<i32>) -> Circuit {

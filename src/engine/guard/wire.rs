@@ -22,6 +22,10 @@ pub(super) struct Profile {
     pub(super) valid_from: Option<Utc>,
     /// When it ends by itself, whichever way that is written.
     pub(super) ends: Option<Utc>,
+    /// How long it stays once the station is offline, in s (OCPP 2.1 `maxOfflineDuration`); `None`: as long as it is there.
+    pub(super) max_offline_s: Option<i64>,
+    /// What ended because the station was offline is valid again when it is online.
+    pub(super) returns: bool,
     /// It repeats, or has an end that only the station knows: any of its periods may be in force, and none may be.
     pub(super) loose: bool,
     pub(super) watts: bool,
@@ -108,6 +112,9 @@ struct WireProfile<'a> {
     _recurrency: Option<IgnoredAny>,
     valid_from: Option<Utc>,
     valid_to: Option<Utc>,
+    max_offline_duration: Option<i64>,
+    #[serde(default)]
+    invalid_after_offline_duration: bool,
     #[serde(borrow)]
     charging_schedule: &'a RawValue,
 }
@@ -245,6 +252,10 @@ fn read_profile(evse: u32, text: &str) -> Option<Sent> {
     let unit = watts || schedule.charging_rate_unit == "A";
     let known = unit && periods.first().is_some_and(|(begins, _, _)| *begins == 0);
     let (id, level, valid_from) = (wire.id, wire.stack_level, wire.valid_from);
+    let (max_offline_s, returns) = (wire.max_offline_duration, !wire.invalid_after_offline_duration);
+    if max_offline_s.is_some_and(|seconds| seconds < 0) {
+        return None;
+    }
     known.then_some(Sent::Profile(Profile {
         evse,
         id,
@@ -253,6 +264,8 @@ fn read_profile(evse: u32, text: &str) -> Option<Sent> {
         start,
         valid_from,
         ends,
+        max_offline_s,
+        returns,
         loose,
         watts,
         periods,

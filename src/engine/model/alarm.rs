@@ -48,6 +48,8 @@ pub enum AlarmKind {
     ConnectorFault,
     /// A station says itself that it will not fall to its fallback.
     LeaseNotProven,
+    /// A station does not speak the OCPP version that its form of lease needs.
+    LeaseNotSpoken,
     /// A station's clock is wrong and is not set by what it is told.
     StationClockWrong,
     /// A station was sent as many charging profiles as its memory stands in a day.

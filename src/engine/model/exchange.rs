@@ -20,6 +20,9 @@ pub enum OcppVersion {
     /// OCPP 2.0.1, subprotocol `ocpp2.0.1`.
     #[serde(rename = "2.0.1")]
     V201,
+    /// OCPP 2.1, subprotocol `ocpp2.1`.
+    #[serde(rename = "2.1")]
+    V21,
 }
 
 impl OcppVersion {
@@ -29,6 +32,7 @@ impl OcppVersion {
         match self {
             Self::V16 => "ocpp1.6",
             Self::V201 => "ocpp2.0.1",
+            Self::V21 => "ocpp2.1",
         }
     }
 }
@@ -284,6 +288,9 @@ pub enum ProfilePart {
     Base,
     /// A `TxDefaultProfile` one level above the base, that ends with the lease (`validTo`).
     Expiring,
+    /// A `TxDefaultProfile` one level above the base, that ends so long after the station has gone offline (`maxOfflineDuration`, OCPP 2.1).
+    /// Earlier versions cannot say that: to them it is a limit for good.
+    UntilOffline,
     /// A `TxProfile` of a running transaction that steps to the fallback by itself.
     OfTransaction(TransactionId),
     /// A `ChargePointMaxProfile` (`ChargingStationMaxProfile`) on the station as a whole, for good.
@@ -313,7 +320,7 @@ pub struct LeasedLimit {
     pub fallback: Current,
     /// The time now by the station's clock; the schedule starts before it, so that no clock difference leaves a gap.
     pub now: Utc,
-    /// The ms from now until the schedule steps to the fallback.
+    /// The ms from now until the schedule steps to the fallback; with [`ProfilePart::UntilOffline`] from when the station goes offline.
     pub lasts_ms: u64,
     /// The stack level of the model; the profile that expires stands one above it.
     pub stack_level: u32,

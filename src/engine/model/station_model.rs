@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::exchange::OcppVersion;
 use crate::engine::units::Current;
 
 /// The unit in which a station is given its limits.
@@ -39,6 +40,8 @@ pub struct StationModel {
     pub writes_per_day: Option<u32>,
     /// The station as a whole is told its rating once (`ChargePointMaxProfile`).
     pub station_max_profile: bool,
+    /// How long the station may take to notice that its connection is gone, in ms. Only [`LeaseForm::MaxOfflineDuration`] rests on it.
+    pub offline_after_ms: u64,
     /// How often the station is asked to send meter values.
     pub meter_interval_ms: u64,
 }
@@ -57,8 +60,17 @@ impl Default for StationModel {
             limit_unit: LimitUnit::Amperes,
             writes_per_day: None,
             station_max_profile: false,
+            offline_after_ms: 90_000,
             meter_interval_ms: 10_000,
         }
+    }
+}
+
+impl StationModel {
+    /// How long after the last word of the controller a limit of the station may last, given the length of its lease, in ms.
+    #[must_use]
+    pub const fn holds_ms(&self, lease_ms: u64) -> u64 {
+        if self.lease.may_rest_on_the_connection() { lease_ms.saturating_add(self.offline_after_ms) } else { lease_ms }
     }
 }
 
@@ -72,6 +84,9 @@ pub enum LeaseForm {
     TwoLevels,
     /// A `TxProfile` that steps to the fallback by itself, and a `TxDefaultProfile` with the fallback between transactions.
     TxProfile,
+    /// A `TxDefaultProfile` with the fallback for good, and one level above it another that is not valid any more once the station has been
+    /// offline for so long (OCPP 2.1 `maxOfflineDuration`).
+    MaxOfflineDuration,
     /// The first of the forms above that the station itself says will fall to the fallback (`GetCompositeSchedule`). Until one has
     /// been found, it counts at its maximum whenever it is silent.
     Auto,
@@ -80,8 +95,30 @@ pub enum LeaseForm {
 }
 
 impl LeaseForm {
-    /// The forms that [`LeaseForm::Auto`] tries, in order.
-    pub const TRIED: [Self; 3] = [Self::TxDefaultProfile, Self::TwoLevels, Self::TxProfile];
+    /// The forms that [`LeaseForm::Auto`] tries, in order, with a station that speaks so. The last one of OCPP 2.1 is not in any schedule that
+    /// a station could tell: only a commissioning test can prove it.
+    #[must_use]
+    pub const fn tried(version: OcppVersion) -> &'static [Self] {
+        match version {
+            OcppVersion::V16 | OcppVersion::V201 => &[Self::TxDefaultProfile, Self::TwoLevels, Self::TxProfile],
+            OcppVersion::V21 => &[Self::TxDefaultProfile, Self::TwoLevels, Self::TxProfile, Self::MaxOfflineDuration],
+        }
+    }
+
+    /// Whether a station that speaks so can be told it.
+    #[must_use]
+    pub const fn is_known_to(self, version: OcppVersion) -> bool {
+        match version {
+            OcppVersion::V16 | OcppVersion::V201 => !matches!(self, Self::MaxOfflineDuration),
+            OcppVersion::V21 => true,
+        }
+    }
+
+    /// Whether a limit may end when the station has been offline for long, and not at a time of its schedule.
+    #[must_use]
+    pub const fn may_rest_on_the_connection(self) -> bool {
+        matches!(self, Self::MaxOfflineDuration | Self::Auto)
+    }
 
     /// Its name in files and reports.
     #[must_use]
@@ -90,6 +127,7 @@ impl LeaseForm {
             Self::TxDefaultProfile => "tx-default-profile",
             Self::TwoLevels => "two-levels",
             Self::TxProfile => "tx-profile",
+            Self::MaxOfflineDuration => "max-offline-duration",
             Self::Auto => "auto",
             Self::None => "none",
         }
@@ -98,14 +136,14 @@ impl LeaseForm {
     /// Whether a profile with the fallback for good lies below the limits, and has to be there first.
     #[must_use]
     pub const fn has_base(self) -> bool {
-        matches!(self, Self::TwoLevels | Self::TxProfile)
+        matches!(self, Self::TwoLevels | Self::TxProfile | Self::MaxOfflineDuration)
     }
 
     /// Whether a station with it is known to fall back by itself before anybody has looked.
     #[must_use]
     pub const fn is_stated(self) -> bool {
         match self {
-            Self::TxDefaultProfile | Self::TwoLevels | Self::TxProfile => true,
+            Self::TxDefaultProfile | Self::TwoLevels | Self::TxProfile | Self::MaxOfflineDuration => true,
             Self::Auto | Self::None => false,
         }
     }

@@ -27,7 +27,7 @@ impl Composite {
         let value: Value = serde_json::from_str(payload).ok()?;
         let (schedule, starts) = match version {
             OcppVersion::V16 => (value.get("chargingSchedule")?, value.get("scheduleStart")),
-            OcppVersion::V201 => (value.get("schedule")?, value.pointer("/schedule/scheduleStart")),
+            OcppVersion::V201 | OcppVersion::V21 => (value.get("schedule")?, value.pointer("/schedule/scheduleStart")),
         };
         let starts = starts.or_else(|| schedule.get("startSchedule"));
         let unit = match schedule.get("chargingRateUnit").and_then(Value::as_str) {

@@ -1,4 +1,5 @@
-//! OCPP-J frames: `[2, id, action, payload]`, `[3, id, payload]`, `[4, id, code, description, details]`.
+//! OCPP-J frames: `[2, id, action, payload]`, `[3, id, payload]`, `[4, id, code, description, details]`; from OCPP 2.1 on also
+//! `[5, id, code, description, details]` and `[6, id, action, payload]`.
 
 use serde_json::value::RawValue;
 
@@ -14,7 +15,7 @@ const MAX_ID_CHARS: usize = 36;
 /// The longest over-long id that is still repeated in a CALLERROR: a station should get its own id back, but not a page of it.
 const MAX_ECHOED_ID_CHARS: usize = 255;
 
-/// The longest error description, in characters (`string[255]` in both versions).
+/// The longest error description, in characters (`string[255]` in all versions).
 const MAX_DESCRIPTION_CHARS: usize = 255;
 
 /// Why a CALL is answered with a CALLERROR. Each OCPP version has its own spelling.
@@ -26,7 +27,7 @@ pub enum ErrorCode {
     GenericError,
     /// The receiver failed.
     InternalError,
-    /// The message type number is not known (2.0.1 only; `GenericError` in 1.6).
+    /// The message type number is not known (2.x only; `GenericError` in 1.6).
     MessageTypeNotSupported,
     /// The action is not known.
     NotImplemented,
@@ -38,7 +39,7 @@ pub enum ErrorCode {
     PropertyConstraintViolation,
     /// The payload is incomplete.
     ProtocolError,
-    /// The frame is not a request (2.0.1 only; `GenericError` in 1.6).
+    /// The frame is not a request (2.x only; `GenericError` in 1.6).
     RpcFrameworkError,
     /// Something may not be done for reasons of security.
     SecurityError,
@@ -52,19 +53,19 @@ impl ErrorCode {
     pub const fn as_str(self, version: OcppVersion) -> &'static str {
         match (self, version) {
             (Self::FormatViolation, OcppVersion::V16) => "FormationViolation",
-            (Self::FormatViolation, OcppVersion::V201) => "FormatViolation",
+            (Self::FormatViolation, _) => "FormatViolation",
             (Self::GenericError, _) | (Self::MessageTypeNotSupported | Self::RpcFrameworkError, OcppVersion::V16) => {
                 "GenericError"
             }
             (Self::InternalError, _) => "InternalError",
-            (Self::MessageTypeNotSupported, OcppVersion::V201) => "MessageTypeNotSupported",
+            (Self::MessageTypeNotSupported, _) => "MessageTypeNotSupported",
             (Self::NotImplemented, _) => "NotImplemented",
             (Self::NotSupported, _) => "NotSupported",
             (Self::OccurrenceConstraintViolation, OcppVersion::V16) => "OccurenceConstraintViolation",
-            (Self::OccurrenceConstraintViolation, OcppVersion::V201) => "OccurrenceConstraintViolation",
+            (Self::OccurrenceConstraintViolation, _) => "OccurrenceConstraintViolation",
             (Self::PropertyConstraintViolation, _) => "PropertyConstraintViolation",
             (Self::ProtocolError, _) => "ProtocolError",
-            (Self::RpcFrameworkError, OcppVersion::V201) => "RpcFrameworkError",
+            (Self::RpcFrameworkError, _) => "RpcFrameworkError",
             (Self::SecurityError, _) => "SecurityError",
             (Self::TypeConstraintViolation, _) => "TypeConstraintViolation",
         }
@@ -91,6 +92,10 @@ pub(super) enum Frame<'a> {
     Result { id: String, payload: &'a str },
     /// A CALLERROR.
     Error { id: String, code: String, description: String },
+    /// A CALLRESULTERROR (OCPP 2.1 part 4): an answer of ours was of no use to the station. It is not answered.
+    ResultError { id: String, code: String, description: String },
+    /// A SEND (OCPP 2.1 part 4): a CALL that is not answered.
+    Send { action: String, payload: &'a str },
 }
 
 /// A text that is no frame.
@@ -100,6 +105,14 @@ pub(super) struct BadFrame {
     pub(super) text: String,
     /// What to answer, if it can be answered.
     pub(super) answer: Option<(IdJson, ErrorCode)>,
+    /// It is well-formed and of a kind that is not known here, as later versions have: it says nothing against the connection.
+    pub(super) of_later_version: bool,
+}
+
+impl BadFrame {
+    fn new(text: impl Into<String>, answer: Option<(IdJson, ErrorCode)>) -> Self {
+        Self { text: text.into(), answer, of_later_version: false }
+    }
 }
 
 /// Reads a frame.
@@ -109,28 +122,48 @@ pub(super) fn parse(text: &str, version: OcppVersion) -> Result<Frame<'_>, BadFr
         Err(error) => return Err(no_array(text, &error, version)),
     };
     let Some(kind) = parts.first() else {
-        return Err(BadFrame { text: "an empty array is no OCPP message".to_owned(), answer: without_id(version) });
+        return Err(BadFrame::new("an empty array is no OCPP message", without_id(version)));
     };
     match kind.get() {
         "2" => call(&parts, version),
+        "6" if version == OcppVersion::V21 => send(&parts),
+        "5" if version == OcppVersion::V21 => {
+            let (id, code, description) = error(&parts)?;
+            Ok(Frame::ResultError { id, code, description })
+        }
         "3" => Ok(Frame::Result { id: reply_id(&parts)?, payload: parts.get(2).map_or("{}", |part| part.get()) }),
-        "4" => Ok(Frame::Error {
-            id: reply_id(&parts)?,
-            code: parts.get(2).and_then(|part| text_of(part)).unwrap_or_else(|| "GenericError".to_owned()),
-            description: parts.get(3).and_then(|part| text_of(part)).unwrap_or_default(),
-        }),
+        "4" => {
+            let (id, code, description) = error(&parts)?;
+            Ok(Frame::Error { id, code, description })
+        }
         other => {
             let answer = match version {
                 // OCPP-J 1.6 §4.1.3: a message with an unknown type number SHALL be ignored.
                 OcppVersion::V16 => None,
-                OcppVersion::V201 => Some((
+                OcppVersion::V201 | OcppVersion::V21 => Some((
                     parts.get(1).and_then(|id| call_id(id).ok()).unwrap_or_else(IdJson::unreadable),
                     ErrorCode::MessageTypeNotSupported,
                 )),
             };
-            Err(BadFrame { text: format!("message type {} is none of 2, 3 and 4", cut(other, 40)), answer })
+            let of_later_version = other.parse::<u32>().is_ok_and(|number| number > 4);
+            let text = format!("message type {} is not known here", cut(other, 40));
+            Err(BadFrame { of_later_version, ..BadFrame::new(text, answer) })
         }
     }
+}
+
+/// Id, code and description of a CALLERROR or CALLRESULTERROR.
+fn error(parts: &[&RawValue]) -> Result<(String, String, String), BadFrame> {
+    let text = |index: usize| parts.get(index).and_then(|part| text_of(part));
+    let code = text(2).unwrap_or_else(|| "GenericError".to_owned());
+    Ok((reply_id(parts)?, code, text(3).unwrap_or_default()))
+}
+
+/// Nobody waits for an answer to a SEND, so that its id is of no use.
+fn send<'a>(parts: &[&'a RawValue]) -> Result<Frame<'a>, BadFrame> {
+    let action = parts.get(2).and_then(|part| text_of(part)).filter(|action| !action.is_empty());
+    let action = action.ok_or_else(|| BadFrame::new("the SEND names no action", None))?;
+    Ok(Frame::Send { action, payload: parts.get(3).map_or("{}", |part| part.get()) })
 }
 
 fn no_array(text: &str, error: &serde_json::Error, version: OcppVersion) -> BadFrame {
@@ -141,15 +174,15 @@ fn no_array(text: &str, error: &serde_json::Error, version: OcppVersion) -> BadF
     };
     // An error is never answered with an error, or two sides could do so for ever.
     let start = text.trim_start().trim_start_matches('[').trim_start();
-    let answers_us = start.starts_with('3') || start.starts_with('4');
-    BadFrame { text: problem, answer: if answers_us { None } else { without_id(version) } }
+    let answers_us = ['3', '4', '5'].into_iter().any(|kind| start.starts_with(kind));
+    BadFrame::new(problem, if answers_us { None } else { without_id(version) })
 }
 
 /// What to answer to a request without a usable id: 1.6 knows no such answer.
 fn without_id(version: OcppVersion) -> Option<(IdJson, ErrorCode)> {
     match version {
         OcppVersion::V16 => None,
-        OcppVersion::V201 => Some((IdJson::unreadable(), ErrorCode::RpcFrameworkError)),
+        OcppVersion::V201 | OcppVersion::V21 => Some((IdJson::unreadable(), ErrorCode::RpcFrameworkError)),
     }
 }
 
@@ -160,19 +193,16 @@ fn call<'a>(parts: &[&'a RawValue], version: OcppVersion) -> Result<Frame<'a>, B
             let text = format!("the message id has more than {MAX_ID_CHARS} characters");
             let code = match version {
                 OcppVersion::V16 => ErrorCode::FormatViolation,
-                OcppVersion::V201 => ErrorCode::RpcFrameworkError,
+                OcppVersion::V201 | OcppVersion::V21 => ErrorCode::RpcFrameworkError,
             };
-            return Err(BadFrame { text, answer: Some((id, code)) });
+            return Err(BadFrame::new(text, Some((id, code))));
         }
         Some(Err(None)) | None => {
-            return Err(BadFrame { text: "the CALL has no usable message id".to_owned(), answer: without_id(version) });
+            return Err(BadFrame::new("the CALL has no usable message id", without_id(version)));
         }
     };
     let Some(action) = parts.get(2).and_then(|part| text_of(part)).filter(|action| !action.is_empty()) else {
-        return Err(BadFrame {
-            text: "the CALL names no action".to_owned(),
-            answer: Some((id, ErrorCode::FormatViolation)),
-        });
+        return Err(BadFrame::new("the CALL names no action", Some((id, ErrorCode::FormatViolation))));
     };
     // A missing payload means an empty one: some stations leave it out of a Heartbeat.
     let payload = parts.get(3).map_or("{}", |part| if part.get() == "null" { "{}" } else { part.get() });
@@ -193,10 +223,7 @@ fn call_id(raw: &RawValue) -> Result<IdJson, Option<IdJson>> {
 
 /// The id of a CALLRESULT or CALLERROR. Without one nothing can be done, and nothing may be answered.
 fn reply_id(parts: &[&RawValue]) -> Result<String, BadFrame> {
-    parts
-        .get(1)
-        .and_then(|raw| id_text(raw))
-        .ok_or_else(|| BadFrame { text: "the answer has no usable message id".to_owned(), answer: None })
+    parts.get(1).and_then(|raw| id_text(raw)).ok_or_else(|| BadFrame::new("the answer has no usable message id", None))
 }
 
 /// An id as text; a number counts, since some stations write one.

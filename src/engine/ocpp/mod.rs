@@ -1,8 +1,8 @@
 //! The CSMS side of OCPP-J without I/O: text frames in, [`StationRequest`](crate::engine::model::exchange::StationRequest)s out, and the
 //! way back.
 //!
-//! [`Session`] is one WebSocket connection. It keeps the rules of the RPC layer (one open CALL to the station, time-outs, CALLERRORs); `v16`
-//! and `v201` translate payloads; `lenient` and `meter` read what real stations send; `profile` makes the
+//! [`Session`] is one WebSocket connection. It keeps the rules of the RPC layer (one open CALL to the station, time-outs, CALLERRORs); `v16`,
+//! `v201` and `v21` translate payloads; `lenient` and `meter` read what real stations send; `profile` makes the
 //! decaying lease, `composite` reads what a station says of it.
 //!
 //! What comes in is read field by field from JSON and not through the wire structs of `rust_ocpp`: one unknown enumeration value or one
@@ -18,6 +18,7 @@ mod profile;
 mod session;
 mod v16;
 mod v201;
+mod v21;
 
 pub use composite::Composite;
 pub use frame::{ErrorCode, MAX_FRAME_BYTES};

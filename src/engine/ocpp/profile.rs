@@ -60,6 +60,8 @@ pub struct Lease {
     pub start: Utc,
     /// When the profile ends; `None`: never.
     pub valid_to: Option<Utc>,
+    /// How long it stays valid once the station is offline, in s (OCPP 2.1 `maxOfflineDuration`); `None`: as long as it is there.
+    pub max_offline_s: Option<i32>,
     /// The limit now, then the fallback; or one of them alone.
     pub periods: Vec<LeasePeriod>,
     /// Whether limits are watts.
@@ -85,7 +87,7 @@ impl Lease {
         let (profile_id, stack_level, purpose, periods) = match &leased.part {
             ProfilePart::Decaying => (id, level, Purpose::TxDefault, decaying()),
             ProfilePart::Base => (id, level, Purpose::TxDefault, vec![period(0, leased.fallback)]),
-            ProfilePart::Expiring => {
+            ProfilePart::Expiring | ProfilePart::UntilOffline => {
                 (above, level.saturating_add(1), Purpose::TxDefault, vec![period(0, leased.limit)])
             }
             ProfilePart::OfTransaction(transaction) => (above, level, Purpose::Tx(transaction.clone()), decaying()),
@@ -98,6 +100,7 @@ impl Lease {
             stack_level,
             purpose,
             start,
+            max_offline_s: (leased.part == ProfilePart::UntilOffline).then(|| offline_s(leased)),
             valid_to: ends.then(|| start.plus_ms(i64::from(step_s) * 1_000)),
             periods,
             watts: leased.unit != WrittenIn::Amperes,
@@ -114,6 +117,13 @@ fn step_s(leased: &LeasedLimit, start: Utc) -> i32 {
     let raises = leased.fallback > leased.limit;
     let step_s = if raises && steps_after_ms.rem_euclid(1_000) > 0 { earlier_s + 1 } else { earlier_s };
     i32::try_from(step_s).unwrap_or(i32::MAX)
+}
+
+/// How long a limit outlasts the connection, in s: never longer than asked where its end lowers the limit, never shorter where it raises it.
+fn offline_s(leased: &LeasedLimit) -> i32 {
+    let rounded =
+        if leased.fallback > leased.limit { leased.lasts_ms.div_ceil(1_000) } else { leased.lasts_ms / 1_000 };
+    i32::try_from(rounded).unwrap_or(i32::MAX)
 }
 
 /// A limit in tenths of the unit, rounded down.

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::frame::{self, BadFrame, ErrorCode, Frame, IdJson, MAX_FRAME_BYTES, cut};
 use super::lenient::{Notes, Refusal};
 use super::outgoing::{Outgoing, Verdict};
-use super::{v16, v201};
+use super::{v16, v21, v201};
 use crate::engine::model::exchange::{OcppVersion, StationAnswer, StationCall, StationReply, StationRequest};
-use crate::engine::time::{Mono, Now};
+use crate::engine::time::{Mono, Now, Utc};
 
 /// How long a station may take for an answer, in ms. Usual for OCPP-J, and shorter than any lease.
 pub const CALL_TIMEOUT_MS: u64 = 30_000;
@@ -194,11 +194,29 @@ impl Session {
             Ok(Frame::Error { id, code, description }) => {
                 self.take_reply(&id, now.mono, out, |_| StationReply::Error { code, description });
             }
-            Err(BadFrame { text, answer }) => {
+            // Nobody waits for an answer, and nothing that decides anything comes this way.
+            Ok(Frame::Send { action, payload }) if v21::is_sent(&action) => {
+                self.faults_in_a_row = 0;
+                if serde_json::from_str::<Value>(payload).is_err() {
+                    out.fault(&format!("{action}: the payload cannot be read"));
+                }
+            }
+            Ok(Frame::Send { action, .. }) => {
+                out.fault(&format!("{} came as a SEND, which it is not for: it is ignored", cut(&action, 50)));
+            }
+            Ok(Frame::ResultError { id, code, description }) => {
+                let id = cut(&id, 50);
+                out.fault(&format!("the station could not use the answer to its call {id}: {code} {description}"));
+            }
+            Err(BadFrame { text, answer, of_later_version }) => {
                 if let Some((id, code)) = answer {
                     out.frames.push(frame::write_error(&id, code, &text, self.version));
                 }
-                self.count_fault(&text, out);
+                if of_later_version {
+                    out.fault(&text);
+                } else {
+                    self.count_fault(&text, out);
+                }
             }
         }
     }
@@ -210,6 +228,7 @@ impl Session {
         let payload = match self.version {
             OcppVersion::V16 => v16::answer(&open.action, answer),
             OcppVersion::V201 => v201::answer(&open.action, answer),
+            OcppVersion::V21 => v21::answer(&open.action, answer),
         };
         match payload {
             Ok(payload) => out.frames.push(frame::write_result(&open.id, &payload)),
@@ -238,6 +257,7 @@ impl Session {
         let outgoing = match self.version {
             OcppVersion::V16 => v16::call(call),
             OcppVersion::V201 => v201::call(call),
+            OcppVersion::V21 => v21::call(call),
         };
         let outgoing = match outgoing {
             Ok(outgoing) => outgoing,
@@ -309,10 +329,7 @@ impl Session {
     fn take_call(&mut self, call: OpenCall, payload: &str, now: Now, out: &mut SessionOutput) {
         let mut notes = Notes::default();
         let request = match serde_json::from_str::<Value>(payload) {
-            Ok(value) => match self.version {
-                OcppVersion::V16 => v16::request(&call.action, &value, now.utc, &mut notes),
-                OcppVersion::V201 => v201::request(&call.action, &value, now.utc, &mut notes),
-            },
+            Ok(value) => self.read(&call.action, &value, now.utc, &mut notes),
             Err(error) => Err(Refusal::new(ErrorCode::FormatViolation, format!("the payload cannot be read: {error}"))),
         };
         let request = if self.open.len() >= MAX_OPEN_CALLS {
@@ -342,6 +359,14 @@ impl Session {
                     self.count_fault(&message, out);
                 }
             }
+        }
+    }
+
+    fn read(&self, action: &str, payload: &Value, now: Utc, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+        match self.version {
+            OcppVersion::V16 => v16::request(action, payload, now, notes),
+            OcppVersion::V201 => v201::request(action, payload, now, notes),
+            OcppVersion::V21 => v21::request(action, payload, now, notes),
         }
     }
 

@@ -453,3 +453,34 @@ proptest! {
         prop_assert_eq!(frame[1].as_str(), Some(id.as_str()));
     }
 }
+
+#[test]
+fn messages_of_the_kinds_that_2_1_has_need_no_answer_and_break_nothing() {
+    // OCPP 2.1 part 4: CALLRESULTERROR (5) and SEND (6).
+    let mut session = session(OcppVersion::V21);
+    for _ in 0..2 * MAX_FAULTS_IN_A_ROW {
+        let sent = receive(&mut session, r#"[6,"s1","NotifyPeriodicEventStream",{"id":1,"pending":0,"data":[]}]"#);
+        assert_eq!(sent, SessionOutput::default());
+        for (text, answers) in [
+            (r#"[6,"s1","Heartbeat",{}]"#, 0),
+            (r#"[5,"h1","FormatViolation","no currentTime",{}]"#, 0),
+            (r#"[7,"x1","Later",{}]"#, 1),
+        ] {
+            let out = receive(&mut session, text);
+            assert_eq!((out.frames.len(), faults(&out), out.close), (answers, 1, None), "{text}");
+        }
+    }
+    assert_eq!(faults(&receive(&mut session, r#"[6,"s1","NotifyPeriodicEventStream",{"#)), 1, "and this is no JSON");
+    assert!(matches!(receive(&mut session, r#"[2,"h1","Heartbeat",{}]"#).events[0], SessionEvent::Request { .. }));
+}
+
+#[test]
+fn a_kind_of_message_that_only_later_versions_have_does_not_end_a_connection() {
+    for version in [OcppVersion::V16, OcppVersion::V201] {
+        let mut session = session(version);
+        for _ in 0..2 * MAX_FAULTS_IN_A_ROW {
+            let out = receive(&mut session, r#"[6,"s1","NotifyPeriodicEventStream",{}]"#);
+            assert_eq!((faults(&out), out.close), (1, None));
+        }
+    }
+}

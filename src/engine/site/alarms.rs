@@ -67,6 +67,7 @@ impl Site {
             AlarmKind::InverterLost => topology.inverters().iter().any(|inverter| inverter.id.as_str() == subject),
             AlarmKind::StationLost
             | AlarmKind::LeaseNotProven
+            | AlarmKind::LeaseNotSpoken
             | AlarmKind::StationClockWrong
             | AlarmKind::WriteBudgetExhausted => topology.find_station(&StationId::new(subject)).is_some(),
             AlarmKind::StationAboveLimit

@@ -253,13 +253,19 @@ impl Site {
     pub(super) fn commission_tick(&mut self, now: Now, out: &mut Vec<Output>) {
         let Some(test) = self.commissioning.clone().filter(|test| test.running) else { return };
         self.dirty = true;
-        if self.stations[test.station.0].session.is_none() {
+        let is_away = self.stations[test.station.0].session.is_none();
+        if is_away && !self.is_kept_out(&test) {
             let text = "the charger has lost its connection during the test".to_owned();
             self.note("connection", StepOutcome::Failed, text, now);
             return self.end_test(now, out);
         }
         let waited_ms = now.mono.since(test.since);
-        if test.has_car && test.cars < CARS && test.phase != Phase::Restoring && !self.is_charging(test.evse) {
+        if !is_away
+            && test.has_car
+            && test.cars < CARS
+            && test.phase != Phase::Restoring
+            && !self.is_charging(test.evse)
+        {
             // What the next one is told begins with the present limit again.
             self.suspect_tested(false);
             if let Some(test) = &mut self.commissioning {
@@ -277,7 +283,7 @@ impl Site {
                 }
             }
             Phase::Measuring => self.measuring(&test, waited_ms, now),
-            Phase::Room => self.making_room(&test, waited_ms, now),
+            Phase::Room => self.making_room(&test, waited_ms, now, out),
             Phase::Silent => self.silent(&test, now, out),
             Phase::Restoring => self.restoring(&test, waited_ms, now, out),
         }
@@ -359,6 +365,10 @@ impl Site {
                 );
                 (StepOutcome::Passed, text)
             }
+            Said::Obeys(present) => (
+                StepOutcome::Passed,
+                format!("says {present} now; what it does offline is in no schedule, and what is measured decides"),
+            ),
             Said::Falls => {
                 (StepOutcome::Passed, format!("says {} now, and at most {fallback} when the lease is over", test.held))
             }

@@ -191,7 +191,9 @@ impl Site {
         let state = if in_service { "Operative" } else { "Inoperative" };
         let payload = match session.version() {
             OcppVersion::V16 => format!(r#"{{"connectorId":{number},"type":"{state}"}}"#),
-            OcppVersion::V201 => format!(r#"{{"operationalStatus":"{state}","evse":{{"id":{number}}}}}"#),
+            OcppVersion::V201 | OcppVersion::V21 => {
+                format!(r#"{{"operationalStatus":"{state}","evse":{{"id":{number}}}}}"#)
+            }
         };
         let call = StationCall::Raw { action: "ChangeAvailability".to_owned(), payload };
         self.call(station, call, (Priority::Urgent, Purpose::Enforce(index)), now, out);

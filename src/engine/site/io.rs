@@ -165,6 +165,13 @@ pub enum Output {
         /// Why, for the close frame and the log.
         reason: String,
     },
+    /// Turn a station away when it connects, for so long from now: its lease is being tested. Ends by itself, also with the process.
+    TurnAway {
+        /// Which station.
+        station: StationIndex,
+        /// For how long, in ms; 0: not any more.
+        for_ms: u64,
+    },
     /// Append a record to the journal and say when it is durable.
     Append(Record),
     /// Store the folded state, so that a start need not fold from the first record.

@@ -70,18 +70,28 @@ pub(super) enum Said {
     FallsFrom(Current),
     /// It will not, or does not even have the limit: why.
     Contradicts(String),
+    /// It keeps to what it was told. That it will fall is in no schedule: its lease rests on the connection.
+    Obeys(Current),
     /// Nothing of use: why.
     Nothing(&'static str),
 }
 
 /// Judges a schedule that was asked for `now`, given what was sent. `shift_s`: how many s of it had passed then.
-pub(super) fn judge(schedule: &Composite, sent: SentLimit, fallback: Current, (shift_s, now): (i64, Mono)) -> Said {
+pub(super) fn judge(
+    schedule: &Composite,
+    (sent, form): (SentLimit, LeaseForm),
+    fallback: Current,
+    (shift_s, now): (i64, Mono),
+) -> Said {
     let in_s = |at: Mono| shift_s + i64::try_from(at.since(now) / 1_000).unwrap_or(i64::MAX);
     let Some(present) = schedule.at(shift_s + 1) else {
         return Said::Nothing("its schedule does not cover the present");
     };
     if present > sent.limit + TOLERANCE {
         return Said::Contradicts(format!("it says that {present} is allowed now, and was told {}", sent.limit));
+    }
+    if form == LeaseForm::MaxOfflineDuration {
+        return Said::Obeys(present);
     }
     let Some(after) = schedule.at(in_s(sent.steps_at.plus_ms(BEYOND_MS))) else {
         return Said::Nothing("its schedule ends before the lease does");
@@ -101,6 +111,7 @@ impl Site {
         let facts = self.ledger.station(&settings.id);
         let contradicted =
             stands(self.ledger.alarms(), &AlarmKey::new(AlarmKind::LeaseNotProven, settings.id.as_str()));
+        let spoken = facts.and_then(|facts| facts.version);
         let chosen = facts.and_then(|facts| facts.chosen_lease).filter(|_| settings.model.lease == LeaseForm::Auto);
         for evse in self.setup.topology.evses_of(station) {
             let number = self.setup.topology.evse(evse).number;
@@ -117,8 +128,35 @@ impl Site {
             if contradicted {
                 tether.trust(false);
             }
+            tether.spoke(spoken.is_none_or(|version| tether.form().is_known_to(version)));
         }
         self.stations[station.0].proof.due = now.mono.plus_ms(FIRST_MS);
+    }
+
+    /// A station has connected: whether it speaks the version that its form of lease needs, and what may have ended while it was away.
+    pub(super) fn leases_connected(
+        &mut self,
+        station: StationIndex,
+        version: OcppVersion,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) {
+        for evse in self.setup.topology.evses_of(station) {
+            let tether = &mut self.evses[evse.0].tether;
+            tether.connected(tether.form().is_known_to(version), now.mono);
+        }
+        let charger = self.station_id(station).clone();
+        let form = self.form_of(station);
+        if form.is_known_to(version) {
+            return self.clear(AlarmKind::LeaseNotSpoken, charger.as_str(), now, out);
+        }
+        let spoken = version.subprotocol();
+        self.raise(
+            (AlarmKind::LeaseNotSpoken, charger.as_str(), Severity::Error),
+            format!("{charger} speaks {spoken}, and its lease {:?} needs ocpp2.1.", form.name()),
+            "It counts at its maximum whenever it is silent. Set it to OCPP 2.1, or choose another `lease` in its model.",
+            (now, out),
+        );
     }
 
     /// What stations' clocks and schedules say of their leases. Once a second.
@@ -192,7 +230,8 @@ impl Site {
         // Where it says when its schedule begins, and that is not wholly out of place, that counts.
         let began = schedule.starts.map_or(0, |starts| self.station_time(station, now).since(starts));
         let shift_s = if began.saturating_abs() < 3_600_000 { began.div_euclid(1_000) } else { 0 };
-        judge(&schedule, sent, settings.fallback, (shift_s, now.mono))
+        let form = self.evses[evse.0].tether.form();
+        judge(&schedule, (sent, form), settings.fallback, (shift_s, now.mono))
     }
 
     pub(super) fn schedule_told(&mut self, evse: EvseIndex, reply: &StationReply, now: Now, out: &mut Vec<Output>) {
@@ -203,6 +242,7 @@ impl Site {
                 self.lease_contradicted(station, &format!("it says that only {present} is allowed now"), now, out);
             }
             Said::Falls | Said::FallsFrom(_) => self.lease_proven(station, now, out),
+            Said::Obeys(_) => self.lease_obeyed(station, now, out),
             Said::Contradicts(why) => self.lease_contradicted(station, &why, now, out),
             Said::Nothing(why) => {
                 let gone = matches!(reply, StationReply::Disconnected);
@@ -233,9 +273,26 @@ impl Site {
         }
     }
 
+    /// What a schedule cannot show is as its model says; where no model says it, it waits for a test.
+    fn lease_obeyed(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) {
+        self.stations[station.0].proof.next(DAY_MS, now.mono);
+        let holds = self.setup.topology.evses_of(station).all(|evse| self.evses[evse.0].tether.holds());
+        let auto = self.setup.topology.station(station).model.lease == LeaseForm::Auto;
+        if !auto || holds {
+            return;
+        }
+        let charger = self.station_id(station).clone();
+        let form = self.form_of(station).name();
+        self.raise(
+            (AlarmKind::LeaseNotProven, charger.as_str(), Severity::Error),
+            format!("Of the forms of lease only {form} is left for {charger}, and no schedule can show that it works."),
+            "It counts at its maximum whenever it is silent, until `siteward commission` has shown it.",
+            (now, out),
+        );
+    }
+
     fn lease_contradicted(&mut self, station: StationIndex, why: &str, now: Now, out: &mut Vec<Output>) {
-        if self.setup.topology.station(station).model.lease == LeaseForm::Auto && self.try_next_form(station, now, out)
-        {
+        if self.may_try_others(station) && self.try_next_form(station, now, out) {
             return;
         }
         let charger = self.station_id(station).clone();
@@ -268,8 +325,20 @@ impl Site {
 
     /// With `lease = "auto"`, whether there is a form left that the station may follow better.
     fn has_better_form(&self, station: StationIndex) -> bool {
+        self.may_try_others(station) && Some(&self.form_of(station)) != self.tried(station).last()
+    }
+
+    /// With `lease = "auto"`, whether another form may still be tried. The last of all is not left again: what it has left in the station has
+    /// no end as long as the station is connected, and would lie above all that others say.
+    fn may_try_others(&self, station: StationIndex) -> bool {
         let auto = self.setup.topology.station(station).model.lease == LeaseForm::Auto;
-        auto && Some(&self.form_of(station)) != LeaseForm::TRIED.last()
+        auto && self.form_of(station) != LeaseForm::MaxOfflineDuration
+    }
+
+    /// The forms that `lease = "auto"` tries with a station, by what it speaks.
+    fn tried(&self, station: StationIndex) -> &'static [LeaseForm] {
+        let session = self.stations[station.0].session.as_ref();
+        LeaseForm::tried(session.map_or(OcppVersion::V16, |(_, session)| session.version()))
     }
 
     fn form_of(&self, station: StationIndex) -> LeaseForm {
@@ -279,7 +348,7 @@ impl Site {
 
     /// Goes on to the next form of lease; after the last it begins with the first again, and `false` says so.
     fn try_next_form(&mut self, station: StationIndex, now: Now, out: &mut Vec<Output>) -> bool {
-        let tried = LeaseForm::TRIED;
+        let tried = self.tried(station);
         let at = tried.iter().position(|form| *form == self.form_of(station)).map_or(0, |at| at + 1);
         let form = tried.get(at).copied();
         let next = form.unwrap_or(tried[0]);
@@ -352,12 +421,16 @@ mod tests {
     }
 
     fn said(periods: &str, duration_s: u32) -> Said {
+        said_of(LeaseForm::TxDefaultProfile, periods, duration_s)
+    }
+
+    fn said_of(form: LeaseForm, periods: &str, duration_s: u32) -> Said {
         let text = format!(
             r#"{{"chargingSchedule":{{"duration":{duration_s},"chargingRateUnit":"A","chargingSchedulePeriod":[{periods}]}}}}"#
         );
         let schedule = Composite::read(OcppVersion::V16, &text, 690_000).expect("a schedule");
         let sent = SentLimit { limit: amps(16), sent_at: NOW, steps_at: NOW.plus_ms(120_000) };
-        judge(&schedule, sent, amps(6), (0, NOW))
+        judge(&schedule, (sent, form), amps(6), (0, NOW))
     }
 
     #[test]
@@ -372,5 +445,9 @@ mod tests {
         // A station that steps earlier or lower errs to the safe side.
         assert_eq!(said(r#"{"startPeriod":0,"limit":6}"#, 150), Said::FallsFrom(amps(6)));
         assert!(matches!(said(falls, 130), Said::Nothing(_)));
+        // What holds when it is offline is in no schedule.
+        let offline = LeaseForm::MaxOfflineDuration;
+        assert_eq!(said_of(offline, r#"{"startPeriod":0,"limit":16}"#, 150), Said::Obeys(amps(16)));
+        assert!(matches!(said_of(offline, r#"{"startPeriod":0,"limit":32}"#, 150), Said::Contradicts(_)));
     }
 }

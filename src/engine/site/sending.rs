@@ -43,11 +43,10 @@ impl Site {
     /// What leases need of each other, and what is known of them from earlier runs. Once, at the start.
     pub(super) fn begin_leases(&mut self, now: Now) {
         let terms = |station: &Station| {
-            stretched(
-                station.model.writes_per_day,
-                station.evse_count,
-                (station.model.renew_ms, station.model.lease_ms),
-            )
+            let model = &station.model;
+            let (renew_ms, lease_ms) =
+                stretched(model.writes_per_day, station.evse_count, (model.renew_ms, model.lease_ms));
+            (renew_ms, model.holds_ms(lease_ms))
         };
         let all = || self.setup.topology.stations().iter().map(terms);
         let longest_renewal = all().map(|(renew_ms, _)| renew_ms).max().unwrap_or(0);
@@ -305,6 +304,7 @@ impl Site {
         let part = match (self.evses[evse.0].tether.form(), self.transaction_of(evse)) {
             (LeaseForm::TxDefaultProfile | LeaseForm::Auto | LeaseForm::None, _) => ProfilePart::Decaying,
             (LeaseForm::TwoLevels, _) => ProfilePart::Expiring,
+            (LeaseForm::MaxOfflineDuration, _) => ProfilePart::UntilOffline,
             (LeaseForm::TxProfile, Some(transaction)) => ProfilePart::OfTransaction(transaction.clone()),
             (LeaseForm::TxProfile, None) => return,
         };

@@ -3,6 +3,10 @@
 //! Nobody knows yet what it will do then. So it counts at its maximum where that fits beside the others, who are lowered for it and keep
 //! their minimums. Where it does not fit, it counts by what it was told, like any station that cannot be reached: that takes a lease that is
 //! trusted anyway. Its meter values are watched all the while: at the first that is above its limit the silence ends.
+//!
+//! A lease that rests on the connection (`max-offline-duration`) does not run out in silence. There the connection is closed and the station is
+//! turned away until the lease must be over. What it does meanwhile nobody sees; what ended offline does not come back, so that its first meter
+//! values after that, before it is told anything, show whether it fell.
 
 use super::commission::{ACCEPT_MS, CHARGES, Commissioning, FALLS_BACK, Phase, TOLERANCE, VISIBLE};
 use super::io::Output;
@@ -10,13 +14,16 @@ use super::tether::STEP_MARGIN_MS;
 use super::{Site, log};
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::commission::{Fall, StepOutcome};
-use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex};
+use crate::engine::model::topology::{CircuitIndex, EvseIndex, LeaseForm, StationIndex};
 use crate::engine::site::io::LogLevel;
 use crate::engine::time::{Mono, Now};
 use crate::engine::units::{Current, PerPhase};
 
 /// A plan that counts the station at its maximum has to be made, and its cuts have to leave.
 const PLAN_MS: u64 = 2_000;
+
+/// How long a station may take to connect again when it is not turned away any more, in ms: stations wait longer after each try.
+const RECONNECT_MS: u64 = 300_000;
 
 /// Nobody waits longer than this for a lease to end: a limit below the fallback outlasts all others of the site.
 const LONGEST_MS: u64 = 900_000;
@@ -111,7 +118,7 @@ impl Site {
         self.dirty = true;
     }
 
-    pub(super) fn making_room(&mut self, test: &Commissioning, waited_ms: u64, now: Now) {
+    pub(super) fn making_room(&mut self, test: &Commissioning, waited_ms: u64, now: Now, out: &mut Vec<Output>) {
         if waited_ms <= PLAN_MS {
             return;
         }
@@ -125,7 +132,7 @@ impl Site {
                 if let Some(test) = &mut self.commissioning {
                     (test.held, test.told_at, test.steps_at) = (sent.limit, sent.sent_at, sent.steps_at);
                 }
-                self.begin_silence(now);
+                self.begin_silence(now, out);
             }
             None if waited_ms <= ACCEPT_MS => {}
             None if test.at_maximum && tether.holds() => self.make_room(false, now),
@@ -138,7 +145,7 @@ impl Site {
     }
 
     /// Begins the silence, unless it is plain that nothing would be seen in it.
-    fn begin_silence(&mut self, now: Now) {
+    fn begin_silence(&mut self, now: Now, out: &mut Vec<Output>) {
         let Some(test) = self.commissioning.clone() else { return };
         let fallback = self.setup.topology.station(test.station).fallback;
         let before = self.evses[test.evse.0].measured.as_ref().map(|sample| sample.for_display().current.max());
@@ -164,9 +171,41 @@ impl Site {
             self.note(FALLS_BACK, StepOutcome::NotMeasured, why, now);
             return self.restore(now);
         }
+        if self.rests_on_connection(&test) {
+            return self.keep_out(&test, now, out);
+        }
         let rises = if test.held > fallback { "falls" } else { "rises" };
         let doing =
             format!("silent on purpose: nothing is sent, until the current {rises} to {fallback} in about {left_s} s");
+        self.enter(Phase::Silent, &doing, now);
+    }
+
+    /// Whether the lease under test ends because the station is offline.
+    fn rests_on_connection(&self, test: &Commissioning) -> bool {
+        self.evses[test.evse.0].tether.form() == LeaseForm::MaxOfflineDuration
+    }
+
+    /// Whether the station under test is offline on purpose.
+    pub(super) fn is_kept_out(&self, test: &Commissioning) -> bool {
+        test.phase == Phase::Silent && self.rests_on_connection(test)
+    }
+
+    /// Closes the connection, and lets nobody in before the lease must be over.
+    fn keep_out(&mut self, test: &Commissioning, now: Now, out: &mut Vec<Output>) {
+        let lasts_ms = test.steps_at.since(test.told_at);
+        if let Some(test) = &mut self.commissioning {
+            (test.told_at, test.steps_at) = (now.mono, now.mono.plus_ms(lasts_ms));
+        }
+        let station = test.station;
+        out.push(Output::TurnAway { station, for_ms: lasts_ms + STEP_MARGIN_MS });
+        if let Some((connection, _)) = &self.stations[station.0].session {
+            let reason = "its lease is being tested; connect again until it works".to_owned();
+            out.push(Output::Close { station, connection: *connection, reason });
+        }
+        let doing = format!(
+            "kept offline on purpose for {} s; its first meter values after that show what it has become",
+            (lasts_ms + STEP_MARGIN_MS) / 1_000
+        );
         self.enter(Phase::Silent, &doing, now);
     }
 
@@ -174,7 +213,8 @@ impl Site {
         let settings = self.setup.topology.station(test.station);
         let (fallback, model) = (settings.fallback, &settings.model);
         let over_ms = STEP_MARGIN_MS + model.reaction_ms + 3 * model.meter_interval_ms;
-        let late = now.mono > test.steps_at.plus_ms(over_ms);
+        let away_ms = if self.rests_on_connection(test) { RECONNECT_MS } else { 0 };
+        let late = now.mono > test.steps_at.plus_ms(over_ms + away_ms);
         let after_s = |at: Mono| at.since(test.told_at) / 1_000;
         let charging = self.is_charging(test.evse);
         if self.is_crowded(test) {

@@ -21,6 +21,12 @@ use crate::engine::time::{Mono, Now, Utc};
 /// A station that has not booted so long after it connected will not: it was up before we were.
 const BOOT_WAIT_MS: u64 = 5_000;
 
+/// A station has noticed that its connection is gone when so many of its pings were due without an answer.
+const PINGS_UNTIL_OFFLINE: u64 = 3;
+
+/// The longest time between two pings of a station, in s.
+const MOST_PING_S: u64 = 30;
+
 /// A station as the site sees it.
 #[derive(Debug)]
 pub(super) struct StationState {
@@ -99,6 +105,7 @@ impl Site {
         state.unresponsive = false;
         state.heard_again = Some(now.mono);
         state.clock.connected();
+        self.leases_connected(station, version, now, out);
         let charger = self.station_id(station).clone();
         log(out, LogLevel::Info, format!("{charger} connected with {}", version.subprotocol()));
         self.record(RecordBody::ChargerConnected { charger, version }, now, out);
@@ -128,7 +135,7 @@ impl Site {
         let Some((connection, mut session)) = self.stations[station.0].session.take() else { return };
         self.held.retain(|held| held.station != station || held.connection != connection);
         for evse in self.setup.topology.evses_of(station) {
-            self.evses[evse.0].tether.disconnected();
+            self.evses[evse.0].tether.disconnected(now.mono);
         }
         for (key, reply) in session.end() {
             self.replied(station, key, reply, (now, out));
@@ -382,20 +389,24 @@ impl Site {
         }
         let seconds = (self.setup.topology.station(station).model.meter_interval_ms / 1000).max(1).to_string();
         let measurands = "Current.Import,Power.Active.Import,Energy.Active.Import.Register";
+        let model = &self.setup.topology.station(station).model;
+        let ping = (model.offline_after_ms / (1_000 * PINGS_UNTIL_OFFLINE)).clamp(1, MOST_PING_S).to_string();
+        let rests = session.version() == OcppVersion::V21 && model.lease.may_rest_on_the_connection();
+        let on_connection = rests.then_some(("OCPPCommCtrlr.WebSocketPingInterval", ping.as_str()));
         let settings: &[(&str, &str)] = match session.version() {
             OcppVersion::V16 => &[
                 ("MeterValuesSampledData", measurands),
                 ("MeterValueSampleInterval", &seconds),
                 ("ClockAlignedDataInterval", "0"),
             ],
-            OcppVersion::V201 => &[
+            OcppVersion::V201 | OcppVersion::V21 => &[
                 ("SampledDataCtrlr.TxStartedMeasurands", "Energy.Active.Import.Register"),
                 ("SampledDataCtrlr.TxUpdatedMeasurands", measurands),
                 ("SampledDataCtrlr.TxUpdatedInterval", &seconds),
                 ("SampledDataCtrlr.TxEndedMeasurands", "Energy.Active.Import.Register"),
             ],
         };
-        for (key, value) in settings {
+        for (key, value) in settings.iter().chain(&on_connection) {
             let call = StationCall::ChangeConfiguration { key: (*key).to_owned(), value: (*value).to_owned() };
             let purpose = Purpose::Configure((*key).to_owned());
             self.call(station, call, (Priority::Background, purpose), now, out);

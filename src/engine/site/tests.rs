@@ -140,6 +140,7 @@ impl World {
                     Output::Reply { .. } => self.replies.push(output),
                     Output::Snapshot { through, .. } => self.snapshots.push(through),
                     Output::Close { .. }
+                    | Output::TurnAway { .. }
                     | Output::ReadRecords { .. }
                     | Output::Acknowledged { .. }
                     | Output::Commissioned(_) => {}

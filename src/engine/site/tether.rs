@@ -11,8 +11,10 @@
 //! | `tx-default-profile` | the limit | fallback | maximum | the limit, for the next one |
 //! | `two-levels` | the limit | fallback (the base) | maximum, until the base is confirmed | the limit, for the next one |
 //! | `tx-profile` | the limit | fallback; also at once, since some drop it offline | maximum, until the base is confirmed | fallback (the base) |
+//! | `max-offline-duration` | the limit | the limit, until it has been offline for so long; then the fallback (the base) | maximum, until the base is confirmed | the limit, for the next one |
 //! | `none`, or a lease that is not trusted | the limit | maximum, at once | maximum | the limit, for the next one |
 
+mod ends;
 mod late;
 
 pub use super::sent::{Pending, SentLimit, Told};
@@ -62,6 +64,14 @@ pub struct Tether {
     /// It counts at its maximum, whatever it was told: it is being tested.
     suspect: bool,
     lease_ms: u64,
+    /// The version that its station speaks knows the form.
+    is_spoken: bool,
+    /// How long its station may take to notice that the connection is gone.
+    notices_ms: u64,
+    /// Since when there is no connection.
+    offline_since: Option<Mono>,
+    /// What was sent before this was sent by an earlier run.
+    began_at: Mono,
     /// How long a limit below the fallback lasts at least.
     pause_ms: u64,
     reaction_ms: u64,
@@ -99,7 +109,7 @@ impl Tether {
     /// for the whole lease.
     #[must_use]
     pub fn new(max: Current, fallback: Current, model: &StationModel, tamed: bool, now: Mono) -> Self {
-        let form = if model.lease == LeaseForm::Auto { LeaseForm::TRIED[0] } else { model.lease };
+        let form = if model.lease == LeaseForm::Auto { LeaseForm::TxDefaultProfile } else { model.lease };
         let mut tether = Self {
             max,
             fallback,
@@ -107,6 +117,10 @@ impl Tether {
             trusted: model.lease.is_stated(),
             suspect: false,
             lease_ms: model.lease_ms,
+            is_spoken: true,
+            notices_ms: model.offline_after_ms,
+            offline_since: Some(now),
+            began_at: now,
             pause_ms: model.lease_ms + STEP_UP_DELAY_MS,
             reaction_ms: model.reaction_ms,
             tamed,
@@ -215,7 +229,7 @@ impl Tether {
     #[must_use]
     pub fn holds(&self) -> bool {
         let without_base = self.form.has_base() && self.base_refusals >= BASE_REFUSALS;
-        self.form != LeaseForm::None && self.trusted && !without_base
+        self.form != LeaseForm::None && self.trusted && self.is_spoken && !without_base
     }
 
     /// What may be in force, to be restored by the next run.
@@ -382,12 +396,6 @@ impl Tether {
         self.refused_limit
     }
 
-    /// The connection is lost, and the answers with it. Without a lease nothing holds what it was told: it must accept it anew.
-    pub fn disconnected(&mut self) {
-        self.owed.clear();
-        self.confirmed &= self.holds();
-    }
-
     /// Whether it has refused a pause again and again: it can be given its minimum at least.
     #[must_use]
     pub const fn refuses_pause(&self) -> bool {
@@ -503,20 +511,6 @@ impl Tether {
         if self.base_refusals >= BASE_REFUSALS { self.max } else { self.fallback }
     }
 
-    fn worst_of(&self, sent: &SentLimit, now: Mono) -> Current {
-        if self.form == LeaseForm::None {
-            return sent.limit;
-        }
-        let after = if self.holds() { self.fallback } else { self.max };
-        if now < sent.steps_at.minus_ms(STEP_MARGIN_MS) {
-            sent.limit
-        } else if now < sent.steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms) {
-            sent.limit.max(after)
-        } else {
-            after
-        }
-    }
-
     /// The least that may be in force by what it was told, without what waits for its answer under a number: more than this may be a raise.
     #[must_use]
     pub fn least(&self, without: Option<u64>, now: Mono) -> Current {
@@ -530,17 +524,6 @@ impl Tether {
         let base = self.base_in_force.then(|| self.base_level());
         let left = if self.holds() { self.fallback } else { self.max };
         least.into_iter().chain(base).min().unwrap_or(left)
-    }
-
-    fn best_of(&self, sent: &SentLimit, now: Mono) -> Current {
-        let after = if self.holds() { self.fallback } else { self.max };
-        if self.form == LeaseForm::None || now < sent.steps_at.minus_ms(STEP_MARGIN_MS) {
-            sent.limit
-        } else if now < sent.steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms) {
-            sent.limit.min(after)
-        } else {
-            after
-        }
     }
 
     /// The most that the EVSE may be drawing by what it was told. `reachable`: a station without a working lease counts at its
@@ -568,18 +551,6 @@ impl Tether {
     #[must_use]
     pub fn is_settling(&self, now: Mono) -> bool {
         !self.pending.is_empty() || self.settling.iter().any(|(_, until)| now < *until)
-    }
-
-    /// The next moment at which the committed current may change by itself.
-    #[must_use]
-    pub fn next_change(&self, now: Mono) -> Option<Mono> {
-        let steps = self.candidates.iter().flat_map(|candidate| {
-            let steps_at = candidate.sent.steps_at;
-            [steps_at.minus_ms(STEP_MARGIN_MS), steps_at.plus_ms(STEP_MARGIN_MS + self.reaction_ms)]
-        });
-        let settled = self.settling.iter().map(|(_, until)| *until);
-        let boot = self.booted_at.map(|since| since.plus_ms(BOOT_GRACE_MS + 1));
-        steps.chain(settled).chain(boot).filter(|at| *at > now).min()
     }
 }
 

@@ -117,7 +117,7 @@ fn what_was_never_answered_is_unsure_and_what_was_overtaken_has_its_own_time() {
     tether.sent(4, amps(8), 120_000, later.plus_ms(3));
     tether.unanswered(4);
     assert!(tether.is_unsure());
-    tether.disconnected();
+    tether.disconnected(later);
     assert!(tether.is_unsure(), "nobody will say it any more");
     tether.sent(5, amps(8), 120_000, later.plus_ms(4));
     tether.accepted(5, later.plus_ms(5));
@@ -129,7 +129,7 @@ fn the_answers_of_a_lost_connection_do_not_come() {
     let mut tether = tether(true);
     tether.sent(2, amps(8), 120_000, START);
     tether.unanswered(2);
-    tether.disconnected();
+    tether.disconnected(START);
     assert!(!tether.recall(2, START));
 }
 
@@ -404,4 +404,70 @@ fn a_restart_does_not_make_certain_what_a_boot_made_uncertain() {
     assert_eq!(after.committed(false, START.plus_ms(1_000)), amps(32));
     after.told(amps(6), START.plus_ms(2_000));
     assert_eq!(after.committed(true, START.plus_ms(10_000)), amps(6));
+}
+
+/// A limit that ends 120 s after the station has gone offline, which it may notice 90 s late; accepted above its base.
+fn until_offline(limit: Current) -> Tether {
+    let mut tether = of_form(LeaseForm::MaxOfflineDuration);
+    tether.outlast(270_000, START);
+    let now = START.plus_ms(1);
+    tether.connected(true, now);
+    tether.base_sent(7, now);
+    tether.accepted(7, now);
+    tether.told(limit, now);
+    tether
+}
+
+#[test]
+fn what_ends_offline_has_no_end_while_the_connection_stands() {
+    let tether = until_offline(amps(16));
+    for later_ms in [10_000, 119_000, 100_000_000] {
+        assert_eq!(tether.committed(true, START.plus_ms(later_ms)), amps(16));
+        assert_eq!(tether.committed(false, START.plus_ms(later_ms)), amps(16));
+    }
+    // It may have been offline since it accepted: then it is at its base.
+    assert_eq!(tether.least(None, START.plus_ms(99_000)), amps(16));
+    assert_eq!(tether.least(None, START.plus_ms(101_000)), amps(6));
+}
+
+#[test]
+fn what_ends_offline_is_over_when_the_station_must_have_noticed() {
+    let mut tether = until_offline(amps(16));
+    let gone = START.plus_ms(50_000);
+    tether.disconnected(gone);
+    tether.disconnected(gone.plus_ms(30_000));
+    let last = gone.plus_ms(90_000 + 120_000 + STEP_MARGIN_MS + 5_000);
+    assert_eq!(tether.committed(false, last.minus_ms(1)), amps(16), "from the first end of the connection on");
+    assert_eq!(tether.committed(false, last), amps(6));
+    assert_eq!(tether.next_change(last.minus_ms(1)), Some(last));
+    // What is over stays over; what may not be over is back for good.
+    let mut back = tether.clone();
+    back.connected(true, last);
+    assert_eq!(back.committed(true, last.plus_ms(1)), amps(6));
+    assert!(back.needs_limit());
+    tether.connected(true, last.minus_ms(1));
+    assert_eq!(tether.committed(true, last.plus_ms(100_000_000)), amps(16));
+}
+
+#[test]
+fn a_pause_that_ends_offline_counts_as_the_fallback_as_soon_as_it_may_be_over() {
+    let tether = until_offline(Current::ZERO);
+    let first = START.plus_ms(1 + 270_000 - STEP_MARGIN_MS);
+    assert_eq!(tether.committed(true, first.minus_ms(1)), Current::ZERO);
+    assert_eq!(tether.committed(true, first), amps(6));
+    assert_eq!(tether.least(None, first), Current::ZERO);
+}
+
+#[test]
+fn a_version_without_such_an_end_makes_it_count_as_none() {
+    let mut tether = until_offline(amps(16));
+    let later = START.plus_ms(10_000);
+    tether.disconnected(later);
+    tether.connected(false, later);
+    assert!(!tether.holds());
+    assert_eq!(tether.committed(true, later), amps(32), "nothing is known to be in force");
+    tether.base_sent(8, later);
+    tether.accepted(8, later);
+    tether.told(amps(10), later);
+    assert_eq!(tether.committed(false, later.plus_ms(900_000)), amps(32));
 }

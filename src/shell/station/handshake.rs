@@ -12,12 +12,15 @@ use crate::engine::model::exchange::OcppVersion;
 use crate::engine::model::topology::{Secret, StationIndex, Topology};
 
 /// The versions that are spoken here.
-const SPOKEN: [OcppVersion; 2] = [OcppVersion::V16, OcppVersion::V201];
+const SPOKEN: [OcppVersion; 3] = [OcppVersion::V16, OcppVersion::V201, OcppVersion::V21];
+
+/// Taken wherever it is offered, whatever stands before it: only it has a lease that needs neither the station's clock nor renewals.
+const PREFERRED: OcppVersion = OcppVersion::V21;
 
 /// What is made of a station's offer of subprotocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subprotocol {
-    /// The first one offered that is spoken here.
+    /// The preferred one, or the first one offered that is spoken here.
     Agreed(OcppVersion),
     /// None was offered: OCPP 1.6 is assumed, since only 1.6 stations are known to leave it out.
     NoneOffered,
@@ -48,6 +51,11 @@ pub(super) enum Refusal {
     Unknown {
         /// The identity, percent-decoded.
         identity: String,
+    },
+    /// The station is kept out for a while: its lease is being tested.
+    Tested {
+        /// Which station.
+        station: StationIndex,
     },
     /// The station needs a password and sent none.
     NoPassword {
@@ -89,6 +97,9 @@ pub(super) fn refuse(refusal: &Refusal, path: &str) -> ErrorResponse {
         ),
         Refusal::Unknown { .. } => {
             (StatusCode::NOT_FOUND, "This charging station is not in the site's configuration.\n".to_owned())
+        }
+        Refusal::Tested { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The lease of this station is being tested; try again.\n".to_owned())
         }
         Refusal::NoPassword { .. } | Refusal::WrongPassword { .. } => {
             (StatusCode::UNAUTHORIZED, "User name (the station's identity) and password are needed.\n".to_owned())
@@ -136,16 +147,21 @@ fn find(identity: &str, topology: &Topology) -> Option<(StationIndex, Option<Str
 
 fn negotiate(headers: &HeaderMap) -> Subprotocol {
     let mut offered_any = false;
+    let mut agreed = None;
     for header in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
         for name in String::from_utf8_lossy(header.as_bytes()).split(',') {
             let name = name.trim();
             offered_any |= !name.is_empty();
             if let Some(version) = SPOKEN.into_iter().find(|version| version.subprotocol() == name) {
-                return Subprotocol::Agreed(version);
+                agreed = if version == PREFERRED { Some(version) } else { agreed.or(Some(version)) };
             }
         }
     }
-    if offered_any { Subprotocol::OnlyUnknown } else { Subprotocol::NoneOffered }
+    match agreed {
+        Some(version) => Subprotocol::Agreed(version),
+        None if offered_any => Subprotocol::OnlyUnknown,
+        None => Subprotocol::NoneOffered,
+    }
 }
 
 /// Whether `Authorization: Basic` names the identity and the password. The password is compared as bytes in three forms: as it is
@@ -242,11 +258,23 @@ mod tests {
     fn the_first_spoken_subprotocol_offered_wins() {
         let offer = "sec-websocket-protocol";
         assert_eq!(subprotocol(&[(offer, "ocpp2.0.1, ocpp1.6")]), Subprotocol::Agreed(OcppVersion::V201));
-        assert_eq!(subprotocol(&[(offer, "ocpp2.1,ocpp1.6,ocpp2.0.1")]), Subprotocol::Agreed(OcppVersion::V16));
-        assert_eq!(subprotocol(&[(offer, "ocpp2.1"), (offer, "ocpp2.0.1")]), Subprotocol::Agreed(OcppVersion::V201));
+        assert_eq!(subprotocol(&[(offer, "ocpp2.2,ocpp1.6,ocpp2.0.1")]), Subprotocol::Agreed(OcppVersion::V16));
+        assert_eq!(subprotocol(&[(offer, "ocpp2.2"), (offer, "ocpp2.0.1")]), Subprotocol::Agreed(OcppVersion::V201));
         assert_eq!(subprotocol(&[(offer, "ocpp1.5, soap")]), Subprotocol::OnlyUnknown);
         assert_eq!(subprotocol(&[(offer, " ")]), Subprotocol::NoneOffered);
         assert_eq!(subprotocol(&[]), Subprotocol::NoneOffered);
+    }
+
+    #[test]
+    fn ocpp_2_1_is_preferred_wherever_it_is_offered() {
+        let offer = "sec-websocket-protocol";
+        for offers in [
+            &[(offer, "ocpp2.1, ocpp2.0.1, ocpp1.6")][..],
+            &[(offer, "ocpp1.6,ocpp2.0.1,ocpp2.1")],
+            &[(offer, "ocpp2.0.1"), (offer, "ocpp2.1")],
+        ] {
+            assert_eq!(subprotocol(offers), Subprotocol::Agreed(OcppVersion::V21), "{offers:?}");
+        }
     }
 
     #[test]

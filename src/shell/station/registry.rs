@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::engine::model::ids::ConnectionId;
@@ -53,6 +55,8 @@ struct Link {
 struct State {
     last_connection: u64,
     links: BTreeMap<StationIndex, Link>,
+    /// Who is turned away, and until when.
+    turned_away: BTreeMap<StationIndex, Instant>,
 }
 
 /// The connections of all stations; clones are the same registry. The lock is held for map operations only, never while waiting.
@@ -104,6 +108,20 @@ impl Registry {
         if let Some(link) = remove(&mut self.lock(), station, connection) {
             link.close.send_replace(Some(Closing::new(CloseCode::Policy, reason)));
         }
+    }
+
+    /// Turns a station away from now on, for so long; no time: not any more.
+    pub fn turn_away(&self, station: StationIndex, lasts: Duration) {
+        // One that cannot be written down is over before anybody could wait for it.
+        if let Some(until) = Instant::now().checked_add(lasts) {
+            self.lock().turned_away.insert(station, until);
+        }
+    }
+
+    /// Whether a station is to be turned away now.
+    #[must_use]
+    pub fn is_turned_away(&self, station: StationIndex) -> bool {
+        self.lock().turned_away.get(&station).is_some_and(|until| Instant::now() < *until)
     }
 
     /// Whether the station has a connection.

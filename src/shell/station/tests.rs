@@ -134,6 +134,17 @@ async fn the_subprotocol_decides_the_version() {
 }
 
 #[tokio::test]
+async fn a_station_whose_lease_is_tested_is_kept_out_until_its_time_is_over() {
+    let mut site = site();
+    site.registry.turn_away(StationIndex(0), Duration::from_secs(3_600));
+    assert_eq!(rejected(&site, "/ocpp/CP001", &[V16]).await.0, 503);
+    assert!(site.inbox.try_recv().is_err());
+    site.registry.turn_away(StationIndex(0), Duration::ZERO);
+    let (_socket, _) = dial(&site, "/ocpp/CP001", &[V16]).await.unwrap();
+    assert_eq!(connected(&mut site).await.0, StationIndex(0));
+}
+
+#[tokio::test]
 async fn no_subprotocol_is_taken_for_1_6() {
     let mut site = site();
     let (_socket, headers) = dial(&site, "/OCPP/CP001/", &[]).await.unwrap();
@@ -157,7 +168,7 @@ async fn only_unknown_subprotocols_are_closed_with_1002() {
     assert!(head.starts_with("HTTP/1.1 101") && !head.to_ascii_lowercase().contains("protocol:"), "{head}");
     let frame = &answer[end..];
     assert_eq!((frame[0], u16::from_be_bytes([frame[2], frame[3]])), (0x88, 1002));
-    assert!(String::from_utf8_lossy(&frame[4..]).contains("ocpp1.6 and ocpp2.0.1"));
+    assert!(String::from_utf8_lossy(&frame[4..]).contains("ocpp1.6, ocpp2.0.1 and ocpp2.1"));
     assert!(site.inbox.try_recv().is_err());
 }
 
