@@ -7,9 +7,9 @@ mod site;
 
 use proptest::prelude::*;
 use siteward::engine::plan::fill::{Member, Problem, Term};
-use siteward::engine::plan::{TURN_MS, plan};
+use siteward::engine::plan::{Plan, Planner, TURN_MS, plan};
 use siteward::engine::time::Mono;
-use siteward::engine::units::Current;
+use siteward::engine::units::{Current, Power};
 
 use exact::{Slow, SlowMember};
 use rota::Rota;
@@ -223,5 +223,37 @@ proptest! {
             rota.step();
         }
         prop_assert_eq!(&rota.broken_promises, &Vec::<String>::new());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A planner that has made other plans, for larger and smaller sites with other kinds of limits, makes of a site what one makes that has
+    /// made none.
+    #[test]
+    fn a_planner_keeps_nothing_but_its_memory(
+        sites in prop::collection::vec((site::any(), prop::collection::vec(0..40u8, 25), 0..4u8), 2..6),
+    ) {
+        let mut planner = Planner::default();
+        let mut kept = Plan::default();
+        for ((topology, mut state), kinds, limits) in sites {
+            for (evse, kind) in state.evses.iter_mut().zip(&kinds) {
+                evse.reachable = *kind != 0;
+                evse.hold = *kind == 1;
+                evse.demand = if *kind == 2 { Current::ZERO } else { evse.demand };
+                if *kind >= 20 {
+                    evse.served_since = Some(NOW.minus_ms(u64::from(*kind) * 60_000));
+                    evse.committed = evse.phases.spread(evse.min);
+                    evse.drawn = evse.committed;
+                }
+            }
+            let root = &mut state.circuits[0];
+            root.max_power = (limits == 1).then_some(Power::from_w(15_000));
+            root.charging_power = (limits == 2).then_some(Power::from_w(11_000));
+            root.ramp = (limits == 3).then_some(Current::from_a(8));
+            planner.plan(&topology, &state, NOW, &mut kept);
+            prop_assert_eq!(&kept, &plan(&topology, &state, NOW));
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use super::binding::Binding;
 use super::fill::{Term, number};
 use super::frame::{Frame, Load, Tight, What, counted_on};
-use super::wish::Wishes;
+use super::wish::{Wish, Wishes};
 use super::{EvseState, Offer, TURN_MS};
 use crate::engine::time::Mono;
 
@@ -337,7 +337,7 @@ impl Line<'_> {
 
     /// The place of somebody who is in his turn as if nobody had come before him: [`Line::put_in_line`] knows when all places are known.
     fn place(&mut self, index: usize, evse: &EvseState, scarce: u32) -> Place {
-        let max = self.wishes.of[index].as_ref().map_or(1, |wish| wish.max());
+        let max = self.wishes.of[index].as_ref().map_or(1, Wish::max);
         let arrival = self.arrival(index);
         let since = stands_since(evse, (signed(arrival.ms()), max), self.now);
         let rests = evse.rests(self.now);

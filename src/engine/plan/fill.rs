@@ -25,6 +25,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
 /// A level is counted in parts of a unit of the amount per unit of weight: fine enough that rounding it down costs less than one
@@ -211,6 +212,24 @@ enum Phase {
     Settled,
 }
 
+/// A level and behind it a row, packed into one number: a heap compares it again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due(i128);
+
+impl Due {
+    fn new(level: i64, row: usize) -> Self {
+        Self(i128::from(level) << 32 | i128::from(number(row)))
+    }
+
+    fn level(self) -> i64 {
+        i64::try_from(self.0 >> 32).unwrap_or(NEVER)
+    }
+
+    fn row(self) -> usize {
+        usize::try_from(self.0 & i128::from(u32::MAX)).unwrap_or(usize::MAX)
+    }
+}
+
 /// Lists of numbers, one for each owner, in one piece.
 #[derive(Clone, Debug, Default)]
 struct Lists {
@@ -258,7 +277,7 @@ pub(super) struct Solver {
     starts: Vec<(i64, u32)>,
     ends: Vec<(i64, u32)>,
     /// For each row a level before which it is not full.
-    due: BinaryHeap<Reverse<(i64, u32)>>,
+    due: BinaryHeap<Reverse<Due>>,
 }
 
 impl Solver {
@@ -327,7 +346,8 @@ impl Run<'_> {
         }
         let memory = &mut *self.memory;
         let first = memory.starts.first().map_or(NEVER, |start| start.0);
-        let keys = (0..).zip(&memory.rows).filter_map(|(row, at)| Some(Reverse((at.full_at(first)?, row))));
+        let keys = memory.rows.iter().enumerate();
+        let keys = keys.filter_map(|(number, row)| Some(Reverse(Due::new(row.full_at(first)?, number))));
         let mut due = std::mem::take(&mut memory.due).into_vec();
         due.clear();
         due.extend(keys);
@@ -336,16 +356,21 @@ impl Run<'_> {
 
     fn run(&mut self) {
         let (mut started, mut ended) = (0, 0);
+        let mut due = std::mem::take(&mut self.memory.due);
         while self.open > 0 {
             let start = self.memory.starts.get(started).map_or(NEVER, |start| start.0);
             let end = self.memory.ends.get(ended).map_or(NEVER, |end| end.0);
-            match self.memory.due.peek().map(|due| due.0) {
-                Some((level, row)) if level < start.min(end) => {
-                    self.memory.due.pop();
-                    match self.memory.rows[row as usize].full_at(start) {
-                        Some(later) if later > level => self.memory.due.push(Reverse((later, row))),
-                        Some(level) => self.fill_up(row as usize, level),
-                        None => {}
+            match due.peek_mut() {
+                Some(mut first) if first.0.level() < start.min(end) => {
+                    let row = first.0.row();
+                    let full = self.memory.rows[row].full_at(start);
+                    if let Some(later) = full.filter(|later| *later > first.0.level()) {
+                        first.0 = Due::new(later, row);
+                        continue;
+                    }
+                    PeekMut::pop(first);
+                    if let Some(level) = full {
+                        self.fill_up(row, level);
                     }
                 }
                 Some(_) | None if end <= start => {
@@ -358,6 +383,7 @@ impl Run<'_> {
                 }
             }
         }
+        self.memory.due = due;
     }
 
     fn begin_to_rise(&mut self, number: usize) {

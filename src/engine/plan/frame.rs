@@ -171,7 +171,7 @@ impl<'a> Frame<'a> {
             for row in self.extras[above as usize].clone() {
                 match self.rows[row].what {
                     What::Power | What::Charging => {
-                        self.terms.push(Term { row: number(row), coefficient: i32::from(slots) })
+                        self.terms.push(Term { row: number(row), coefficient: i32::from(slots) });
                     }
                     What::Unbalance { phase, .. } if phases.contains(phase) => {
                         self.terms.push(Term::one(number(row)));

@@ -327,8 +327,9 @@ impl Planner {
 }
 
 /// The list without its items, for others that borrow for another time: it keeps its allocation (collecting in place).
-fn emptied<'b>(wishes: Vec<Option<Wish<'_>>>) -> Vec<Option<Wish<'b>>> {
-    wishes.into_iter().filter_map(|_| None).collect()
+fn emptied<'b>(mut wishes: Vec<Option<Wish<'_>>>) -> Vec<Option<Wish<'b>>> {
+    wishes.clear();
+    wishes.into_iter().map(|_| None).collect()
 }
 
 #[cfg(test)]
