@@ -33,7 +33,7 @@ fn records(range: std::ops::RangeInclusive<u64>) -> Vec<Record> {
 }
 
 fn open(dir: &Path) -> Opened {
-    Journal::open(dir, Clock::start()).unwrap()
+    Journal::open(dir, HISTORY, Clock::start()).unwrap()
 }
 
 struct Running {
@@ -250,7 +250,7 @@ fn a_path_that_cannot_be_written_says_what_to_do() {
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();
     // A place below a file refuses root as well, which a read-only mode does not.
-    let error = Journal::open(&file.join("store"), Clock::start()).unwrap_err();
+    let error = Journal::open(&file.join("store"), HISTORY, Clock::start()).unwrap_err();
     assert!(matches!(error, OpenError::NotWritable { .. }));
     let text = error.to_string();
     assert!(
@@ -263,7 +263,7 @@ fn a_path_that_cannot_be_written_says_what_to_do() {
 fn a_second_process_is_told_that_the_store_is_in_use() {
     let dir = TempDir::new().unwrap();
     let opened = open(dir.path());
-    let error = Journal::open(dir.path(), Clock::start()).unwrap_err().to_string();
+    let error = Journal::open(dir.path(), HISTORY, Clock::start()).unwrap_err().to_string();
     assert!(error.contains("in use by another siteward"), "{error}");
     drop(opened);
     assert_eq!(open(dir.path()).damage, None);
@@ -285,7 +285,7 @@ fn torn_copy(from: &Path, to: &Path) {
 
 /// Opens a damaged copy: either all is there, or a new store says what is missing and the old one lies beside it.
 fn judge(dir: &Path, store_id: &str, last: u64, what: &str) -> bool {
-    let opened = Journal::open(dir, Clock::start()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let opened = Journal::open(dir, HISTORY, Clock::start()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let Some(damage) = opened.damage else {
         assert_eq!(
             (opened.store_id.as_str(), opened.last, opened.records.len() as u64),
@@ -301,7 +301,7 @@ fn judge(dir: &Path, store_id: &str, last: u64, what: &str) -> bool {
     let mut journal = Running::new(opened.journal);
     journal.append(1..=1);
     journal.close();
-    let again = Journal::open(dir, Clock::start()).unwrap();
+    let again = Journal::open(dir, HISTORY, Clock::start()).unwrap();
     assert_eq!((again.last, again.damage), (Sequence(1), None), "{what}: said once, then it works");
     true
 }

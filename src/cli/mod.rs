@@ -6,6 +6,7 @@ mod client;
 mod commission;
 mod events;
 mod explain;
+mod journal;
 mod man;
 mod ocpp;
 mod plan;
@@ -48,6 +49,11 @@ enum Task {
     Boost(BoostArgs),
     /// Print the event journal.
     Events(EventsArgs),
+    /// Check, read out or recover the journal on disk while the controller does not run.
+    Journal {
+        #[command(subcommand)]
+        task: journal::JournalTask,
+    },
     /// The planner alone: site states as JSON lines on standard input, limits as JSON lines on standard output.
     Plan,
     /// Write the manual pages into a directory.
@@ -225,6 +231,7 @@ fn dispatch(task: Task, out: &mut dyn Write) -> Result<u8, Failure> {
         Task::Commission(args) => return commission::commission(&args, out),
         Task::Boost(args) => boost::boost(&Client::find(&args.daemon)?, &args, out),
         Task::Events(args) => events::events(&Client::find(&args.daemon)?, &args, out),
+        Task::Journal { task } => return journal::journal(&task, out),
         Task::Plan => plan::plan(&mut io::stdin().lock(), out),
         Task::Man { directory } => man::pages(&directory),
         Task::Completions { shell } => man::completions(shell, out),

@@ -133,6 +133,8 @@ pub struct ApiConfig {
 pub struct StoreConfig {
     /// The directory of the journal.
     pub path: PathBuf,
+    /// How many events are kept on site after the cloud has acknowledged them, 1000 to 200000.
+    pub history_events: u64,
     /// The size that telemetry is dropped to stay below, in MB, 16 to 1048576.
     pub max_size_mb: u64,
 }

@@ -195,6 +195,7 @@ pub(super) fn store(root: &Section<'_>, places: &Places) -> StoreConfig {
         }
         resolve_or_report(section.document, places, "path", &path)
     });
+    let history_events = section.integer("history_events", 1_000..=200_000);
     let max_size_mb = section.integer("max_size_mb", 16..=1_048_576);
     if let Some(size) = &max_size_mb {
         let message = "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped";
@@ -203,6 +204,7 @@ pub(super) fn store(root: &Section<'_>, places: &Places) -> StoreConfig {
     section.finish();
     StoreConfig {
         path: path.unwrap_or_else(|| PathBuf::from("/var/lib/siteward")),
+        history_events: history_events.map_or(10_000, |count| count.value.unsigned_abs()),
         max_size_mb: max_size_mb.map_or(1_024, |size| size.value.unsigned_abs()),
     }
 }

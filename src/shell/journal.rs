@@ -3,7 +3,11 @@
 //! Below `store.path` lies one directory `journal`: the database (`db/`), and beside it `state` (store id, boot counter, cursor of
 //! the cloud), `mark` (the last durable record) and `snapshot`. A damaged one is set aside whole as `journal.damaged-<n>`.
 
+mod codec;
+mod inspect;
+mod keep;
 mod open;
+mod rebuild;
 mod side;
 mod store;
 mod worker;
@@ -20,6 +24,8 @@ use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::engine::site::io::Input;
 use crate::shell::clock::Clock;
+pub use inspect::{Look, LookError, SnapshotLook, look};
+pub use rebuild::rebuild;
 pub use store::in_guarded_open;
 
 /// Requests that may wait for the thread: some seconds of the busiest site while the disk is slow.
@@ -28,7 +34,7 @@ const QUEUE: usize = 4_096;
 const MAX_READERS: usize = 16;
 /// Records kept in memory while the disk refuses, besides those in the queue: about 10 MB.
 pub const MAX_WAITING: usize = 20_000;
-/// Acknowledged records that are kept for `events.replay` and for people, about 5 MB.
+/// Acknowledged records that are kept for `events.replay` and for people unless the configuration says otherwise, about 5 MB.
 pub const HISTORY: u64 = 10_000;
 
 /// A store that cannot be opened, in words for the person who has to change it.
@@ -87,12 +93,13 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the store below `dir`, or makes one. A damaged store is set aside and a new one begins. Reads every record once, so it
-    /// takes a while (about 0.1 s for 10,000 records): call it before the control loop runs.
+    /// takes a while (about 0.1 s for 10,000 records): call it before the control loop runs. `history` acknowledged records are kept
+    /// ([`HISTORY`] unless somebody says otherwise).
     ///
     /// # Errors
     /// If the directory cannot be written, another process has the store, or the disk is full.
-    pub fn open(dir: &Path, clock: Clock) -> Result<Opened, OpenError> {
-        open::open(dir, clock)
+    pub fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, OpenError> {
+        open::open(dir, history, clock)
     }
 
     /// Starts the thread. It answers into `inbox` and waits there while it is full.

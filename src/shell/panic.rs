@@ -19,6 +19,16 @@ pub fn install() {
     }));
 }
 
+/// For commands that look into a damaged store: what is caught there is part of their answer and is not printed besides.
+pub fn quiet_in_guarded_open() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !in_guarded_open() {
+            before(info);
+        }
+    }));
+}
+
 fn describe(info: &PanicHookInfo<'_>) -> String {
     let place = info.location().map_or_else(String::new, |location| format!(" at {location}"));
     format!("{}{place}", message(info.payload()))

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::keep::Kept;
 use super::side::{self, Mark, Snapshot, State};
 use super::store::{Contents, Fault, Store, guarded};
 use super::worker::Worker;
@@ -17,8 +18,8 @@ pub(super) const BLOCK: u64 = 1_000;
 const MAX_DAMAGED: u32 = 100;
 
 /// A store that was found good.
-struct Good {
-    store: Store,
+pub(super) struct Good {
+    pub(super) store: Store,
     state: State,
     mark: Mark,
     contents: Contents,
@@ -26,14 +27,14 @@ struct Good {
 }
 
 /// What is known of a store that is not good.
-struct Bad {
-    what: String,
+pub(super) struct Bad {
+    pub(super) what: String,
     acknowledged: u64,
     /// It once had records up to here.
     expected: u64,
 }
 
-pub(super) fn open(dir: &Path, clock: Clock) -> Result<Opened, OpenError> {
+pub(super) fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, OpenError> {
     prepare(dir).map_err(|error| OpenError::NotWritable { path: dir.to_owned(), error: error.to_string() })?;
     let unusable = |error: String| OpenError::Unusable { path: dir.to_owned(), error };
     let io_unusable = |error: io::Error| unusable(error.to_string());
@@ -42,9 +43,14 @@ pub(super) fn open(dir: &Path, clock: Clock) -> Result<Opened, OpenError> {
         begin(dir, None).map_err(|fault| unusable(text(fault)))?;
         fs::rename(dir.join("journal.new"), &home).and_then(|()| side::sync_directory(dir)).map_err(io_unusable)?;
     }
+    let kept = Kept::copy_of(&home).map_err(io_unusable)?;
     let mut good = match load(&home).map_err(unusable)? {
-        Ok(good) => good,
+        Ok(good) => {
+            drop(kept);
+            good
+        }
         Err(bad) => {
+            kept.put_back().map_err(io_unusable)?;
             set_aside(dir, &bad).map_err(unusable)?;
             let again = load(&home).map_err(unusable)?;
             again.map_err(|bad| {
@@ -64,11 +70,13 @@ pub(super) fn open(dir: &Path, clock: Clock) -> Result<Opened, OpenError> {
         damage: state.damage.clone().filter(|_| contents.last == 0),
         snapshot,
         records: contents.records,
-        journal: Journal { worker: Worker::new(home, clock, (store, state, mark), (contents.last, snapshot_through)) },
+        journal: Journal {
+            worker: Worker::new(home, (clock, history), (store, state, mark), (contents.last, snapshot_through)),
+        },
     })
 }
 
-fn prepare(dir: &Path) -> io::Result<()> {
+pub(super) fn prepare(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         // Not every parent may be opened; where it may, the folder's own name survives a power cut as well.
@@ -107,20 +115,21 @@ fn random_name() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn text(fault: Fault) -> String {
+pub(super) fn text(fault: Fault) -> String {
     match fault {
         Fault::Environment(text) | Fault::Damaged(text) => text,
     }
 }
 
 /// The outer error is the machine's, the inner one the store's.
-fn load(home: &Path) -> Result<Result<Good, Bad>, String> {
+pub(super) fn load(home: &Path) -> Result<Result<Good, Bad>, String> {
     let state = side::read_state(home).map_err(|error| error.to_string())?;
     let mark = Mark::open(home).map_err(|error| error.to_string())?;
     let snapshot = side::read_snapshot(home).map_err(|error| error.to_string())?;
     let (snapshot_damaged, snapshot) = match snapshot {
         Snapshot::Missing => (false, None),
         Snapshot::Damaged => (true, None),
+        Snapshot::Newer(version) => return Err(side::newer_snapshot(version)),
         Snapshot::Good { through, state } => (false, Some((Sequence(through), state))),
     };
     let through = snapshot.as_ref().map_or(0, |(through, _)| through.0);

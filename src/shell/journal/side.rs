@@ -86,7 +86,12 @@ impl Mark {
 pub(super) enum Snapshot {
     Missing,
     Damaged,
-    Good { through: u64, state: Vec<u8> },
+    /// Whole, and of a format that this version does not know.
+    Newer(u8),
+    Good {
+        through: u64,
+        state: Vec<u8>,
+    },
 }
 
 pub(super) fn read_snapshot(home: &Path) -> io::Result<Snapshot> {
@@ -100,11 +105,21 @@ pub(super) fn read_snapshot(home: &Path) -> io::Result<Snapshot> {
         return Ok(Snapshot::Damaged);
     }
     let (crc, body) = bytes.split_at(4);
-    if crc != crc32fast::hash(body).to_be_bytes() || body[0] != SNAPSHOT_VERSION {
+    if crc != crc32fast::hash(body).to_be_bytes() || body[0] == 0 {
         return Ok(Snapshot::Damaged);
+    }
+    if body[0] > SNAPSHOT_VERSION {
+        return Ok(Snapshot::Newer(body[0]));
     }
     let through = body[1..9].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
     Ok(Snapshot::Good { through, state: body[9..].to_vec() })
+}
+
+/// What to do about [`Snapshot::Newer`]: it is no damage, and set aside it could not be read by the version that wrote it either.
+pub(super) fn newer_snapshot(version: u8) -> String {
+    format!(
+        "the snapshot has the format {version}, written by a newer siteward; this one reads up to {SNAPSHOT_VERSION}: install that version again"
+    )
 }
 
 pub(super) fn write_snapshot(home: &Path, through: u64, state: &[u8]) -> io::Result<()> {

@@ -4,17 +4,16 @@
 //! shorter than it was, so opening is guarded and every record is checked for its checksum and its number.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::codec::{decode, encode, number_of};
 use crate::engine::model::record::Record;
 
-const VERSION: u8 = 1;
-/// crc32, version.
-const HEADER: usize = 4 + 1;
 /// sled's page cache: enough for what is read again soon, small enough for a gateway with 256 MB.
 const CACHE_BYTES: u64 = 16 << 20;
 /// What sled may hold unwritten: half of its 512 KB segment, beyond which a power cut could tear a record that was promised.
@@ -169,6 +168,33 @@ impl Store {
         Ok(contents)
     }
 
+    /// Puts every record that can be read into `records`, and says what could not be.
+    pub(super) fn salvage(&self, records: &mut BTreeMap<u64, Record>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut before = None;
+        for entry in self.db.iter() {
+            let result = entry.map_err(Fault::from).and_then(|(key, value)| Ok((number_of(&key)?, value)));
+            let (number, value) = match result {
+                Ok(entry) => entry,
+                Err(fault) => {
+                    faults.push(fault);
+                    // sled may give the same error for ever.
+                    return faults;
+                }
+            };
+            if before.is_some_and(|before| number <= before) {
+                faults.push(Fault::Damaged(format!("record {number} stands behind a later one")));
+                return faults;
+            }
+            before = Some(number);
+            match decode(number, &value) {
+                Ok(record) => drop(records.insert(number, record)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        faults
+    }
+
     /// Writes records; when this returns they survive a power cut.
     pub(super) fn append(&mut self, records: &[Record]) -> Result<(), Fault> {
         let mut unsynced = 0;
@@ -238,43 +264,6 @@ impl Store {
         self.sync.sync_data()?;
         Ok(())
     }
-}
-
-fn number_of(key: &[u8]) -> Result<u64, Fault> {
-    match <[u8; 8]>::try_from(key) {
-        Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-        Err(_) => Err(Fault::Damaged(format!("a key has {} bytes instead of 8", key.len()))),
-    }
-}
-
-fn encode(record: &Record) -> Result<Vec<u8>, Fault> {
-    let mut body = vec![VERSION];
-    serde_json::to_writer(&mut body, record).map_err(|error| Fault::Environment(error.to_string()))?;
-    let mut value = crc32fast::hash(&body).to_be_bytes().to_vec();
-    value.append(&mut body);
-    Ok(value)
-}
-
-fn decode(number: u64, value: &[u8]) -> Result<Record, Fault> {
-    let damaged = |what: String| Fault::Damaged(format!("record {number} {what}"));
-    if value.len() < HEADER {
-        return Err(damaged("is too short".to_owned()));
-    }
-    let (crc, body) = value.split_at(4);
-    if crc != crc32fast::hash(body).to_be_bytes() {
-        return Err(damaged("has a wrong checksum".to_owned()));
-    }
-    if body[0] != VERSION {
-        // Not damage: set aside, it could not be read by the version that wrote it either.
-        let message = format!(
-            "record {number} has the format {}, written by a newer siteward; this one reads {VERSION}: install that version again",
-            body[0]
-        );
-        return Err(Fault::Environment(message));
-    }
-    let record: Record =
-        serde_json::from_slice(&body[1..]).map_err(|error| damaged(format!("cannot be read: {error}")))?;
-    if record.sequence.0 == number { Ok(record) } else { Err(damaged(format!("says that it is {}", record.sequence))) }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::open::BLOCK;
 use super::side::{self, Mark, State};
 use super::store::{Fault, Store, guarded};
-use super::{HISTORY, MAX_WAITING, Reader, Request};
+use super::{MAX_WAITING, Reader, Request};
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::engine::site::io::{Input, JournalInput};
@@ -37,6 +37,8 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) struct Worker {
     home: PathBuf,
     clock: Clock,
+    /// Acknowledged records that are kept all the same.
+    history: u64,
     store: Option<Store>,
     state: State,
     mark: Mark,
@@ -54,12 +56,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(home: PathBuf, clock: Clock, files: (Store, State, Mark), through: (u64, u64)) -> Self {
+    pub(super) fn new(home: PathBuf, settings: (Clock, u64), files: (Store, State, Mark), through: (u64, u64)) -> Self {
+        let (clock, history) = settings;
         let (store, state, mark) = files;
         let (durable, snapshot_through) = through;
         Self {
             home,
             clock,
+            history,
             first: store.first(),
             acknowledged: state.acknowledged,
             store: Some(store),
@@ -244,7 +248,7 @@ impl Worker {
 
     /// Deletes what the cloud has, a snapshot holds and no history wants.
     fn prune(&self, store: &mut Store) -> Result<(), Fault> {
-        let through = self.state.acknowledged.min(self.snapshot_through).min(self.durable.saturating_sub(HISTORY));
+        let through = self.state.acknowledged.min(self.snapshot_through).min(self.durable.saturating_sub(self.history));
         if store.first() > 0 && through >= store.first() + PRUNE_LEAST {
             store.prune(through, PRUNE_MOST)?;
         }

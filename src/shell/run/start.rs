@@ -101,7 +101,7 @@ pub(super) fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
 pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Input>) -> Result<OpenStore, StartError> {
     let name = config.path.display();
     let explain = |error: OpenError| StartError::Other(format!("{error} ([store] path in {name})"));
-    let opened = Journal::open(&config.store.path, clock).map_err(explain)?;
+    let opened = Journal::open(&config.store.path, config.store.history_events, clock).map_err(explain)?;
     let Opened { journal, store_id, boot, acknowledged, snapshot, records, damage, .. } = opened;
     if let Some(missing) = &damage {
         tracing::error!("a damaged store was set aside in {}: {missing}", config.store.path.display());
