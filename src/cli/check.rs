@@ -29,6 +29,12 @@ pub fn check(path: &Path, out: &mut dyn Write) -> Result<u8> {
     for warning in &loaded.warnings {
         writeln!(out, "{warning}")?;
     }
+    if !loaded.config.tariffs.is_empty() && loaded.config.billing.operator.is_none() {
+        writeln!(
+            out,
+            "hint: transactions are priced, but get no CDR: [billing] names no operator (`country_code`, `party_id` and so on)."
+        )?;
+    }
     write!(out, "{}", loaded.config.failsafe())?;
     if loaded.refuse_unsafe().is_some() {
         writeln!(

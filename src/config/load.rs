@@ -9,7 +9,7 @@ use super::outside::Wired;
 use super::problem::{Document, Position, Problem, Problems, Severity};
 use super::reader::Section;
 use super::schema::Config;
-use super::{outside, sections, tariffs, wiring};
+use super::{billing, outside, sections, tariffs, wiring};
 use crate::engine::model::topology::Topology;
 
 /// A configuration that can be used.
@@ -82,11 +82,15 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
     let cloud = sections::cloud(&root, places);
     let authorization = sections::authorization(&root, places);
     let tariffs = tariffs::tariffs(&root);
+    let mut billing = billing::billing(&root, &site, &id);
     let charging = sections::charging(&root);
     let parts = wiring::read(&root, places, voltage);
     let wired = Wired { circuits: &parts.circuits, stations: &parts.stations, floors: &parts.floors, voltage };
     let (outside, dimming_device) =
         outside::read(&root, (site.random_start_max_ms, site.boost_ends_random_start), wired);
+    billing.chargers.clone_from(&parts.billing);
+    let chargers = parts.stations.iter().map(|station| (station.id.clone(), station.evse_count));
+    billing::check(&root, &billing, &tariffs, chargers);
     root.finish();
 
     let mut problems = document.into_problems();
@@ -114,6 +118,7 @@ fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problem
         groups: authorization.groups,
         charging,
         tariffs,
+        billing,
         devices: parts.devices,
         dimming_device,
         outside,

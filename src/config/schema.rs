@@ -10,6 +10,7 @@ use super::failsafe::{FailsafeReport, failsafe};
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
 use crate::engine::modbus::switch::Switch;
+use crate::engine::model::billing::BillingSetup;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::token::{TokenEntry, UnknownToken};
@@ -39,6 +40,8 @@ pub struct Config {
     pub groups: BTreeMap<String, Wish>,
     /// `[[tariffs]]`.
     pub tariffs: Vec<Tariff>,
+    /// `[billing]`, and what the chargers say for it.
+    pub billing: BillingSetup,
     /// What is read and written by Modbus: all meters, then all inverters, each in the order of the topology.
     pub devices: Vec<DeviceConfig>,
     /// The dimming's input, where it is read by Modbus.
@@ -69,6 +72,7 @@ impl Config {
                 .map(|cloud| CloudSetup { topic_prefix: cloud.topic_prefix.clone(), acknowledge: cloud.acknowledge }),
             outside: self.outside.clone(),
             tariffs: self.tariffs.clone(),
+            billing: self.billing.clone(),
             unsafe_fallback: self.failsafe().summary(),
             charging: self.charging.clone(),
             seed,

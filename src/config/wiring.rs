@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::billing;
 use super::dc;
 use super::devices::device_map;
 use super::files::{Places, read_secret};
@@ -13,6 +14,7 @@ use super::tree::{self, Tree};
 use crate::engine::modbus::DeviceKind;
 use crate::engine::modbus::connection::Connection;
 use crate::engine::modbus::map::DeviceMap;
+use crate::engine::model::billing::ChargerBilling;
 use crate::engine::model::ids::{CircuitId, InverterId, MeterId, StationId};
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterIndex, InverterRole, MINIMUM_OFFER, Meter, MeterIndex, Station, Wiring,
@@ -104,6 +106,8 @@ pub(super) struct Parts {
     /// Below these no limit from outside goes.
     pub(super) floors: BTreeMap<CircuitId, Current>,
     pub(super) stations: Vec<Station>,
+    /// What they say for their bills.
+    pub(super) billing: BTreeMap<StationId, ChargerBilling>,
     pub(super) meters: Vec<Meter>,
     pub(super) inverters: Vec<Inverter>,
     pub(super) devices: Vec<DeviceConfig>,
@@ -137,13 +141,13 @@ pub(super) fn read(root: &Section<'_>, places: &Places, voltage: Voltage) -> Par
         devices.extend(device.lower(DeviceTarget::Inverter(InverterIndex(inverters.len()))));
         inverters.push(inverter);
     }
-    let (stations, problems) = chargers(root, places, &tree, voltage);
+    let (stations, billing, problems) = chargers(root, places, &tree, voltage);
     for (key, limit) in [("meters", MAX_DEVICES), ("inverters", MAX_DEVICES), ("chargers", MAX_CHARGERS)] {
         if let Some((at, count)) = root.count(key).filter(|(_, count)| *count > limit) {
             root.document.error(at, format!("{count} [[{key}]] are more than the {limit} that are supported"));
         }
     }
-    Parts { circuits: tree.circuits, floors: tree.floors, stations, meters, inverters, devices, problems }
+    Parts { circuits: tree.circuits, floors: tree.floors, stations, billing, meters, inverters, devices, problems }
 }
 
 /// How a device is reached, before it has its place in the topology.
@@ -239,16 +243,22 @@ fn device(section: &Section<'_>, places: &Places, kind: DeviceKind, default_stal
     }
 }
 
-fn chargers(root: &Section<'_>, places: &Places, tree: &Tree, voltage: Voltage) -> (Vec<Station>, Vec<Problem>) {
+type Chargers = (Vec<Station>, BTreeMap<StationId, ChargerBilling>, Vec<Problem>);
+
+fn chargers(root: &Section<'_>, places: &Places, tree: &Tree, voltage: Voltage) -> Chargers {
     let mut models = Models::new(places);
     let mut names = Names::new("charger");
     let mut stations = Vec::new();
+    let mut billing = BTreeMap::new();
     for section in root.sections("chargers", "[[chargers]]").into_iter().take(MAX_CHARGERS) {
-        let Some((id, station)) = charger(section, places, (tree, voltage), &mut models) else { continue };
+        let Some((id, station, bills)) = charger(section, places, (tree, voltage), &mut models) else { continue };
         names.add(root.document, &id);
+        if bills != ChargerBilling::default() {
+            billing.insert(station.id.clone(), bills);
+        }
         stations.push(station);
     }
-    (stations, models.into_problems())
+    (stations, billing, models.into_problems())
 }
 
 fn charger(
@@ -256,7 +266,7 @@ fn charger(
     places: &Places,
     (tree, voltage): (&Tree, Voltage),
     models: &mut Models<'_>,
-) -> Option<(At<String>, Station)> {
+) -> Option<(At<String>, Station, ChargerBilling)> {
     let document = section.document;
     section.require("id", "\"CP001\"");
     let id = section.text("id").filter(|id| check_identity(document, id));
@@ -273,6 +283,7 @@ fn charger(
     };
     warn_above_circuit(&section, &currents, on, wiring);
     let connectors = section.integer("connectors", 1..=32).and_then(|found| usize::try_from(found.value).ok());
+    let bills = billing::charger(&section, connectors.unwrap_or(1));
     let priority = section.integer("priority", -100..=100).and_then(|found| i32::try_from(found.value).ok());
     let weight = section.integer("weight", 1..=1_000).and_then(|found| u32::try_from(found.value).ok());
     let password_file = section.text("password_file");
@@ -302,7 +313,7 @@ fn charger(
         dc,
         password,
     };
-    Some((id, station))
+    Some((id, station, bills))
 }
 
 /// OCPP 2.0.1 part 4, 3.1.1 and OCPP-J 1.6, 3.1.1: the identity is the last part of the URL; 48 characters is its longest.

@@ -1,6 +1,7 @@
 //! A whole site written down: circuits, loads, meters, stations and what goes wrong, so that a file replays by itself.
 
 use serde::{Deserialize, Serialize};
+use siteward::engine::model::billing::BillingSetup;
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
 use siteward::engine::model::limit::Dimming;
@@ -344,6 +345,7 @@ impl Blueprint {
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             outside: OutsideSetup { dimming: self.dimming(), ..OutsideSetup::default() },
             tariffs: Vec::new(),
+            billing: BillingSetup::default(),
             charging: ChargingSetup::default(),
             unsafe_fallback: None,
             seed: self.seed,

@@ -283,7 +283,10 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         RecordBody::TransactionStarted { facts, .. }
         | RecordBody::TransactionUpdated { facts, .. }
         | RecordBody::TransactionPriced { facts, .. }
-        | RecordBody::TransactionEnded { facts, .. } => Some(facts.charger.as_str()),
+        | RecordBody::TransactionEnded { facts, .. }
+        | RecordBody::TransactionCorrected { facts, .. }
+        | RecordBody::CdrWithheld { facts, .. } => Some(facts.charger.as_str()),
+        RecordBody::CdrCreated(note) => Some(note.charger.as_str()),
         RecordBody::ChargerConnected { .. }
         | RecordBody::ChargerBooted { .. }
         | RecordBody::ChargerDisconnected { .. }

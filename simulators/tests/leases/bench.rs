@@ -1,6 +1,7 @@
 //! One site's decision code and one station, wire text to wire text, in virtual time.
 
 use serde_json::Value;
+use siteward::engine::model::billing::BillingSetup;
 use siteward::engine::model::command::{Command, CommandOutcome};
 use siteward::engine::model::exchange::OcppVersion;
 use siteward::engine::model::ids::{CircuitId, ConnectionId, RequestId, SiteId, StationId};
@@ -115,6 +116,7 @@ impl Bench {
             unsafe_fallback: None,
             seed: 1,
             tariffs: Vec::new(),
+            billing: BillingSetup::default(),
             outside: Default::default(),
             charging: Default::default(),
         }

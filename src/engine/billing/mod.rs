@@ -4,4 +4,9 @@
 
 pub mod bill;
 pub mod calendar;
+pub mod cdr;
+pub mod ocpi_tariff;
 pub mod split;
+
+#[cfg(test)]
+pub(crate) mod schema_tests;

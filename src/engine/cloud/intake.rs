@@ -8,6 +8,7 @@ use crate::engine::model::limit::LimitOrigin;
 use crate::engine::outside::order;
 use crate::engine::time::Utc;
 
+mod bills;
 mod wishes;
 
 /// The largest command that is read, in bytes: the largest OCPP payload that stations take is well below it.
@@ -20,7 +21,7 @@ const MAX_NAME: usize = 255;
 const MAX_QUOTED: usize = 60;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 13] = [
+const SUPPORTED: [&str; 14] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
@@ -32,6 +33,7 @@ const SUPPORTED: [&str; 13] = [
     "charging.boost.clear",
     "charging.target",
     "charging.target.clear",
+    "cdr.credit",
     "events.acknowledge",
     "events.replay",
 ];
@@ -96,6 +98,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::BoostClear { .. } => "charging.boost.clear",
         Command::Target { .. } => "charging.target",
         Command::TargetClear { .. } => "charging.target.clear",
+        Command::CdrCredit { .. } => "cdr.credit",
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }
@@ -192,6 +195,7 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
         "charging.boost.clear" => wishes::boost_clear(data, &place),
         "charging.target" => wishes::target(data, &place),
         "charging.target.clear" => wishes::target_clear(data, &place),
+        "cdr.credit" => bills::credit(data, &place),
         "events.acknowledge" => {
             only_known(data, &["sequence"], &place)?;
             Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })

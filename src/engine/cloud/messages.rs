@@ -168,6 +168,9 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::TransactionStarted { .. } => "siteward.transaction.started",
         RecordBody::TransactionUpdated { .. } | RecordBody::TransactionPriced { .. } => "siteward.transaction.updated",
         RecordBody::TransactionEnded { .. } => "siteward.transaction.ended",
+        RecordBody::TransactionCorrected { .. } => "siteward.transaction.corrected",
+        RecordBody::CdrCreated(_) => "siteward.cdr.created",
+        RecordBody::CdrWithheld { .. } => "siteward.cdr.withheld",
         RecordBody::ChargerConnected { .. } => "siteward.charger.connected",
         RecordBody::ChargerBooted { .. } => "siteward.charger.firmware",
         RecordBody::ChargerDisconnected { .. } => "siteward.charger.disconnected",
@@ -196,7 +199,10 @@ fn subject(body: &RecordBody) -> Option<&str> {
         RecordBody::TransactionStarted { facts, .. }
         | RecordBody::TransactionUpdated { facts, .. }
         | RecordBody::TransactionPriced { facts, .. }
-        | RecordBody::TransactionEnded { facts, .. } => Some(facts.charger.as_str()),
+        | RecordBody::TransactionEnded { facts, .. }
+        | RecordBody::TransactionCorrected { facts, .. }
+        | RecordBody::CdrWithheld { facts, .. } => Some(facts.charger.as_str()),
+        RecordBody::CdrCreated(note) => Some(note.charger.as_str()),
         RecordBody::ChargerConnected { charger, .. }
         | RecordBody::ChargerBooted { charger, .. }
         | RecordBody::ChargerDisconnected { charger, .. }
@@ -233,7 +239,7 @@ fn data(body: &RecordBody) -> Value {
                 "energy_wh": energy(facts, *meter), "charging": charging,
             }),
         ),
-        RecordBody::TransactionPriced { facts, tariff } => transaction_data(facts, json!({ "tariff": tariff })),
+        RecordBody::TransactionPriced { facts, tariff, .. } => transaction_data(facts, json!({ "tariff": tariff })),
         RecordBody::TransactionEnded { facts, seq_no, ended, meter_stop, reason, reconstructed, cost } => {
             transaction_data(
                 facts,
@@ -242,6 +248,9 @@ fn data(body: &RecordBody) -> Value {
                     "reconstructed": reconstructed, "energy_wh": energy(facts, *meter_stop), "cost": cost,
                 }),
             )
+        }
+        RecordBody::TransactionCorrected { .. } | RecordBody::CdrCreated(_) | RecordBody::CdrWithheld { .. } => {
+            bill_data(body)
         }
         RecordBody::ChargerConnected { charger, version } => json!({ "charger": charger, "ocpp_version": version }),
         RecordBody::ChargerBooted { charger, info } => json!({
@@ -283,6 +292,23 @@ fn data(body: &RecordBody) -> Value {
             "id": id, "type": kind, "status": status, "error": error,
         }),
         RecordBody::StoreRecovered { missing } => json!({ "missing": missing }),
+    }
+}
+
+/// What is told of bills after a transaction has ended.
+fn bill_data(body: &RecordBody) -> Value {
+    match body {
+        RecordBody::TransactionCorrected { facts, ended, meter_stop, reason, cost } => transaction_data(
+            facts,
+            json!({
+                "ended": ended, "meter_stop_wh": meter_stop, "reason": reason, "energy_wh": energy(facts, *meter_stop),
+                "cost": cost,
+            }),
+        ),
+        // The CDR itself, so that it can be handed on as it is.
+        RecordBody::CdrCreated(note) => json!(note.cdr),
+        RecordBody::CdrWithheld { facts, reason, .. } => transaction_data(facts, json!({ "reason": reason })),
+        _ => Value::Null,
     }
 }
 

@@ -5,6 +5,7 @@ use rust_decimal::Decimal;
 
 use super::*;
 use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
+use crate::engine::model::cdr::CdrNote;
 use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::limit::{
@@ -147,7 +148,7 @@ fn bodies() -> Vec<RecordBody> {
             offline: false,
             charging: None,
         },
-        RecordBody::TransactionPriced { facts: facts(), tariff: tariff() },
+        RecordBody::TransactionPriced { facts: facts(), tariff: tariff(), sealed: None },
         RecordBody::TransactionEnded {
             facts: facts(),
             seq_no: Some(9),
@@ -165,6 +166,7 @@ fn bodies() -> Vec<RecordBody> {
         },
     ];
     bodies.extend(charger_bodies());
+    bodies.extend(bill_bodies());
     bodies.extend([
         RecordBody::AlarmRaised(alarm()),
         RecordBody::AlarmCleared(alarm()),
@@ -187,6 +189,33 @@ fn bodies() -> Vec<RecordBody> {
     ]);
     bodies.extend(wish_bodies());
     bodies
+}
+
+fn bill_bodies() -> [RecordBody; 3] {
+    let text = include_str!("golden/cdr.json");
+    let cdr = serde_json::from_str(text).expect("the example is a CDR");
+    let note = CdrNote {
+        charger: StationId::new("CP001"),
+        transaction: TransactionId::new("1042"),
+        ended_by: Sequence(4),
+        reissue: false,
+        cdr,
+    };
+    [
+        RecordBody::TransactionCorrected {
+            facts: facts(),
+            ended: NOON.plus_ms(3_600_000),
+            meter_stop: Some(Energy::from_wh(1_214_900)),
+            reason: "a Stop came after the transaction had ended".to_owned(),
+            cost: None,
+        },
+        RecordBody::CdrCreated(Box::new(note)),
+        RecordBody::CdrWithheld {
+            facts: TransactionFacts { meter_start: None, ..facts() },
+            ended_by: Sequence(4),
+            reason: "it has no register at both ends: what was not measured is not billed".to_owned(),
+        },
+    ]
 }
 
 fn wish_bodies() -> [RecordBody; 4] {

@@ -93,6 +93,19 @@ pub enum Command {
         /// Where.
         place: Place,
     },
+    /// `cdr.credit`: takes a CDR back.
+    CdrCredit {
+        /// Which.
+        cdr: String,
+        /// Why, for its remark.
+        reason: String,
+        /// Another one follows, made from what is known now.
+        reissue: bool,
+        /// How the transaction ended, where that was wrong: when, and the register.
+        ended: Option<Utc>,
+        /// The register at the end, where that was wrong.
+        meter_stop: Option<Energy>,
+    },
     /// `events.acknowledge`: the cloud has everything up to this record.
     EventsAcknowledge {
         /// The last record it has.

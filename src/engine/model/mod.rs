@@ -3,6 +3,8 @@
 //! Everything here is data with checked construction. Nothing here decides, and nothing here knows a protocol.
 
 pub mod alarm;
+pub mod billing;
+pub mod cdr;
 pub mod command;
 pub mod commission;
 pub mod exchange;

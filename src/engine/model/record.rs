@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::alarm::Alarm;
+use super::cdr::{CdrNote, Sealed};
 use super::exchange::{BootInfo, ConnectorStatus, OcppVersion};
 use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitEnd, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
@@ -98,6 +99,9 @@ pub enum RecordBody {
         facts: TransactionFacts,
         /// The prices.
         tariff: Tariff,
+        /// What its CDR will say of the token and the place; `None`: it gets no CDR.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed: Option<Box<Sealed>>,
     },
     /// A transaction is over.
     TransactionEnded {
@@ -116,6 +120,31 @@ pub enum RecordBody {
         /// What it costs, where it had a tariff.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cost: Option<Cost>,
+    },
+    /// It is known better how a transaction ended than when it did.
+    TransactionCorrected {
+        /// The transaction.
+        facts: TransactionFacts,
+        /// When it ended, by the station's clock.
+        ended: Utc,
+        /// The energy register at the end.
+        meter_stop: Option<Energy>,
+        /// Where that comes from.
+        reason: String,
+        /// What it costs, where it had a tariff.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cost: Option<Cost>,
+    },
+    /// A CDR was made, or one was taken back by a credit CDR.
+    CdrCreated(Box<CdrNote>),
+    /// A transaction with prices gets no CDR.
+    CdrWithheld {
+        /// The transaction.
+        facts: TransactionFacts,
+        /// The record of its end.
+        ended_by: Sequence,
+        /// Why.
+        reason: String,
     },
     /// A station connected.
     ChargerConnected {

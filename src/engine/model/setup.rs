@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 pub use chrono_tz::Tz;
 
+use super::billing::BillingSetup;
 use super::ids::CircuitId;
 use super::limit::{Dimming, ScheduledLimit};
 use super::tariff::Tariff;
@@ -93,6 +94,8 @@ pub struct Setup {
     pub timezone: Tz,
     /// What charging costs; none: nothing is priced.
     pub tariffs: Vec<Tariff>,
+    /// How transactions are billed.
+    pub billing: BillingSetup,
     /// The cloud; `None`: the site runs on its own.
     pub cloud: Option<CloudSetup>,
     /// What limits it from outside.

@@ -26,7 +26,8 @@ impl Site {
         let group = entry.and_then(|entry| entry.group.as_deref());
         let Some(tariff) = tariff_for(&self.setup.tariffs, group).cloned() else { return };
         let facts = open.facts.clone();
-        self.record(RecordBody::TransactionPriced { facts, tariff }, now, out);
+        let sealed = self.seal(&facts);
+        self.record(RecordBody::TransactionPriced { facts, tariff, sealed }, now, out);
     }
 
     /// What a transaction has come to if it ends then, with its register at that value.
@@ -148,10 +149,13 @@ fn prices(tariff: &Tariff, zone: Tz, at: Utc) -> Prices {
 }
 
 /// What is known for the bill. `None` without a register at both ends: energy that was not measured is not billed.
-fn usage_of(open: &OpenTransaction, ended: Utc, meter_stop: Option<Energy>) -> Option<Usage> {
+pub(super) fn usage_of(open: &OpenTransaction, ended: Utc, meter_stop: Option<Energy>) -> Option<Usage> {
     let first = RegisterAt { at: open.facts.started, register: open.facts.meter_start? };
-    let ended = ended.max(open.facts.started);
-    let last = RegisterAt { at: ended, register: meter_stop?.max(first.register) };
+    let register = meter_stop?.max(first.register);
+    // Energy that was measured is billed also where the clock was set back meanwhile.
+    let least = if register > first.register { first.at.plus_ms(1) } else { first.at };
+    let ended = ended.max(least);
+    let last = RegisterAt { at: ended, register };
     let inside = |sample: &&RegisterAt| {
         sample.at > first.at && sample.at < last.at && (first.register..=last.register).contains(&sample.register)
     };

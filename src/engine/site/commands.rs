@@ -76,6 +76,9 @@ impl Site {
                 Done::Now(self.set_target(&place, (energy, departure), now, out))
             }
             Command::TargetClear { place } => Done::Now(self.clear_target(&place, now, out)),
+            Command::CdrCredit { cdr, reason, reissue, ended, meter_stop } => {
+                Done::Now(self.credit_cdr((&cdr, &reason, reissue), (ended, meter_stop), (now, out)))
+            }
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }

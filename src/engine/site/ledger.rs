@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::accounts::{Accounts, note_untrusted};
+pub use super::open::{EndedTransaction, EventKey, OpenTransaction};
 use crate::engine::billing::split::{ActivityAt, RegisterAt};
 use crate::engine::model::alarm::{Alarm, AlarmKey};
 use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, Stamp, TransactionFacts};
-use crate::engine::model::tariff::Tariff;
 use crate::engine::model::topology::LeaseForm;
 use crate::engine::model::wish::{Boost, TargetState};
 use crate::engine::time::Utc;
@@ -21,12 +22,6 @@ use crate::engine::units::{Current, Energy};
 /// How many ended transactions are remembered for each station, to know a resent Start or Stop again. A station sends its queue in
 /// order, so it cannot be further behind than its own queue is long.
 const REMEMBERED_ENDS: usize = 64;
-
-/// How many 2.x events of a transaction are remembered to know a resent one again.
-const REMEMBERED_EVENTS: usize = 32;
-
-/// How many registers of a running transaction are kept for its bill: ten days of quarters of an hour.
-const REMEMBERED_REGISTERS: usize = 1_000;
 
 /// How often a car may start and stop within a transaction; what comes beyond it does not change the bill.
 const REMEMBERED_ACTIVITY: usize = 256;
@@ -52,6 +47,8 @@ pub struct Ledger {
     proofs: VecDeque<ProofRecord>,
     alarms: Vec<Alarm>,
     commands: VecDeque<CommandRecord>,
+    #[serde(default, skip_serializing_if = "Accounts::is_empty")]
+    accounts: Accounts,
 }
 
 /// What is known of a station.
@@ -78,58 +75,6 @@ pub struct StationFacts {
     #[serde(default)]
     pub targets: BTreeMap<TransactionId, TargetState>,
     ended: VecDeque<EndedTransaction>,
-}
-
-/// A running transaction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpenTransaction {
-    /// What is known of it.
-    pub facts: TransactionFacts,
-    /// The last energy register recorded.
-    pub meter: Option<Energy>,
-    /// When it was last recorded, by the station's clock.
-    pub recorded_at: Utc,
-    /// The record of its start.
-    pub started_by: Sequence,
-    events: VecDeque<EventKey>,
-    /// Its prices.
-    #[serde(default)]
-    pub tariff: Option<Tariff>,
-    /// The registers recorded, for its bill.
-    #[serde(default)]
-    pub registers: Vec<RegisterAt>,
-    /// When the car began and stopped to take energy.
-    #[serde(default)]
-    pub activity: Vec<ActivityAt>,
-}
-
-/// What makes two 2.x events the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventKey {
-    /// Begin, change or end.
-    pub phase: TransactionPhase,
-    /// The station's number for it.
-    pub seq_no: i64,
-    /// When it happened, by the station's clock.
-    pub at: Utc,
-    /// Why an update was sent: two of one second are two for a station that numbers nothing.
-    #[serde(default)]
-    pub trigger: Option<String>,
-}
-
-/// A transaction that is over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndedTransaction {
-    /// What was known of it.
-    pub facts: TransactionFacts,
-    /// When it ended, by the station's clock.
-    pub ended: Utc,
-    /// The energy register at the end.
-    pub meter_stop: Option<Energy>,
-    /// The record of its start.
-    pub started_by: Sequence,
-    /// The record of its end.
-    pub ended_by: Sequence,
 }
 
 /// A limit from outside as older versions kept it.
@@ -237,29 +182,24 @@ impl Ledger {
         self.commands.iter().find(|command| command.id == id)
     }
 
+    /// What bills need after transactions have ended.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
     /// Folds the next record in.
     pub fn apply(&mut self, record: &Record) {
         self.last = record.sequence;
+        self.accounts.note_clock(record.stamp);
         match &record.body {
-            RecordBody::TransactionStarted { facts, seq_no, .. } => self.start(record.sequence, facts, *seq_no),
-            RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, charging, .. } => {
-                let key = seq_no.map(|seq_no| EventKey {
-                    phase: TransactionPhase::Updated,
-                    seq_no,
-                    at: *at,
-                    trigger: trigger.clone(),
-                });
-                self.update(record.sequence, facts, (*at, *meter), key);
-                self.note_activity(facts, *at, *charging);
-            }
-            RecordBody::TransactionPriced { facts, tariff } => {
-                if let Some(open) = self.open_mut(facts) {
-                    open.tariff = Some(tariff.clone());
-                }
-            }
-            RecordBody::TransactionEnded { facts, ended, meter_stop, .. } => {
-                self.end(record.sequence, facts, *ended, *meter_stop);
-            }
+            RecordBody::TransactionStarted { .. }
+            | RecordBody::TransactionUpdated { .. }
+            | RecordBody::TransactionPriced { .. }
+            | RecordBody::TransactionEnded { .. }
+            | RecordBody::TransactionCorrected { .. } => self.apply_transaction(record),
+            RecordBody::CdrCreated(note) => self.accounts.issue(note),
+            RecordBody::CdrWithheld { ended_by, .. } => self.accounts.withhold(*ended_by),
             RecordBody::ChargerConnected { charger, version } => {
                 self.facts_mut(charger).version = Some(*version);
             }
@@ -302,6 +242,54 @@ impl Ledger {
             | RecordBody::ChargerStatus { .. }
             | RecordBody::ConfigurationChanged { .. }
             | RecordBody::StoreRecovered { .. } => {}
+        }
+    }
+
+    fn apply_transaction(&mut self, record: &Record) {
+        let (sequence, stamp) = (record.sequence, record.stamp);
+        match &record.body {
+            RecordBody::TransactionStarted { facts, seq_no, .. } => {
+                self.start(sequence, facts, *seq_no);
+                self.note_time(facts, facts.started, stamp);
+            }
+            RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, charging, .. } => {
+                let key = seq_no.map(|seq_no| EventKey {
+                    phase: TransactionPhase::Updated,
+                    seq_no,
+                    at: *at,
+                    trigger: trigger.clone(),
+                });
+                self.update(sequence, facts, (*at, *meter), key);
+                self.note_activity(facts, *at, *charging);
+                self.note_time(facts, *at, stamp);
+            }
+            RecordBody::TransactionPriced { facts, tariff, sealed } => {
+                if let Some(open) = self.open_mut(facts) {
+                    open.tariff = Some(tariff.clone());
+                    open.sealed.clone_from(sealed);
+                }
+            }
+            RecordBody::TransactionEnded { facts, ended, meter_stop, reconstructed, .. } => {
+                self.note_time(facts, *ended, stamp);
+                self.end(sequence, facts, (*ended, *meter_stop), *reconstructed);
+            }
+            RecordBody::TransactionCorrected { facts, ended, meter_stop, reason, .. } => {
+                let station = self.facts_mut(&facts.charger);
+                if let Some(end) = station.ended.iter_mut().rev().find(|end| end.facts.transaction == facts.transaction)
+                {
+                    end.ended = *ended;
+                    end.meter_stop = *meter_stop;
+                    end.reconstructed = false;
+                }
+                self.accounts.correct(facts, (*ended, *meter_stop), stamp, reason);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_time(&mut self, facts: &TransactionFacts, at: Utc, stamp: Stamp) {
+        if let Some(open) = self.open_mut(facts) {
+            note_untrusted(&mut open.untrusted, at, stamp);
         }
     }
 
@@ -363,16 +351,7 @@ impl Ledger {
         if seq_no.is_none() {
             self.skip_past(&facts.transaction);
         }
-        let mut open = OpenTransaction {
-            facts: facts.clone(),
-            meter: facts.meter_start,
-            recorded_at: facts.started,
-            started_by: sequence,
-            events: VecDeque::new(),
-            tariff: None,
-            registers: Vec::new(),
-            activity: Vec::new(),
-        };
+        let mut open = OpenTransaction::new(facts, (facts.started, facts.meter_start), sequence);
         let key = |seq_no| EventKey { phase: TransactionPhase::Started, seq_no, at: facts.started, trigger: None };
         open.note(seq_no.map(key));
         self.facts_mut(&facts.charger).open.push(open);
@@ -396,16 +375,7 @@ impl Ledger {
         let open = match station.open.iter_mut().position(|open| open.facts.transaction == facts.transaction) {
             Some(index) => &mut station.open[index],
             None => {
-                station.open.push(OpenTransaction {
-                    facts: facts.clone(),
-                    meter,
-                    recorded_at: at,
-                    started_by: sequence,
-                    events: VecDeque::new(),
-                    tariff: None,
-                    registers: Vec::new(),
-                    activity: Vec::new(),
-                });
+                station.open.push(OpenTransaction::new(facts, (at, meter), sequence));
                 let last = station.open.len() - 1;
                 &mut station.open[last]
             }
@@ -419,18 +389,29 @@ impl Ledger {
         open.note(key);
     }
 
-    fn end(&mut self, sequence: Sequence, facts: &TransactionFacts, ended: Utc, meter_stop: Option<Energy>) {
+    fn end(
+        &mut self,
+        sequence: Sequence,
+        facts: &TransactionFacts,
+        (ended, meter_stop): (Utc, Option<Energy>),
+        reconstructed: bool,
+    ) {
         // A stop whose start never came took the next id.
         if facts.transaction.as_str() == self.next_transaction().to_string() {
             self.skip_past(&facts.transaction);
         }
         let station = self.facts_mut(&facts.charger);
         let open = station.open.iter().position(|open| open.facts.transaction == facts.transaction);
-        let started_by = open.map_or(sequence, |index| station.open.remove(index).started_by);
+        let open = open.map(|index| station.open.remove(index));
+        let started_by = open.as_ref().map_or(sequence, |open| open.started_by);
         station.targets.remove(&facts.transaction);
         station.boosts.retain(|_, boost| boost.transaction.as_ref() != Some(&facts.transaction));
-        let end = EndedTransaction { facts: facts.clone(), ended, meter_stop, started_by, ended_by: sequence };
+        let end =
+            EndedTransaction { facts: facts.clone(), ended, meter_stop, started_by, ended_by: sequence, reconstructed };
         push_bounded(&mut station.ended, end, REMEMBERED_ENDS);
+        if let Some(closed) = open.and_then(|open| open.closed(facts, (ended, meter_stop), sequence)) {
+            self.accounts.close(closed);
+        }
     }
 }
 
@@ -498,32 +479,6 @@ impl StationFacts {
     #[must_use]
     pub fn same_end(&self, at: Utc, meter_stop: Energy) -> Option<&EndedTransaction> {
         self.ended.iter().rev().find(|end| end.ended == at && end.meter_stop == Some(meter_stop))
-    }
-}
-
-impl OpenTransaction {
-    /// Bounded: of a very long transaction every second register in between goes, so that the split becomes coarser, never wrong in sum.
-    fn note_register(&mut self, sample: RegisterAt) {
-        if self.registers.len() >= REMEMBERED_REGISTERS {
-            let mut keep = false;
-            self.registers.retain(|_| {
-                keep = !keep;
-                keep
-            });
-        }
-        self.registers.push(sample);
-    }
-
-    fn note(&mut self, key: Option<EventKey>) {
-        if let Some(key) = key {
-            push_bounded(&mut self.events, key, REMEMBERED_EVENTS);
-        }
-    }
-
-    /// Whether this 2.x event was recorded before.
-    #[must_use]
-    pub fn knows(&self, event: &EventKey) -> bool {
-        self.events.contains(event)
     }
 }
 

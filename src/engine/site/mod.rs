@@ -3,10 +3,12 @@
 //! Inputs only change state; a tick (every 200 ms) changes limits, like the scan cycle of a PLC. Durable state is the [`ledger`], the fold of the
 //! records; everything else is known again within seconds of a start from what devices say.
 
+pub mod accounts;
 mod alarms;
 mod appetite;
 pub mod background;
 mod billing;
+mod cdrs;
 pub mod clock;
 mod commands;
 mod commission;
@@ -17,6 +19,7 @@ pub mod io;
 pub mod ledger;
 mod load;
 mod memory;
+pub mod open;
 mod outside;
 mod outside_status;
 mod pace;
@@ -311,6 +314,7 @@ impl Site {
             self.watch_leases(now, out);
             self.commission_tick(now, out);
             self.ask_for_samples(now, out);
+            self.cdr_tick(now, out);
             self.cloud_tick(now, out);
         }
         if self.dirty || now.mono >= self.plan_due {

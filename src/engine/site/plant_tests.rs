@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::engine::model::billing::BillingSetup;
 use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, InverterId, MeterId, SiteId};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
@@ -177,6 +178,7 @@ fn plant_setup(options: &Options) -> Setup {
         cloud: None,
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),
+        billing: BillingSetup::default(),
         unsafe_fallback: None,
         charging: ChargingSetup::default(),
         seed: 7,

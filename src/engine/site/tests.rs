@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::io::{CloudInput, Publication};
 use super::*;
+use crate::engine::model::billing::BillingSetup;
 use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, MeterId, SiteId};
 use crate::engine::model::reading::MeterReading;
@@ -70,6 +71,7 @@ fn setup(limit_a: i32) -> Setup {
         cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),
+        billing: BillingSetup::default(),
         unsafe_fallback: None,
         charging: ChargingSetup::default(),
         seed: 7,

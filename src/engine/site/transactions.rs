@@ -1,8 +1,9 @@
 //! Transactions as OCPP means them: recorded first, answered when durable, recognised when they come twice.
 
 use super::billing::state_takes_energy;
+use super::cdrs::BetterEnd;
 use super::io::{LogLevel, Output};
-use super::ledger::{EventKey, OpenTransaction};
+use super::ledger::{EndedTransaction, EventKey, OpenTransaction};
 use super::{Site, log};
 use crate::engine::billing::split::RegisterAt;
 use crate::engine::model::exchange::{
@@ -141,8 +142,11 @@ impl Site {
         let open = known.and_then(|facts| facts.transaction(&stop.transaction));
         let ended = known.filter(|_| !stop.has_no_id()).and_then(|facts| facts.ended(&stop.transaction));
         let resent = ended.or_else(|| known.and_then(|facts| facts.same_end(stop.at, stop.meter_stop)));
-        if let Some(ended) = resent.filter(|_| open.is_none()) {
-            return (ended.ended_by, answer);
+        if let Some(ended) = resent.filter(|_| open.is_none()).cloned() {
+            let reason = "a Stop came after the transaction had ended".to_owned();
+            let better = BetterEnd { ended: stop.at, meter_stop: Some(stop.meter_stop), reason };
+            let corrected = !stop.has_no_id() && self.correct_end(&ended, better, now, out);
+            return (if corrected { self.ledger.last() } else { ended.ended_by }, answer);
         }
         let meant = known.filter(|_| stop.has_no_id());
         let meant = || meant.and_then(|facts| facts.only_fit(stop.token.as_ref(), stop.at, stop.meter_stop));
@@ -216,9 +220,8 @@ impl Site {
         if let Some(sequence) = open.filter(|open| open.knows(&key)).map(|open| open.started_by) {
             return (sequence.max(self.ledger.last()), answer);
         }
-        if let Some(ended) = known.and_then(|facts| facts.ended(&event.transaction)) {
-            // Over already: a resend, or an event that came after the end. Nothing of it can change the bill.
-            return (ended.ended_by, answer);
+        if let Some(ended) = known.and_then(|facts| facts.ended(&event.transaction)).cloned() {
+            return (self.event_after_end(&event, &ended, now, out), answer);
         }
         let (first, last) = energies(&event.readings);
         let facts = facts_of(&event, charger, open, first);
@@ -265,6 +268,26 @@ impl Site {
         self.record(body, now, out);
         self.price(&priced, now, out);
         (self.ledger.last(), answer)
+    }
+
+    /// A transaction is over already: this is a resend, or its own word for an end that was put together without it.
+    fn event_after_end(
+        &mut self,
+        event: &TransactionEvent,
+        ended: &EndedTransaction,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Sequence {
+        let before = self.ledger.last();
+        if event.phase == TransactionPhase::Ended {
+            let meter_stop = energies(&event.readings).1.or(ended.meter_stop);
+            let reason = "its Ended event came after the transaction had ended".to_owned();
+            self.correct_end(ended, BetterEnd { ended: event.at, meter_stop, reason }, now, out);
+        } else if let Some(register) = energies(&event.readings).1 {
+            let (charger, transaction) = (&ended.facts.charger, &ended.facts.transaction);
+            self.late_register(charger, transaction, (event.at, register), (now, out));
+        }
+        if self.ledger.last() == before { ended.ended_by } else { self.ledger.last() }
     }
 
     /// The record of the end of a 2.x transaction.
@@ -333,8 +356,12 @@ impl Site {
         for reading in readings {
             let (Some(transaction), Some(meter)) = (&reading.transaction, reading.energy) else { continue };
             let at = reading.at.unwrap_or(now.utc);
-            let known = self.ledger.station(self.station_id(station));
-            let Some(open) = known.and_then(|facts| facts.transaction(transaction)) else { continue };
+            let charger = self.station_id(station).clone();
+            let known = self.ledger.station(&charger);
+            let Some(open) = known.and_then(|facts| facts.transaction(transaction)) else {
+                self.late_register(&charger, transaction, (at, meter), (now, out));
+                continue;
+            };
             let (charger, seen) = (open.facts.charger.clone(), RegisterAt { at, register: meter });
             self.register_seen((&charger, transaction), seen, now, out);
             let known = self.ledger.station(&charger);

@@ -1,5 +1,6 @@
 //! A small site for the tests of the shell.
 
+use crate::engine::model::billing::BillingSetup;
 use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
 use crate::engine::model::setup::{ChargingSetup, OutsideSetup, Setup};
 use crate::engine::model::token::UnknownToken;
@@ -40,6 +41,7 @@ pub(crate) fn setup() -> Setup {
         cloud: None,
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),
+        billing: BillingSetup::default(),
         unsafe_fallback: None,
         charging: ChargingSetup::default(),
         seed: 1,

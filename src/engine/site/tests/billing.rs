@@ -1,7 +1,11 @@
 //! What a transaction costs, from the station's messages to the event for the cloud.
 
 use super::*;
+use crate::engine::billing::schema_tests::against_the_schema;
+use crate::engine::model::cdr::{self, Cdr, GeoLocation, Operator};
+use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
+use crate::engine::units::Energy;
 
 /// 0.50 a kWh by day, 0.25 from 22:00 to 06:00, and 6 an hour for parking.
 fn tariff(groups: &[&str], day: &str) -> Tariff {
@@ -140,4 +144,189 @@ fn without_a_tariff_or_a_register_nothing_is_priced() {
     world.stop_at("2026-09-21T13:00:00Z", 11_000);
     assert_eq!(world.cost(), None);
     assert_eq!(world.count(|body| matches!(body, RecordBody::TransactionPriced { .. })), 0);
+}
+
+fn operator() -> Operator {
+    Operator {
+        country_code: "DE".to_owned(),
+        party_id: "ABC".to_owned(),
+        location: cdr::Place {
+            id: "test".to_owned(),
+            name: Some("Test".to_owned()),
+            address: "Hafenstr. 5".to_owned(),
+            city: "Bremen".to_owned(),
+            postal_code: Some("28195".to_owned()),
+            state: None,
+            country: "DEU".to_owned(),
+            coordinates: GeoLocation { latitude: "53.079296".to_owned(), longitude: "8.801694".to_owned() },
+        },
+    }
+}
+
+/// Prices and somebody who sends CDRs; the clock is known or not.
+fn cdr_world(utc_trusted: bool) -> World {
+    let mut setup = setup(63);
+    setup.tariffs = vec![tariff(&[], "0.50")];
+    setup.billing.operator = Some(operator());
+    let utc = Utc::parse("2026-09-21T19:00:00Z").expect("a time");
+    let now = Now { mono: Mono::from_ms(1_000), utc, utc_trusted };
+    let mut world =
+        World::with(setup, Restored { store_id: "5f1c9e0b7a3d2846".to_owned(), boot: 1, ..Restored::default() }, now);
+    world.connect(A, 1);
+    world
+}
+
+impl World {
+    fn cdrs(&self) -> Vec<Cdr> {
+        let notes = self.records.iter().filter_map(|record| match &record.body {
+            RecordBody::CdrCreated(note) => Some(note.cdr.clone()),
+            _ => None,
+        });
+        notes.collect()
+    }
+
+    fn again(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        for record in &self.records {
+            let text = serde_json::to_string(record).expect("records are JSON");
+            ledger.apply(&serde_json::from_str(&text).expect("and can be read"));
+        }
+        Ledger::restore(&ledger.snapshot()).expect("a snapshot")
+    }
+}
+
+fn total(cdr: &Cdr) -> String {
+    cdr.total_cost.excl_vat.value().to_string()
+}
+
+#[test]
+fn a_transaction_gets_one_cdr_that_holds_against_the_schema() {
+    let mut world = cdr_world(true);
+    world.start_at("2026-09-21T19:00:00Z");
+    world.register_at("2026-09-21T20:00:00Z", 7_000);
+    world.stop_at("2026-09-21T21:00:00Z", 11_000);
+    world.pass(5_000);
+    let cdrs = world.cdrs();
+    assert_eq!(cdrs.len(), 1);
+    let cdr = &cdrs[0];
+    assert_eq!(against_the_schema(&json!(cdr)), Vec::<String>::new());
+    assert_eq!((total(cdr).as_str(), cdr.total_energy.value().to_string().as_str()), ("4", "10"));
+    // 22:00 in Berlin.
+    let border = Utc::parse("2026-09-21T20:00:00Z").expect("a time");
+    assert_eq!(cdr.charging_periods.iter().map(|period| period.start_date_time).nth(1), Some(border));
+    assert_eq!(cdr.cdr_location.evse_id, "DE*ABC*ECPA*1");
+    assert_eq!((cdr.cdr_token.uid.as_str(), cdr.session_id.as_deref()), ("GOOD", Some("1")));
+    let sequence = world.records.iter().find(|record| matches!(record.body, RecordBody::CdrCreated(_)));
+    assert_eq!(cdr.id, format!("5f1c9e0b7a3d2846-{}", sequence.expect("it is there").sequence));
+    world.stop_at("2026-09-21T21:00:00Z", 11_000);
+    world.pass(5_000);
+    assert_eq!(world.cdrs().len(), 1, "a Stop that comes again makes nothing");
+    assert_eq!(world.again(), *world.site.ledger());
+}
+
+#[test]
+fn a_crash_between_the_end_and_its_cdr_loses_nothing_and_doubles_nothing() {
+    let mut world = cdr_world(true);
+    world.start_at("2026-09-21T19:00:00Z");
+    world.stop_at("2026-09-21T21:00:00Z", 11_000);
+    assert_eq!(world.cdrs(), [], "not made yet");
+    let restored =
+        Restored { store_id: "5f1c9e0b7a3d2846".to_owned(), boot: 2, ledger: world.again(), ..Restored::default() };
+    let mut again = World::with(setup(63), restored, world.now);
+    again.pass(5_000);
+    assert_eq!(again.cdrs().len(), 1, "also where the configuration says nothing of it any more");
+}
+
+#[test]
+fn a_stop_that_comes_after_the_end_was_put_together_credits_and_bills_anew() {
+    let mut world = cdr_world(true);
+    world.start_at("2026-09-21T10:00:00Z");
+    world.register_at("2026-09-21T11:00:00Z", 5_000);
+    // The stop is lost; the next start closes the first one with what is known.
+    let payload =
+        json!({ "connectorId": 1, "idTag": "GOOD", "meterStart": 5_500, "timestamp": "2026-09-21T12:00:00Z" });
+    world.call(A, 1, "StartTransaction", &payload);
+    world.pass(5_000);
+    let first = world.cdrs();
+    assert_eq!(first.iter().map(total).collect::<Vec<_>>(), ["2.25"]);
+    world.stop_at("2026-09-21T11:30:00Z", 5_400);
+    world.pass(5_000);
+    let cdrs = world.cdrs();
+    assert_eq!(cdrs.iter().map(total).collect::<Vec<_>>(), ["2.25", "-2.25", "2.2"]);
+    assert_eq!(cdrs[1].id, format!("{}-C", cdrs[0].id));
+    assert_eq!((cdrs[1].credit, cdrs[1].credit_reference_id.as_ref()), (Some(true), Some(&cdrs[0].id)));
+    assert_eq!((cdrs[2].credit, &cdrs[2].credit_reference_id), (None, &None));
+    assert!(cdrs.iter().all(|cdr| against_the_schema(&json!(cdr)).is_empty()));
+    assert_ne!(cdrs[2].id, cdrs[0].id);
+    assert_eq!(world.again(), *world.site.ledger());
+}
+
+#[test]
+fn a_command_takes_a_cdr_back_once() {
+    let mut world = cdr_world(true);
+    world.start_at("2026-09-21T19:00:00Z");
+    world.stop_at("2026-09-21T19:30:00Z", 11_000);
+    world.pass(2_000);
+    let id = world.cdrs()[0].id.clone();
+    let mut request = 0;
+    let mut credit = |world: &mut World, cdr: &str, meter_stop: Option<i64>| {
+        request += 1;
+        let command = Command::CdrCredit {
+            cdr: cdr.to_owned(),
+            reason: "the register was misread".to_owned(),
+            reissue: true,
+            ended: None,
+            meter_stop: meter_stop.map(Energy::from_wh),
+        };
+        world.put(Input::Request { request: RequestId(request), command });
+        world.durable();
+        world.pass(3_000);
+        matches!(world.replies.last(), Some(Output::Reply { outcome: CommandOutcome::Accepted { .. }, .. }))
+    };
+    assert!(credit(&mut world, &id, Some(9_000)));
+    assert_eq!(world.cdrs().iter().map(total).collect::<Vec<_>>(), ["5", "-5", "4"]);
+    assert!(!credit(&mut world, &id, None), "credited already");
+    assert!(!credit(&mut world, &format!("{id}-C"), None), "a credit CDR is final");
+    let third = world.cdrs()[2].id.clone();
+    assert!(!credit(&mut world, &third, Some(500)), "below the first register");
+    assert!(credit(&mut world, &third, None));
+    assert_eq!(world.cdrs().iter().map(total).collect::<Vec<_>>(), ["5", "-5", "4", "-4", "4"]);
+    let mut ids: Vec<String> = world.cdrs().into_iter().map(|cdr| cdr.id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "no id comes twice");
+    assert_eq!(world.again(), *world.site.ledger());
+}
+
+#[test]
+fn a_cdr_waits_for_the_time_and_is_made_with_the_right_one() {
+    let mut world = cdr_world(false);
+    // The gateway and the station that follows it are two hours late.
+    world.start_at("2026-09-21T19:00:00Z");
+    world.pass(10_000);
+    world.stop_at("2026-09-21T19:00:10Z", 11_000);
+    world.pass(5_000);
+    assert_eq!(world.cdrs(), []);
+    world.now.utc = world.now.utc.plus_ms(7_200_000);
+    world.now.utc_trusted = true;
+    world.pass(2_000);
+    let cdrs = world.cdrs();
+    assert_eq!(cdrs.len(), 1);
+    assert_eq!(cdrs[0].start_date_time, Utc::parse("2026-09-21T21:00:00Z").expect("a time"));
+    // 23:00 in Berlin: at night.
+    assert_eq!(total(&cdrs[0]), "2.5");
+    assert!(cdrs[0].remark.as_ref().is_some_and(|remark| remark.contains("corrected")), "{:?}", cdrs[0].remark);
+}
+
+#[test]
+fn a_transaction_of_a_run_that_never_knew_the_time_gets_no_cdr_and_that_is_said() {
+    let mut world = cdr_world(false);
+    world.start_at("2026-09-21T19:00:00Z");
+    world.stop_at("2026-09-21T19:30:00Z", 11_000);
+    let restored =
+        Restored { store_id: "5f1c9e0b7a3d2846".to_owned(), boot: 2, ledger: world.again(), ..Restored::default() };
+    let mut again = World::with(setup(63), restored, Now { utc_trusted: true, ..world.now });
+    again.pass(5_000);
+    assert_eq!(again.cdrs(), []);
+    assert_eq!(again.count(|body| matches!(body, RecordBody::CdrWithheld { .. })), 1);
 }
