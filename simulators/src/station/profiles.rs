@@ -101,6 +101,10 @@ impl Profiles {
     /// The station goes offline. Whether that changes anything.
     pub fn offline(&mut self, at: Utc) -> bool {
         self.offline_since.get_or_insert(at);
+        self.any_ends_offline()
+    }
+
+    fn any_ends_offline(&self) -> bool {
         self.installed.iter().any(|profile| profile.max_offline_ms.is_some())
     }
 
@@ -108,9 +112,10 @@ impl Profiles {
     /// anything.
     pub fn online(&mut self, at: Utc) -> bool {
         let since = self.offline_since.take();
+        let changes = self.any_ends_offline();
         let over = |profile: &Profile| profile.ends_offline(since).is_some_and(|end| at >= end);
         self.installed.retain(|profile| !(profile.invalid_after_offline && over(profile)));
-        since.is_some()
+        changes
     }
 
     /// Installs a profile in place of one with the same number, or with the same purpose, level and EVSE (1.6 §3.13.2).

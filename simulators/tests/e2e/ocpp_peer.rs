@@ -1,4 +1,4 @@
-//! A charge point that others wrote (Python `ocpp`), with schema validation on, on both OCPP versions, behind mosquitto.
+//! A charge point that others wrote (Python `ocpp`), with schema validation on, on every OCPP version, behind mosquitto.
 
 use serde_json::Value;
 
@@ -72,4 +72,9 @@ fn an_independent_charge_point_with_ocpp_1_6_charges_obeys_and_falls_back() {
 #[test]
 fn an_independent_charge_point_with_ocpp_2_0_1_charges_obeys_and_falls_back() {
     charges_obeys_and_falls_back("2.0.1");
+}
+
+#[test]
+fn an_independent_charge_point_with_ocpp_2_1_charges_obeys_and_falls_back() {
+    charges_obeys_and_falls_back("2.1");
 }

@@ -26,6 +26,9 @@ from ocpp.v16 import call_result as result16
 from ocpp.v201 import ChargePoint as ChargePoint201
 from ocpp.v201 import call as call201
 from ocpp.v201 import call_result as result201
+from ocpp.v21 import ChargePoint as ChargePoint21
+from ocpp.v21 import call as call21
+from ocpp.v21 import call_result as result21
 
 VOLTAGE = 230
 
@@ -248,129 +251,134 @@ class Station16(ChargePoint16):
         await self.status("Available")
 
 
-class Station201(ChargePoint201):
-    def setup(self, options, profiles, meter):
-        self.options, self.profiles, self.meter = options, profiles, meter
-        self.transaction = None
-        self.begun = False
-        self.number = 0
-        return self
+def of_second_generation(base, call, result):
+    """A station of OCPP 2.0.1 or 2.1, by the package's module for it: what is used here is the same in both."""
 
-    @on("SetChargingProfile")
-    def set_profile(self, evse_id, charging_profile, **_):
-        profile = charging_profile
-        self.profiles.install(
-            evse_id,
-            profile["charging_profile_purpose"],
-            profile["stack_level"],
-            profile["charging_profile_kind"],
-            profile["charging_schedule"][0],
-        )
-        return result201.SetChargingProfile(status="Accepted")
+    class Station(base):
+        def setup(self, options, profiles, meter):
+            self.options, self.profiles, self.meter = options, profiles, meter
+            self.transaction = None
+            self.begun = False
+            self.number = 0
+            return self
 
-    @on("GetCompositeSchedule")
-    def composite_schedule(self, evse_id, duration, **_):
-        return result201.GetCompositeSchedule(
-            status="Accepted",
-            schedule={
-                "evseId": evse_id,
-                "duration": duration,
-                "scheduleStart": rfc3339(now()),
-                "chargingRateUnit": "A",
-                "chargingSchedulePeriod": self.profiles.composite(evse_id, duration),
-            },
-        )
+        @on("SetChargingProfile")
+        def set_profile(self, evse_id, charging_profile, **_):
+            profile = charging_profile
+            self.profiles.install(
+                evse_id,
+                profile["charging_profile_purpose"],
+                profile["stack_level"],
+                profile["charging_profile_kind"],
+                profile["charging_schedule"][0],
+            )
+            return result.SetChargingProfile(status="Accepted")
 
-    @on("ClearChargingProfile")
-    def clear_profile(self, **_):
-        self.profiles.installed.clear()
-        return result201.ClearChargingProfile(status="Accepted")
+        @on("GetCompositeSchedule")
+        def composite_schedule(self, evse_id, duration, **_):
+            return result.GetCompositeSchedule(
+                status="Accepted",
+                schedule={
+                    "evseId": evse_id,
+                    "duration": duration,
+                    "scheduleStart": rfc3339(now()),
+                    "chargingRateUnit": "A",
+                    "chargingSchedulePeriod": self.profiles.composite(evse_id, duration),
+                },
+            )
 
-    @on("GetVariables")
-    def get_variables(self, get_variable_data, **_):
-        return result201.GetVariables(
-            get_variable_result=[
-                {"attributeStatus": "UnknownVariable", "component": v["component"], "variable": v["variable"]}
-                for v in get_variable_data
+        @on("ClearChargingProfile")
+        def clear_profile(self, **_):
+            self.profiles.installed.clear()
+            return result.ClearChargingProfile(status="Accepted")
+
+        @on("GetVariables")
+        def get_variables(self, get_variable_data, **_):
+            return result.GetVariables(
+                get_variable_result=[
+                    {"attributeStatus": "UnknownVariable", "component": v["component"], "variable": v["variable"]}
+                    for v in get_variable_data
+                ]
+            )
+
+        @on("SetVariables")
+        def set_variables(self, set_variable_data, **_):
+            return result.SetVariables(
+                set_variable_result=[
+                    {"attributeStatus": "Accepted", "component": v["component"], "variable": v["variable"]}
+                    for v in set_variable_data
+                ]
+            )
+
+        @on("GetBaseReport")
+        def get_base_report(self, **_):
+            return result.GetBaseReport(status="NotSupported")
+
+        @on("TriggerMessage")
+        def trigger(self, **_):
+            return result.TriggerMessage(status="NotImplemented")
+
+        async def boot(self):
+            answer = await self.call(
+                call.BootNotification(
+                    charging_station={"vendorName": "Python", "model": "ocpp", "firmwareVersion": "2.1.0"}, reason="PowerUp"
+                )
+            )
+            tell("booted", status=answer.status, interval=answer.interval)
+            await self.status("Occupied")
+
+        async def status(self, status):
+            await self.call(
+                call.StatusNotification(
+                    timestamp=rfc3339(now()), connector_status=status, evse_id=1, connector_id=1
+                )
+            )
+
+        async def event(self, kind, trigger, **info):
+            values = [
+                {"value": round(self.meter.current, 1), "measurand": "Current.Import", "phase": f"L{n}"}
+                for n in range(1, self.options.phases + 1)
             ]
-        )
-
-    @on("SetVariables")
-    def set_variables(self, set_variable_data, **_):
-        return result201.SetVariables(
-            set_variable_result=[
-                {"attributeStatus": "Accepted", "component": v["component"], "variable": v["variable"]}
-                for v in set_variable_data
-            ]
-        )
-
-    @on("GetBaseReport")
-    def get_base_report(self, **_):
-        return result201.GetBaseReport(status="NotSupported")
-
-    @on("TriggerMessage")
-    def trigger(self, **_):
-        return result201.TriggerMessage(status="NotImplemented")
-
-    async def boot(self):
-        answer = await self.call(
-            call201.BootNotification(
-                charging_station={"vendorName": "Python", "model": "ocpp", "firmwareVersion": "2.1.0"}, reason="PowerUp"
+            values.append({"value": int(self.meter.energy_wh), "measurand": "Energy.Active.Import.Register"})
+            extra = {}
+            if kind != "Updated":
+                extra["id_token"] = {"idToken": self.options.token, "type": "ISO14443"}
+            answer = await self.call(
+                call.TransactionEvent(
+                    event_type=kind,
+                    timestamp=rfc3339(now()),
+                    trigger_reason=trigger,
+                    seq_no=self.number,
+                    transaction_info={"transactionId": self.transaction, **info},
+                    evse={"id": 1, "connectorId": 1},
+                    meter_value=[{"timestamp": rfc3339(now()), "sampledValue": values}],
+                    **extra,
+                )
             )
-        )
-        tell("booted", status=answer.status, interval=answer.interval)
-        await self.status("Occupied")
+            self.number += 1
+            return answer
 
-    async def status(self, status):
-        await self.call(
-            call201.StatusNotification(
-                timestamp=rfc3339(now()), connector_status=status, evse_id=1, connector_id=1
-            )
-        )
+        async def begin(self):
+            answer = await self.call(call.Authorize(id_token={"idToken": self.options.token, "type": "ISO14443"}))
+            tell("authorized", status=answer.id_token_info["status"])
+            if answer.id_token_info["status"] != "Accepted":
+                return
+            self.transaction = str(uuid.uuid4())
+            self.begun = True
+            self.number = 0
+            await self.event("Started", "Authorized", chargingState="Charging")
+            tell("started", transaction=self.transaction, meter_start=int(self.meter.energy_wh))
 
-    async def event(self, kind, trigger, **info):
-        values = [
-            {"value": round(self.meter.current, 1), "measurand": "Current.Import", "phase": f"L{n}"}
-            for n in range(1, self.options.phases + 1)
-        ]
-        values.append({"value": int(self.meter.energy_wh), "measurand": "Energy.Active.Import.Register"})
-        extra = {}
-        if kind != "Updated":
-            extra["id_token"] = {"idToken": self.options.token, "type": "ISO14443"}
-        answer = await self.call(
-            call201.TransactionEvent(
-                event_type=kind,
-                timestamp=rfc3339(now()),
-                trigger_reason=trigger,
-                seq_no=self.number,
-                transaction_info={"transactionId": self.transaction, **info},
-                evse={"id": 1, "connectorId": 1},
-                meter_value=[{"timestamp": rfc3339(now()), "sampledValue": values}],
-                **extra,
-            )
-        )
-        self.number += 1
-        return answer
+        async def report(self):
+            await self.event("Updated", "MeterValuePeriodic", chargingState="Charging")
 
-    async def begin(self):
-        answer = await self.call(call201.Authorize(id_token={"idToken": self.options.token, "type": "ISO14443"}))
-        tell("authorized", status=answer.id_token_info["status"])
-        if answer.id_token_info["status"] != "Accepted":
-            return
-        self.transaction = str(uuid.uuid4())
-        self.begun = True
-        self.number = 0
-        await self.event("Started", "Authorized", chargingState="Charging")
-        tell("started", transaction=self.transaction, meter_start=int(self.meter.energy_wh))
+        async def end(self):
+            await self.event("Ended", "StopAuthorized", stoppedReason="Local")
+            tell("stopped", transaction=self.transaction, meter_stop=int(self.meter.energy_wh))
+            self.transaction = None
+            await self.status("Available")
 
-    async def report(self):
-        await self.event("Updated", "MeterValuePeriodic", chargingState="Charging")
-
-    async def end(self):
-        await self.event("Ended", "StopAuthorized", stoppedReason="Local")
-        tell("stopped", transaction=self.transaction, meter_stop=int(self.meter.energy_wh))
-        self.transaction = None
-        await self.status("Available")
+    return Station
 
 
 async def physics(station):
@@ -456,7 +464,7 @@ async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True, help="without the identity")
     parser.add_argument("--id", required=True)
-    parser.add_argument("--version", choices=["1.6", "2.0.1"], required=True)
+    parser.add_argument("--version", choices=["1.6", "2.0.1", "2.1"], required=True)
     parser.add_argument("--token", required=True)
     parser.add_argument("--phases", type=int, default=3)
     parser.add_argument("--wants", type=float, default=32.0)
@@ -464,7 +472,11 @@ async def main():
 
     reader = asyncio.StreamReader(limit=1024)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    kind = Station16 if options.version == "1.6" else Station201
+    kind = {
+        "1.6": lambda: Station16,
+        "2.0.1": lambda: of_second_generation(ChargePoint201, call201, result201),
+        "2.1": lambda: of_second_generation(ChargePoint21, call21, result21),
+    }[options.version]()
     # A waiting time-out of the package's default 30 s would outlive the tests' patience.
     station = kind(options.id, None, response_timeout=10)
     station.setup(options, Profiles(options.phases, options.wants), Meter(options.wants))
