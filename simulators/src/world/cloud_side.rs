@@ -73,7 +73,7 @@ impl World {
         }
         self.dimmed_since = active.then(|| self.dimmed_since.unwrap_or(self.now_ms));
         self.commands += 1;
-        self.command(format!(r#"{{"id":"dim-{}","type":"site.dim","data":{{"active":{active}}}}}"#, self.commands));
+        self.command(&format!(r#"{{"id":"dim-{}","type":"site.dim","data":{{"active":{active}}}}}"#, self.commands));
     }
 
     fn command_limit(&mut self, circuit: usize, limit: Option<Outside>) {
@@ -96,14 +96,14 @@ impl World {
             (None | Some(_), _) => self.now_ms,
         };
         self.limits_from_outside[circuit] = limit.map(|limit| (limit, since));
-        self.command(payload);
+        self.command(&payload);
     }
 
-    fn command(&mut self, payload: String) {
+    fn command(&mut self, payload: &str) {
         let times = if self.commands_twice { 2 } else { 1 };
         for _ in 0..times {
             let message =
-                CloudInput::Message { payload: payload.clone().into_bytes(), response_topic: None, correlation: None };
+                CloudInput::Message { payload: payload.as_bytes().to_vec(), response_topic: None, correlation: None };
             self.tell_site(Input::Cloud(message));
         }
     }
