@@ -10,6 +10,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::codec::{decode, encode, number_of};
 use crate::engine::model::record::Record;
@@ -20,6 +21,10 @@ const CACHE_BYTES: u64 = 16 << 20;
 const SYNC_BYTES: usize = 256 << 10;
 /// An answer to a read is cut there: it is copied through memory to the site.
 const READ_BYTES: usize = 256 << 10;
+/// See [`Store::open`].
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+const IN_USE: &str = "it is in use by another siteward";
 const STORE_ID: &str = "store id";
 const META: &str = "meta";
 
@@ -68,7 +73,7 @@ impl From<io::Error> for Fault {
         const EINVAL: i32 = 22;
         let text = error.to_string();
         if text.contains("could not acquire lock") {
-            return Self::Environment("it is in use by another siteward".to_owned());
+            return Self::Environment(IN_USE.to_owned());
         }
         match error.raw_os_error().or_else(|| os_code(&text)) {
             // The medium cannot be read there, or a damaged file led to an impossible place in it.
@@ -121,8 +126,19 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens or creates it. Call inside [`guarded`].
+    /// Opens or creates it. Call inside [`guarded`]. Waits a second for whoever has it open: sled gives its lock up only with the last task of
+    /// its own threads, some time after it was closed, and a daemon that is about to end may have it still.
     pub(super) fn open(path: &Path) -> Result<Self, Fault> {
+        for _ in 0..LOCK_TRIES {
+            match Self::try_open(path) {
+                Err(Fault::Environment(error)) if error == IN_USE => std::thread::sleep(LOCK_PAUSE),
+                opened => return opened,
+            }
+        }
+        Self::try_open(path)
+    }
+
+    fn try_open(path: &Path) -> Result<Self, Fault> {
         let db = sled::Config::new()
             .path(path)
             .mode(sled::Mode::LowSpace)
