@@ -82,6 +82,7 @@ pub(crate) fn child_store() -> Option<PathBuf> {
 fn load(dice: &mut Dice, handle: &JournalHandle, inbox: &mut mpsc::Receiver<Input>, last: u64) {
     let end = last + SESSION;
     let (mut sent, mut durable) = (last, last);
+    let mut said = std::io::stdout();
     while durable < end {
         while sent < end && sent < durable + 12 {
             let group = dice.between(1, 8).min(end - sent);
@@ -92,7 +93,7 @@ fn load(dice: &mut Dice, handle: &JournalHandle, inbox: &mut mpsc::Receiver<Inpu
             Some(Input::Journal(JournalInput::Durable { through })) => {
                 durable = through.0;
                 // The answer to a station: from here on it must not be lost.
-                writeln!(std::io::stdout(), "durable {durable}").unwrap();
+                writeln!(said, "durable {durable}").unwrap();
                 handle.acknowledged(Sequence(durable - durable.min(20))).unwrap();
                 if durable % 4 == 0 {
                     handle.snapshot(through, state(durable)).unwrap();
