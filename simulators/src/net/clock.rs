@@ -33,7 +33,8 @@ impl Clock {
         Mono::from_ms(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The time that the cores have worked for this process so far, in ms, as Linux counts it: what a run costs whatever else the machine does.
+    /// The time that the cores have worked for this process so far, in ms, as Linux counts it. Other work on the machine makes it longer, but
+    /// far less than the real time.
     #[must_use]
     pub fn cores_ms() -> u64 {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
