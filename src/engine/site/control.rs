@@ -181,7 +181,8 @@ impl Site {
         let station = self.setup.topology.station(self.setup.topology.evse(index).station);
         let control = &self.evses[index.0];
         let reachable = self.reachable(index);
-        let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.current);
+        // What is credited against another phase must flow there for certain, whichever terminal is wired to it.
+        let drawn = self.fresh_measured(index, now.mono).map_or(PerPhase::splat(Current::ZERO), |fresh| fresh.sure);
         let demand = self.demand(index, now);
         let wish = &self.wishes[index.0];
         let refuses_pause = control.tether.refuses_pause();

@@ -78,6 +78,10 @@ fn setup(limit_a: i32) -> Setup {
     }
 }
 
+fn at_start() -> Now {
+    Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true }
+}
+
 /// A site with a journal that is durable when told, and stations that answer as told.
 struct World {
     site: Site,
@@ -98,8 +102,7 @@ struct World {
 
 impl World {
     fn new(limit_a: i32) -> Self {
-        let now = Now { mono: Mono::from_ms(1_000), utc: Utc::from_unix_ms(1_790_000_000_000), utc_trusted: true };
-        Self::with(setup(limit_a), Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() }, now)
+        Self::with(setup(limit_a), Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() }, at_start())
     }
 
     fn with(setup: Setup, restored: Restored, now: Now) -> Self {

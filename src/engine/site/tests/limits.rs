@@ -485,3 +485,44 @@ fn a_raise_that_waits_behind_an_unanswered_limit_holds_no_current_for_long() {
     world.pass(5_000);
     assert_eq!(committed(&world).1, low.1, "after 8 s nothing waits any more");
 }
+
+#[test]
+fn what_flows_on_an_unknown_phase_balances_no_other() {
+    let old = setup(63);
+    let mut circuits = old.topology.circuits().to_vec();
+    circuits[0].max_unbalance = Some(Current::from_a(16));
+    let mut stations = old.topology.stations().to_vec();
+    stations[0].wiring = Wiring::unknown(3).expect("three terminals");
+    stations[1].wiring = Wiring::new(&[crate::engine::units::Phase::L1]).expect("one terminal");
+    for station in &mut stations {
+        station.fallback = Current::ZERO;
+    }
+    let topology = &old.topology;
+    let meters = topology.meters().to_vec();
+    let topology = Topology::new(topology.site().clone(), topology.voltage(), circuits, stations, (meters, vec![]));
+    let setup = Setup { topology: topology.expect("valid"), ..old };
+    let mut world =
+        World::with(setup, Restored { store_id: "s".to_owned(), boot: 1, ..Restored::default() }, at_start());
+    world.connect(A, 1);
+    world.connect(B, 2);
+    world.pass(10_000);
+    world.start(A, 1, "GOOD");
+    world.pass(20_000);
+    // Its car has one phase, and nobody knows which of the grid's that is: on L2 it balances nothing for certain.
+    let mut most: f64 = 0.0;
+    for round in 0..12 {
+        let flows = world.limits[0].unwrap_or_default();
+        let values = [flows, 0.0, 0.0].map(|amperes| format!("{amperes:.1}"));
+        let phase = |index: usize| json!({ "value": values[index], "measurand": "Current.Import", "phase": format!("L{}", index + 1), "unit": "A" });
+        let sampled = json!([phase(0), phase(1), phase(2)]);
+        let payload =
+            json!({ "connectorId": 1, "meterValue": [{ "timestamp": world.now.utc, "sampledValue": sampled }] });
+        world.call(A, 1, "MeterValues", &payload);
+        if round == 2 {
+            world.start(B, 2, "GOOD");
+        }
+        world.pass(5_000);
+        most = most.max(world.limits.iter().flatten().sum());
+    }
+    assert!(most <= 16.0, "{most} A may flow on L1, and nothing for certain on the others: {:?}", world.limits);
+}
