@@ -1,29 +1,32 @@
 //! Time as data: the engine never asks a clock, it is told.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use chrono::{DateTime, SecondsFormat, TimeZone};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point on the monotonic clock of this process, in ms since its start. Never steps, says nothing about the calendar.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Mono(u64);
+///
+/// It is kept one higher, so that a point that may be missing takes no more memory than one that is there: the planner reads four of
+/// them for each EVSE. The latest point is therefore `u64::MAX - 1` ms.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(NonZeroU64);
 
 impl Mono {
     /// The start of the process.
-    pub const START: Self = Self(0);
+    pub const START: Self = Self(NonZeroU64::MIN);
 
     /// A point that many ms after the start.
     #[must_use]
     pub const fn from_ms(ms: u64) -> Self {
-        Self(ms)
+        Self(NonZeroU64::MIN.saturating_add(ms))
     }
 
     /// The ms since the start.
     #[must_use]
     pub const fn ms(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// The point `ms` later.
@@ -35,13 +38,37 @@ impl Mono {
     /// The point `ms` earlier, or the start.
     #[must_use]
     pub const fn minus_ms(self, ms: u64) -> Self {
-        Self(self.0.saturating_sub(ms))
+        Self::from_ms(self.ms().saturating_sub(ms))
     }
 
     /// The ms from `earlier` to this point; 0 if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
+        self.0.get().saturating_sub(earlier.0.get())
+    }
+}
+
+impl Default for Mono {
+    fn default() -> Self {
+        Self::START
+    }
+}
+
+impl fmt::Debug for Mono {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mono").field(&self.ms()).finish()
+    }
+}
+
+impl Serialize for Mono {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.ms().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mono {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(Self::from_ms)
     }
 }
 
@@ -185,6 +212,16 @@ mod tests {
         }
         assert_eq!(Utc::parse("yesterday"), None);
         assert_eq!(Utc::from_unix_ms(1_772_366_400_000).to_string(), "2026-03-01T12:00:00.000Z");
+    }
+
+    #[test]
+    fn a_point_in_time_that_may_be_missing_is_no_larger_and_is_written_as_its_ms() {
+        assert_eq!(size_of::<Option<Mono>>(), size_of::<u64>());
+        let written = |at: Mono| serde_json::to_string(&at).unwrap();
+        assert_eq!((written(Mono::START), written(Mono::from_ms(7))), ("0".to_owned(), "7".to_owned()));
+        assert_eq!(serde_json::from_str::<Option<Mono>>("0").unwrap(), Some(Mono::START));
+        assert!(Mono::from_ms(u64::MAX).plus_ms(1) > Mono::from_ms(5).minus_ms(6));
+        assert_eq!(Mono::from_ms(5).minus_ms(6), Mono::START);
     }
 
     #[test]
