@@ -62,7 +62,10 @@ pub fn load_from(path: &Path, places: &Places) -> Result<Loaded, Problems> {
 }
 
 /// Judges `text` as the content of the file at `path`.
-fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problems> {
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Problems> {
     // Windows editors put a byte order mark in front, which is not part of the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let document = Document::new(path, text);

@@ -13,6 +13,7 @@ mod models;
 mod outside;
 mod problem;
 mod reader;
+pub mod remote;
 mod schema;
 mod sections;
 mod tariffs;
@@ -25,7 +26,7 @@ mod tests;
 
 pub use failsafe::{CircuitSum, FailsafeReport, failsafe};
 pub use files::Places;
-pub use load::{Loaded, load, load_from};
+pub use load::{Loaded, load, load_from, load_text};
 pub use problem::{Position, Problem, Problems, Severity};
 pub use schema::{
     ApiConfig, CloudConfig, Config, DeviceConfig, DeviceTarget, DimmingDevice, OcppConfig, SiteConfig, StoreConfig,

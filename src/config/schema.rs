@@ -162,6 +162,10 @@ pub struct CloudConfig {
     pub client: Option<(PathBuf, PathBuf)>,
     /// The first part of every topic, without a `/` at either end.
     pub topic_prefix: String,
+    /// Whether `configuration.put` is carried out.
+    pub remote_configuration: bool,
+    /// How long a configuration that was sent has time to show that it works, in s, 10 to 3600.
+    pub probation_s: u64,
     /// When an event counts as delivered.
     pub acknowledge: Acknowledge,
 }

@@ -17,6 +17,9 @@ use crate::engine::model::token::{TokenEntry, UnknownToken};
 use crate::engine::model::wish::Wish;
 use crate::engine::units::{Current, Voltage};
 
+/// How long a configuration that was sent has time to show that it works: chargers on mobile networks are back by then.
+const PROBATION_S: u64 = 300;
+
 /// `[site]` with the parts that go into the topology.
 pub(super) fn site(root: &Section<'_>) -> (SiteConfig, SiteId, Voltage) {
     let section = root.section("site", "[site]");
@@ -241,6 +244,8 @@ pub(super) fn cloud(root: &Section<'_>, places: &Places) -> Option<CloudConfig> 
     let acknowledge = section
         .choice("acknowledge", &[("broker", Acknowledge::Broker), ("application", Acknowledge::Application)])
         .map_or(Acknowledge::Broker, |choice| choice.value);
+    let remote = section.boolean("remote_configuration");
+    let probation = section.integer("probation_s", 10..=3_600);
     section.finish();
     let broker = broker?;
     Some(CloudConfig {
@@ -253,6 +258,8 @@ pub(super) fn cloud(root: &Section<'_>, places: &Places) -> Option<CloudConfig> 
         client,
         topic_prefix: topic_prefix.map_or_else(|| "siteward/v1".to_owned(), |prefix| prefix.value),
         acknowledge,
+        remote_configuration: remote.is_none_or(|remote| remote.value),
+        probation_s: probation.and_then(|found| u64::try_from(found.value).ok()).unwrap_or(PROBATION_S),
     })
 }
 

@@ -5,18 +5,10 @@ use std::collections::BTreeMap;
 use rust_decimal::Decimal;
 
 use super::reader::{At, Section};
-use crate::engine::model::tariff::{DAY_MIN, EVERY_DAY, Element, Prices, Tariff, When};
-
-/// More than any price list has; each border costs arithmetic at the end of a transaction.
-const MAX_ELEMENTS: usize = 100;
-/// As many as a site has groups.
-const MAX_TARIFFS: usize = 100;
-/// No price is higher, in any currency; it keeps the arithmetic far from its bounds.
-const MAX_PRICE: i64 = 1_000_000;
-/// Digits after the point: a hundredth of a cent and some more.
-const MAX_DECIMALS: u32 = 6;
-
-const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+use crate::engine::model::tariff::{
+    DAY_MIN, EVERY_DAY, Element, MAX_DECIMALS, MAX_ELEMENTS, MAX_GRACE_MIN, MAX_PRICE, MAX_TARIFFS, Prices, Tariff,
+    WEEKDAYS, When, parse_minutes, parse_price,
+};
 
 /// Reads all tariffs.
 pub(super) fn tariffs(root: &Section<'_>) -> Vec<Tariff> {
@@ -86,7 +78,7 @@ fn tariff(section: Section<'_>) -> Option<(usize, Tariff)> {
         document
             .error(include.at, "`prices_include_vat` needs `vat_percent`, such as `vat_percent = \"19\"`".to_owned());
     }
-    let grace = section.integer("parking_grace_min", 0..=1_440);
+    let grace = section.integer("parking_grace_min", 0..=i64::from(MAX_GRACE_MIN));
     section.finish();
     let id = id?;
     let tariff = Tariff {
@@ -131,10 +123,7 @@ impl Section<'_> {
     /// A price: a decimal number in quotes, so that no binary fraction comes between.
     fn price(&self, key: &'static str) -> Option<At<Decimal>> {
         let text = self.text(key)?;
-        let parsed = text.value.parse::<Decimal>().ok();
-        let good = parsed.filter(|price| {
-            *price >= Decimal::ZERO && *price <= Decimal::from(MAX_PRICE) && price.scale() <= MAX_DECIMALS
-        });
+        let good = parse_price(&text.value);
         if good.is_none() {
             let message = format!(
                 "`{key}` is {:?}, and must be a number from 0 to {MAX_PRICE} in quotes with at most {MAX_DECIMALS} decimals, such as \"0.49\"",
@@ -148,7 +137,7 @@ impl Section<'_> {
     /// A local time as minutes of the day, 0 to 1440.
     fn time_of_day(&self, key: &'static str) -> Option<At<u16>> {
         let text = self.text(key)?;
-        let minutes = minutes_of(&text.value);
+        let minutes = parse_minutes(&text.value);
         if minutes.is_none() {
             let message = format!("`{key}` is {:?}, and must be a local time from 00:00 to 24:00", text.value);
             self.document.error(text.at, message);
@@ -171,14 +160,4 @@ impl Section<'_> {
         }
         Some(bits)
     }
-}
-
-fn minutes_of(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.split_once(':')?;
-    let plain = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
-    let (hours, minutes): (u16, u16) = (
-        Some(hours).filter(|part| plain(part))?.parse().ok()?,
-        Some(minutes).filter(|part| plain(part))?.parse().ok()?,
-    );
-    (minutes < 60).then_some(hours * 60 + minutes).filter(|total| *total <= DAY_MIN)
 }

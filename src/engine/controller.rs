@@ -130,6 +130,8 @@ impl Controller {
             | Input::Journal(_)
             | Input::Cloud(_)
             | Input::Request { .. }
+            | Input::ErrandAnswered { .. }
+            | Input::ConfigurationChanged { .. }
             | Input::GuardDisagrees { .. } => {}
         }
     }
@@ -169,6 +171,7 @@ impl Controller {
             | Output::Acknowledged { .. }
             | Output::Publish(_)
             | Output::Reply { .. }
+            | Output::Errand { .. }
             | Output::Commissioned(_)
             | Output::Log { .. }) => out.push(other),
         }

@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod configuration;
 pub mod http;
 pub mod interrupt;
 pub mod journal;

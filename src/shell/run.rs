@@ -10,7 +10,9 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::engine::controller::Controller;
 use crate::engine::site::Restored;
 use crate::engine::site::io::{Input, Publication};
 use crate::shell::clock::Clock;
+use crate::shell::configuration::{self, Desk, Kept, Restart, Starting};
 use crate::shell::http::{Api, Events};
 use crate::shell::site::{Asker, INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Listening, Registry};
@@ -38,6 +41,9 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// Of it, what connections get to close politely.
 const EDGE_TIME: Duration = Duration::from_millis(2_500);
+
+/// Says why the daemon has started itself again; see [`begin_again`].
+const CAUSE: &str = "SITEWARD_STARTED_BY";
 
 /// The daemon's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -80,30 +86,54 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     panic::install();
     // Only fails if one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = read(path)?;
+    let (config, text) = read(path)?;
+    let mut starting = configuration::start(config, text);
+    if starting.cause.is_none()
+        && let Ok(cause) = std::env::var(CAUSE)
+    {
+        tracing::info!("started again: {cause}");
+        starting.cause = Some(cause);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let result = runtime.block_on(until_stopped(config));
+    let result = runtime.block_on(until_stopped(starting));
     // A name lookup or a serial line that hangs must not hold the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    result
+    match result? {
+        None => Ok(()),
+        Some(restart) => Err(begin_again(&restart)),
+    }
 }
 
-/// Reads the configuration for the daemon: warnings are logged, an unsafe site is refused unless that is accepted.
-fn read(path: &Path) -> Result<Config, StartError> {
+/// Puts a new daemon in the place of this one, under the same process id. It only comes back if that cannot be done; the service manager
+/// then starts another one.
+fn begin_again(Restart(cause): &Restart) -> StartError {
+    // An update may have replaced the file meanwhile.
+    let own = std::env::current_exe().unwrap_or_default();
+    let own = own.to_string_lossy();
+    let error =
+        Command::new(own.trim_end_matches(" (deleted)")).args(std::env::args_os().skip(1)).env(CAUSE, cause).exec();
+    StartError::Other(format!("cannot start again ({cause}): {error}"))
+}
+
+/// Reads the configuration for the daemon, and its text: warnings are logged, an unsafe site is refused unless that is accepted.
+fn read(path: &Path) -> Result<(Config, String), StartError> {
     let loaded = load(path).map_err(|problems| StartError::Configuration(problems.to_string()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     if let Some(reason) = loaded.refuse_unsafe() {
         return Err(StartError::Configuration(reason));
     }
-    Ok(loaded.config)
+    Ok((loaded.config, text))
 }
 
-async fn until_stopped(config: Config) -> Result<(), StartError> {
+/// Runs until something ends it; `Some`: it is to begin again.
+async fn until_stopped(starting: Starting) -> Result<Option<Restart>, StartError> {
+    let Starting { config, cause, kept } = starting;
     let cannot = |error: io::Error| StartError::Other(format!("cannot wait for signals: {error}"));
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let hangup = signal(SignalKind::hangup()).map_err(cannot)?;
@@ -111,9 +141,13 @@ async fn until_stopped(config: Config) -> Result<(), StartError> {
     let clock = Clock::start();
     let (inbox_in, inbox) = mpsc::channel(INBOX);
     let sockets = Sockets::bind(&config).await?;
-    let opened = start::open_store(&config, clock, inbox_in.clone())?;
+    let mut opened = start::open_store(&config, clock, inbox_in.clone())?;
+    opened.restored.cause = cause;
+    let (restarts_in, mut restarts) = mpsc::channel(1);
     let notifier = Notifier::from_environment();
-    let mut daemon = Daemon::start(&config, sockets, opened, (inbox_in, inbox), (clock, notifier.clone()))?;
+    let wiring = Wiring { inbox: (inbox_in, inbox), clock, notifier: notifier.clone(), kept, restarts: restarts_in };
+    let on_site = Arc::clone(&wiring.kept);
+    let mut daemon = Daemon::start(&config, sockets, opened, wiring)?;
     let mut asker = daemon.asker.clone();
     if asker.next_tick().await.is_err() {
         return Err(StartError::Other("the control loop ended before its first cycle".to_owned()));
@@ -121,49 +155,74 @@ async fn until_stopped(config: Config) -> Result<(), StartError> {
     notifier.ready();
     tracing::info!("site {} is controlled by siteward {VERSION}", config.topology.site());
     let result = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(None),
+        _ = interrupt.recv() => Ok(None),
         error = daemon.broken() => Err(error),
-        () = reload_for_ever(hangup, config, &notifier) => Ok(()),
+        restart = reload(hangup, on_site.site(), &notifier) => Ok(Some(restart)),
+        Some(restart) = restarts.recv() => Ok(Some(restart)),
     };
-    tracing::info!("stopping; chargers keep their safe limits");
-    notifier.stopping();
+    match &result {
+        Ok(Some(Restart(cause))) => {
+            tracing::info!("starting again ({cause}); chargers keep their limits meanwhile");
+            notifier.reloading();
+        }
+        Ok(None) | Err(_) => {
+            tracing::info!("stopping; chargers keep their safe limits");
+            notifier.stopping();
+        }
+    }
     daemon.stop().await;
     result
 }
 
-/// Reads the configuration again with each SIGHUP. In this version a good one is not applied in place: the log says what a restart would
-/// change.
-async fn reload_for_ever(mut hangup: Signal, running: Config, notifier: &Notifier) {
+/// Reads the configuration again with each SIGHUP, until it is good and another one.
+async fn reload(mut hangup: Signal, started: &(Config, String), notifier: &Notifier) -> Restart {
     while hangup.recv().await.is_some() {
         notifier.reloading();
-        report_reload(&running.path, &running);
+        if !report_reload(&started.0.path, started).is_empty() {
+            return Restart("reload".to_owned());
+        }
         notifier.ready();
     }
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }
 
-/// Logs what came of reading the configuration again; returns the parts that differ from the running one.
-fn report_reload(path: &Path, running: &Config) -> Vec<&'static str> {
-    match read(path) {
-        Ok(config) => {
-            let parts = changed(running, &config);
-            if parts.is_empty() {
-                tracing::info!("{}: read again, nothing has changed", path.display());
-            } else {
-                let list = parts.join(", ");
-                tracing::warn!("{}: read again, it is good; restart needed for: {list}", path.display());
-            }
-            parts
+/// Logs what came of reading the configuration again; returns the parts that differ from what stood there at the start, which is the running one
+/// unless another was sent.
+fn report_reload(path: &Path, (started, text): &(Config, String)) -> Vec<&'static str> {
+    let refuse = |lines: &str| {
+        for line in lines.lines() {
+            tracing::error!("{line}");
         }
-        Err(error) => {
-            for line in error.to_string().lines() {
-                tracing::error!("{line}");
-            }
-            tracing::error!("{}: refused, the running configuration stays", path.display());
-            Vec::new()
+        tracing::error!("{}: refused, the running configuration stays", path.display());
+        Vec::new()
+    };
+    let config = match read(path) {
+        Ok((config, new)) if new != *text || !changed(started, &config).is_empty() => config,
+        Ok(_) => {
+            tracing::info!("{}: read again, nothing has changed", path.display());
+            return Vec::new();
+        }
+        Err(error) => return refuse(&error.to_string()),
+    };
+    let parts = changed(started, &config);
+    if parts.is_empty() {
+        tracing::info!("{}: read again, nothing that matters has changed", path.display());
+        return parts;
+    }
+    // A new address that cannot be had would only be noticed when the old one is gone.
+    for (key, old, new) in [
+        ("ocpp.listen", started.ocpp.listen, config.ocpp.listen),
+        ("api.listen", started.api.listen, config.api.listen),
+    ] {
+        if old != new
+            && let Err(error) = std::net::TcpListener::bind(new)
+        {
+            return refuse(&cannot_listen(key, new, path, &error).to_string());
         }
     }
+    tracing::info!("{}: read again, it is good; changed: {}", path.display(), parts.join(", "));
+    parts
 }
 
 /// The sockets, bound before anything else is touched: an address in use must not have opened the store.
@@ -194,6 +253,18 @@ fn listen(
     Ok(listener)
 }
 
+/// What the parts of the daemon are joined with.
+struct Wiring {
+    /// Both ends of the way to the owner.
+    inbox: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    clock: Clock,
+    notifier: Notifier,
+    /// The configurations that were sent.
+    kept: Arc<Kept>,
+    /// Who starts the daemon again.
+    restarts: mpsc::Sender<Restart>,
+}
+
 /// The running daemon.
 struct Daemon {
     asker: Asker,
@@ -211,13 +282,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(
-        config: &Config,
-        sockets: Sockets,
-        opened: OpenStore,
-        (inbox_in, inbox): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
-        (clock, notifier): (Clock, Notifier),
-    ) -> Result<Self, StartError> {
+    fn start(config: &Config, sockets: Sockets, opened: OpenStore, wiring: Wiring) -> Result<Self, StartError> {
+        let Wiring { inbox: (inbox_in, inbox), clock, notifier, kept, restarts } = wiring;
         let OpenStore { restored, store, events, close } = opened;
         let plans = bus_plans(config)?;
         let prefix = config.cloud.as_ref().map_or("siteward/v1", |cloud| cloud.topic_prefix.as_str());
@@ -234,12 +300,20 @@ impl Daemon {
         cloud.spawn(memory::run(memory::place(&config.store.path), remembered));
         let (reports, to_sign) = mpsc::channel(reports::WAITING);
         cloud.spawn(reports::run(config.store.path.clone(), to_sign));
-        let reach = Reach { store, registry: registry.clone(), publications, memory, reports, notifier };
+        let (errands, to_do) = mpsc::channel(configuration::WAITING);
+        let reach = Reach { store, registry: registry.clone(), publications, memory, errands, reports, notifier };
         let (task, asker) = Owner::new(controller, clock, reach);
+        let before = kept.on_probation();
+        let desk = Desk { kept, asker: asker.clone(), inbox: inbox_in.clone(), restarts };
         let mut owner = JoinSet::new();
         owner.spawn(task.run(inbox, owner_stops));
 
         let mut edge = JoinSet::new();
+        if let Some(before) = before {
+            let lasts = config.cloud.as_ref().map_or(Duration::ZERO, |cloud| Duration::from_secs(cloud.probation_s));
+            edge.spawn(configuration::probation(desk.clone(), before, lasts, edge_stops.clone()));
+        }
+        edge.spawn(configuration::run(to_do, desk, edge_stops.clone()));
         for plan in plans {
             edge.spawn(bus::run(plan, clock, inbox_in.clone(), edge_stops.clone()));
         }

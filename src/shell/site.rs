@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::engine::controller::Controller;
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::commission::CommissionReport;
+use crate::engine::model::errand::{Errand, ErrandId};
 use crate::engine::model::ids::{RequestId, Sequence, StationId};
 use crate::engine::model::record::Record;
 use crate::engine::model::status::{Explanation, SiteStatus};
@@ -70,6 +71,8 @@ pub struct Reach {
     pub publications: Option<mpsc::Sender<Publication>>,
     /// Where the limits in force are kept for the next run.
     pub memory: watch::Sender<Vec<u8>>,
+    /// Who carries out what belongs to neither the site nor the bus: files and the log.
+    pub errands: mpsc::Sender<(ErrandId, Errand)>,
     /// Where reports of commissioning tests are signed and written.
     pub reports: mpsc::Sender<Box<CommissionReport>>,
     /// The service manager.
@@ -324,6 +327,13 @@ impl Owner {
                     let _ = answer.send(outcome);
                 }
             }
+            Output::Errand { id, errand } => {
+                if self.reach.errands.try_send((id, errand)).is_err() {
+                    let error = "what is asked for already is not done yet; try again later".to_owned();
+                    self.returned
+                        .push(Input::ErrandAnswered { id, outcome: CommandOutcome::Failed { error, data: None } });
+                }
+            }
             Output::Commissioned(report) => {
                 // One test at a time takes minutes: the queue is never full unless the disk hangs, and then the status still has it.
                 if self.reach.reports.try_send(report).is_err() {
@@ -424,6 +434,7 @@ mod tests {
             registry: Registry::default(),
             publications,
             memory: watch::Sender::new(Vec::new()),
+            errands: mpsc::channel(1).0,
             reports: mpsc::channel(1).0,
             notifier: Notifier::silent(),
         };

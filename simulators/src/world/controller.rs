@@ -119,6 +119,8 @@ impl World {
             Output::Remember(memory) => self.journal.remember(memory),
             // Both belong to a commissioning test, which nobody begins here.
             Output::Commissioned(_) | Output::TurnAway { .. } | Output::Reply { .. } => {}
+            // Files and the log: no command of the virtual cloud asks for them.
+            Output::Errand { .. } => {}
             Output::Log { level, message } => self.log(level, &message),
         }
     }
@@ -304,6 +306,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::TargetSet { .. }
         | RecordBody::TargetEnded { .. }
         | RecordBody::ConfigurationChanged { .. }
+        | RecordBody::TariffsReplaced { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,
     }

@@ -103,6 +103,7 @@ impl Journal {
             ledger.apply(record);
         }
         Ok(Restored {
+            cause: None,
             store_id: "world".to_owned(),
             boot: self.boot,
             ledger,

@@ -7,6 +7,7 @@ mod bad_input;
 mod closed_pipe;
 mod cloud;
 mod commissioning;
+mod configuration;
 mod demo;
 mod modbus_peer;
 mod ocpp_peer;

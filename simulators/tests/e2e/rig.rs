@@ -139,6 +139,11 @@ limit_a = 40
         self.running.borrow_mut().take().unwrap().kill();
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.running.borrow_mut().as_mut().unwrap().signal(rustix::process::Signal::HUP);
+    }
+
     /// SIGTERM; the exit code.
     pub(crate) fn stop(&self) -> Option<i32> {
         self.running.borrow_mut().take().unwrap().stop(PATIENCE).and_then(|status| status.code())

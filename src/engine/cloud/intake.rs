@@ -3,16 +3,19 @@
 use serde_json::{Map, Value};
 
 use crate::engine::model::command::Command;
+use crate::engine::model::errand::Errand;
 use crate::engine::model::ids::{IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::limit::LimitOrigin;
 use crate::engine::outside::order;
 use crate::engine::time::Utc;
 
 mod bills;
+mod errands;
+mod tariffs;
 mod wishes;
 
-/// The largest command that is read, in bytes: the largest OCPP payload that stations take is well below it.
-pub const MAX_BYTES: usize = 64 * 1024;
+/// The largest command that is read, in bytes: the configuration of a site with 200 chargers, and well above what stations take.
+pub const MAX_BYTES: usize = 256 * 1024;
 /// The longest `id`, in bytes: it is kept with every executed command.
 const MAX_ID: usize = 128;
 /// The longest name of a charger, circuit, token or transaction, in bytes (OCPP 2.0.1 allows 255 at most for an IdToken).
@@ -21,7 +24,7 @@ const MAX_NAME: usize = 255;
 const MAX_QUOTED: usize = 60;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 14] = [
+const SUPPORTED: [&str; 18] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
@@ -34,19 +37,14 @@ const SUPPORTED: [&str; 14] = [
     "charging.target",
     "charging.target.clear",
     "cdr.credit",
-    "events.acknowledge",
-    "events.replay",
-];
-const NOT_YET: [&str; 8] = [
-    "tokens.replace",
-    "tokens.update",
-    "tokens.delete",
     "tariffs.replace",
     "configuration.get",
     "configuration.put",
-    "charger.approve",
     "log.get",
+    "events.acknowledge",
+    "events.replay",
 ];
+const NOT_YET: [&str; 4] = ["tokens.replace", "tokens.update", "tokens.delete", "charger.approve"];
 
 /// A command that was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +97,10 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::Target { .. } => "charging.target",
         Command::TargetClear { .. } => "charging.target.clear",
         Command::CdrCredit { .. } => "cdr.credit",
+        Command::TariffsReplace { .. } => "tariffs.replace",
+        Command::Errand(Errand::Configuration) => "configuration.get",
+        Command::Errand(Errand::PutConfiguration { .. }) => "configuration.put",
+        Command::Errand(Errand::Log { .. }) => "log.get",
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }
@@ -196,6 +198,10 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
         "charging.target" => wishes::target(data, &place),
         "charging.target.clear" => wishes::target_clear(data, &place),
         "cdr.credit" => bills::credit(data, &place),
+        "tariffs.replace" => tariffs::replace(data, &place),
+        "configuration.get" => errands::configuration(data, &place),
+        "configuration.put" => errands::put_configuration(data, &place),
+        "log.get" => errands::log(data, &place),
         "events.acknowledge" => {
             only_known(data, &["sequence"], &place)?;
             Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })

@@ -121,7 +121,7 @@ fn a_command_without_an_id_cannot_be_named() {
         assert_eq!(rejection.id, None, "{payload}");
     }
     let rejection = read_command(&vec![b' '; MAX_BYTES + 1]).unwrap_err();
-    assert!(rejection.error.contains("65536"), "{}", rejection.error);
+    assert!(rejection.error.contains("262144"), "{}", rejection.error);
     let deep = "[".repeat(60_000);
     assert!(read_command(deep.as_bytes()).is_err());
 }

@@ -188,7 +188,9 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::LimitProven(_) => "siteward.limit.proven",
         RecordBody::BoostSet { .. } | RecordBody::BoostEnded { .. } => "siteward.boost.changed",
         RecordBody::TargetSet { .. } | RecordBody::TargetEnded { .. } => "siteward.target.changed",
-        RecordBody::ConfigurationChanged { .. } => "siteward.configuration.changed",
+        RecordBody::ConfigurationChanged { .. } | RecordBody::TariffsReplaced { .. } => {
+            "siteward.configuration.changed"
+        }
         RecordBody::CommandExecuted { .. } => "siteward.command.executed",
         RecordBody::StoreRecovered { .. } => "siteward.store.recovered",
     }
@@ -222,6 +224,7 @@ fn subject(body: &RecordBody) -> Option<&str> {
         | RecordBody::OutsideLimitEnded { target, .. } => Some(limits::name_of(target)),
         RecordBody::LimitProven(proof) => Some(limits::name_of(&proof.target)),
         RecordBody::ConfigurationChanged { .. }
+        | RecordBody::TariffsReplaced { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,
     }
@@ -288,6 +291,7 @@ fn data(body: &RecordBody) -> Value {
             "charger": charger, "evse": evse, "transaction_id": transaction, "missing_wh": missing, "state": cause,
         }),
         RecordBody::ConfigurationChanged { version, cause } => json!({ "version": version, "cause": cause }),
+        RecordBody::TariffsReplaced { tariffs } => json!({ "cause": "tariffs.replace", "tariffs": tariffs }),
         RecordBody::CommandExecuted { id, kind, status, error } => json!({
             "id": id, "type": kind, "status": status, "error": error,
         }),

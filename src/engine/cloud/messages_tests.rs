@@ -179,6 +179,7 @@ fn bodies() -> Vec<RecordBody> {
     bodies.extend(limit_bodies());
     bodies.extend([
         RecordBody::ConfigurationChanged { version: "0.1.0".to_owned(), cause: "start".to_owned() },
+        RecordBody::TariffsReplaced { tariffs: None },
         RecordBody::CommandExecuted {
             id: "c-17".to_owned(),
             kind: "limit.set".to_owned(),

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::errand::Errand;
 use super::ids::{IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitOrder, LimitOrigin, LimitTarget};
+use super::tariff::Tariff;
 use super::wish::{BoostLength, Place};
 use crate::engine::time::Utc;
 use crate::engine::units::Energy;
@@ -106,6 +108,13 @@ pub enum Command {
         /// The register at the end, where that was wrong.
         meter_stop: Option<Energy>,
     },
+    /// `tariffs.replace`: the prices of transactions that begin from now on.
+    TariffsReplace {
+        /// The price list; `None`: that of the configuration again.
+        tariffs: Option<Vec<Tariff>>,
+    },
+    /// What only the shell can carry out: `configuration.get`, `configuration.put`, `log.get`.
+    Errand(Errand),
     /// `events.acknowledge`: the cloud has everything up to this record.
     EventsAcknowledge {
         /// The last record it has.

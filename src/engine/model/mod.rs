@@ -7,6 +7,7 @@ pub mod billing;
 pub mod cdr;
 pub mod command;
 pub mod commission;
+pub mod errand;
 pub mod exchange;
 pub mod ids;
 pub mod limit;

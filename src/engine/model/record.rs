@@ -273,8 +273,13 @@ pub enum RecordBody {
     ConfigurationChanged {
         /// The daemon's version.
         version: String,
-        /// Why: `start` or `reload`.
+        /// What it was: `start`, `reload`, or what became of a configuration that came by command.
         cause: String,
+    },
+    /// Other prices hold for transactions that get theirs from now on.
+    TariffsReplaced {
+        /// The price list; `None`: that of the configuration again.
+        tariffs: Option<Vec<Tariff>>,
     },
     /// A command was carried out or refused.
     CommandExecuted {

@@ -6,6 +6,39 @@ use serde::{Deserialize, Serialize};
 /// Minutes of a local day.
 pub const DAY_MIN: u16 = 24 * 60;
 
+/// More elements than any price list has; each border costs arithmetic at the end of a transaction.
+pub const MAX_ELEMENTS: usize = 100;
+/// As many tariffs as a site has groups.
+pub const MAX_TARIFFS: usize = 100;
+/// No price is higher, in any currency; it keeps the arithmetic far from its bounds.
+pub const MAX_PRICE: i64 = 1_000_000;
+/// Digits after the point of a price: a hundredth of a cent and some more.
+pub const MAX_DECIMALS: u32 = 6;
+/// The longest free time of parking, in minutes: a day.
+pub const MAX_GRACE_MIN: u32 = 1_440;
+/// The names of the weekdays, Monday first.
+pub const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/// Reads a price: a decimal number from 0 to [`MAX_PRICE`] with at most [`MAX_DECIMALS`] decimals.
+#[must_use]
+pub fn parse_price(text: &str) -> Option<Decimal> {
+    let price = text.parse::<Decimal>().ok()?;
+    let good = price >= Decimal::ZERO && price <= Decimal::from(MAX_PRICE) && price.scale() <= MAX_DECIMALS;
+    good.then_some(price)
+}
+
+/// Reads a local time from `00:00` to `24:00` as minutes of the day.
+#[must_use]
+pub fn parse_minutes(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.split_once(':')?;
+    let plain = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let (hours, minutes): (u16, u16) = (
+        Some(hours).filter(|part| plain(part))?.parse().ok()?,
+        Some(minutes).filter(|part| plain(part))?.parse().ok()?,
+    );
+    (minutes < 60).then_some(hours * 60 + minutes).filter(|total| *total <= DAY_MIN)
+}
+
 /// A price list. All prices are in its currency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tariff {

@@ -23,9 +23,15 @@ pub(super) const FIRST_READING_MS: u64 = 10_000;
 
 impl Site {
     /// What has to be said at the start leaves with the first tick.
-    pub(super) fn begin(&mut self, damage: Option<String>, now: Now) {
-        self.start_notes = Some(super::StartNotes { damage });
+    pub(super) fn begin(&mut self, (damage, cause): (Option<String>, Option<String>), now: Now) {
+        self.start_notes = Some(super::StartNotes { damage, cause });
         self.slow_due = now.mono;
+    }
+
+    /// Tells of what was decided about the configuration.
+    pub(super) fn configuration_changed(&mut self, cause: String, now: Now, out: &mut Vec<Output>) {
+        let version = self.setup.version.clone();
+        self.record(RecordBody::ConfigurationChanged { version, cause }, now, out);
     }
 
     fn say_start_notes(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -39,8 +45,7 @@ impl Site {
                 (now, out),
             );
         }
-        let version = self.setup.version.clone();
-        self.record(RecordBody::ConfigurationChanged { version, cause: "start".to_owned() }, now, out);
+        self.configuration_changed(notes.cause.unwrap_or_else(|| "start".to_owned()), now, out);
         match self.setup.unsafe_fallback.clone() {
             Some(what) => self.raise(
                 (AlarmKind::FallbackUnsafe, "", Severity::Critical),

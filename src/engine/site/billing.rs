@@ -8,6 +8,7 @@ use super::ledger::OpenTransaction;
 use crate::engine::billing::bill::{Bill, bill};
 use crate::engine::billing::calendar::wall_clock;
 use crate::engine::billing::split::{ActivityAt, RegisterAt, Usage};
+use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::exchange::{ChargingState, ConnectorStatus};
 use crate::engine::model::ids::{StationId, TransactionId};
 use crate::engine::model::record::{RecordBody, TransactionFacts};
@@ -24,10 +25,32 @@ impl Site {
         let Some(token) = open.facts.token.as_ref().filter(|_| open.tariff.is_none()) else { return };
         let entry = self.setup.tokens.iter().find(|entry| entry.token.same_as(token));
         let group = entry.and_then(|entry| entry.group.as_deref());
-        let Some(tariff) = tariff_for(&self.setup.tariffs, group).cloned() else { return };
+        let tariffs = self.ledger.tariffs().unwrap_or(&self.setup.tariffs);
+        let Some(tariff) = tariff_for(tariffs, group).cloned() else { return };
         let facts = open.facts.clone();
         let sealed = self.seal(&facts);
         self.record(RecordBody::TransactionPriced { facts, tariff, sealed }, now, out);
+    }
+
+    /// Other prices for transactions that get theirs from now on; those that run keep theirs.
+    pub(super) fn replace_tariffs(
+        &mut self,
+        tariffs: Option<Vec<Tariff>>,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> CommandOutcome {
+        // As `siteward check` wants it of those in the configuration: a CDR could not name them.
+        let unfit = |tariff: &&Tariff| !tariff.id.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+        let billed = self.setup.billing.operator.is_some();
+        if let Some(tariff) = tariffs.iter().flatten().find(unfit).filter(|_| billed) {
+            let error =
+                format!("tariff {:?}: with [billing] its id must be printable ASCII, as OCPI wants it", tariff.id);
+            return CommandOutcome::Rejected { error };
+        }
+        if self.ledger.tariffs() != tariffs.as_deref() {
+            self.record(RecordBody::TariffsReplaced { tariffs }, now, out);
+        }
+        CommandOutcome::Accepted { data: None }
     }
 
     /// What a transaction has come to if it ends then, with its register at that value.

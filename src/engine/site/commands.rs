@@ -1,5 +1,6 @@
 //! Commands from people on site and from the cloud, and the link to the cloud.
 
+use super::errands::Waiting;
 use super::io::{CloudInput, LogLevel, Output};
 use super::{Purpose, Site, log};
 use crate::engine::cloud::answers::Seen;
@@ -7,6 +8,7 @@ use crate::engine::cloud::intake::{kind, read_command};
 use crate::engine::cloud::messages::response;
 use crate::engine::cloud::outbox::OutboxAction;
 use crate::engine::model::command::{Command, CommandOutcome};
+use crate::engine::model::errand::Errand;
 use crate::engine::model::exchange::{StationCall, StationReply};
 use crate::engine::model::ids::{IdToken, RequestId, Sequence, StationId, TransactionId};
 use crate::engine::model::record::RecordBody;
@@ -40,6 +42,8 @@ enum Done {
     Now(CommandOutcome),
     /// A station has to answer first.
     Call(StationIndex, StationCall),
+    /// The shell has to do it.
+    Errand(Errand),
 }
 
 impl Site {
@@ -54,6 +58,7 @@ impl Site {
             Done::Call(station, call) => {
                 self.call(station, call, (Priority::Normal, Purpose::Request(request)), now, out);
             }
+            Done::Errand(errand) => self.send_errand(errand, Waiting::Person(request), now, out),
         }
     }
 
@@ -79,6 +84,8 @@ impl Site {
             Command::CdrCredit { cdr, reason, reissue, ended, meter_stop } => {
                 Done::Now(self.credit_cdr((&cdr, &reason, reissue), (ended, meter_stop), (now, out)))
             }
+            Command::TariffsReplace { tariffs } => Done::Now(self.replace_tariffs(tariffs, now, out)),
+            Command::Errand(errand) => Done::Errand(errand),
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }
@@ -202,6 +209,7 @@ impl Site {
             Done::Call(station, call) => {
                 self.call(station, call, (Priority::Normal, Purpose::Cloud(request)), now, out);
             }
+            Done::Errand(errand) => self.send_errand(errand, Waiting::Cloud(request), now, out),
         }
     }
 

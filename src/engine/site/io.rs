@@ -2,6 +2,7 @@
 
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::commission::CommissionReport;
+use crate::engine::model::errand::{Errand, ErrandId};
 use crate::engine::model::exchange::OcppVersion;
 use crate::engine::model::ids::{ConnectionId, RequestId, Sequence};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
@@ -86,6 +87,18 @@ pub enum Input {
         request: RequestId,
         /// What is asked.
         command: Command,
+    },
+    /// The answer to [`Output::Errand`].
+    ErrandAnswered {
+        /// Which errand.
+        id: ErrandId,
+        /// How it ended.
+        outcome: CommandOutcome,
+    },
+    /// Something was decided about the configuration while this one is in force.
+    ConfigurationChanged {
+        /// What, for the event.
+        cause: String,
     },
 }
 
@@ -203,6 +216,13 @@ pub enum Output {
         request: RequestId,
         /// How it ended.
         outcome: CommandOutcome,
+    },
+    /// Do what only the shell can do for a command. It is answered by [`Input::ErrandAnswered`].
+    Errand {
+        /// Names it.
+        id: ErrandId,
+        /// What is wanted.
+        errand: Errand,
     },
     /// A commissioning test is over: sign its report and keep it.
     Commissioned(Box<CommissionReport>),

@@ -14,6 +14,7 @@ use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, Stamp, TransactionFacts};
+use crate::engine::model::tariff::Tariff;
 use crate::engine::model::topology::LeaseForm;
 use crate::engine::model::wish::{Boost, TargetState};
 use crate::engine::time::Utc;
@@ -49,6 +50,9 @@ pub struct Ledger {
     commands: VecDeque<CommandRecord>,
     #[serde(default, skip_serializing_if = "Accounts::is_empty")]
     accounts: Accounts,
+    /// The prices that came by command; `None`: those of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tariffs: Option<Vec<Tariff>>,
 }
 
 /// What is known of a station.
@@ -188,6 +192,12 @@ impl Ledger {
         &self.accounts
     }
 
+    /// The price list that came by command; `None`: that of the configuration holds.
+    #[must_use]
+    pub fn tariffs(&self) -> Option<&[Tariff]> {
+        self.tariffs.as_deref()
+    }
+
     /// Folds the next record in.
     pub fn apply(&mut self, record: &Record) {
         self.last = record.sequence;
@@ -234,6 +244,7 @@ impl Ledger {
             RecordBody::TargetEnded { charger, transaction, cause, .. } => {
                 self.aim(charger, transaction, (*cause).into());
             }
+            RecordBody::TariffsReplaced { tariffs } => self.tariffs.clone_from(tariffs),
             RecordBody::CommandExecuted { id, status, error, .. } => {
                 let command = CommandRecord { id: id.clone(), status: status.clone(), error: error.clone() };
                 push_bounded(&mut self.commands, command, REMEMBERED_COMMANDS);

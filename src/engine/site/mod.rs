@@ -14,6 +14,7 @@ mod commands;
 mod commission;
 mod conduct;
 mod control;
+mod errands;
 mod gauge;
 pub mod io;
 pub mod ledger;
@@ -48,6 +49,7 @@ use crate::engine::billing::split::RegisterAt;
 use crate::engine::cloud::answers::Answers;
 use crate::engine::cloud::messages::Messages;
 use crate::engine::cloud::outbox::Outbox;
+use crate::engine::model::errand::ErrandId;
 use crate::engine::model::ids::{RequestId, Sequence, StationId, TransactionId};
 use crate::engine::model::record::{Record, RecordBody, Stamp};
 use crate::engine::model::setup::Setup;
@@ -59,6 +61,7 @@ use crate::engine::units::{Current, PerPhase};
 use background::Background;
 use commission::Commissioning;
 use control::EvseControl;
+use errands::Waiting;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
 use outside::Outside;
@@ -92,6 +95,8 @@ pub struct Restored {
     pub damage: Option<String>,
     /// What the last run remembered by [`Output::Remember`], if it is there.
     pub remembered: Option<Vec<u8>>,
+    /// Why the daemon started, where it was not from outside: what the event of the start says.
+    pub cause: Option<String>,
 }
 
 /// Whose call to a station it was.
@@ -118,6 +123,7 @@ enum Purpose {
 #[derive(Debug)]
 struct StartNotes {
     damage: Option<String>,
+    cause: Option<String>,
 }
 
 /// The link to the cloud as the site sees it.
@@ -170,6 +176,8 @@ pub struct Site {
     cloud: Option<Cloud>,
     store_error: Option<String>,
     start_notes: Option<StartNotes>,
+    /// What the shell was asked to do for a command, and who waits for it.
+    errands: BTreeMap<ErrandId, Waiting>,
     above_since: BTreeMap<CircuitIndex, Mono>,
     commissioning: Option<Commissioning>,
     /// The last register seen of each running transaction: what a tariff border needs.
@@ -226,6 +234,7 @@ impl Site {
             cloud,
             store_error: None,
             start_notes: None,
+            errands: BTreeMap::new(),
             above_since: BTreeMap::new(),
             commissioning: None,
             last_registers: BTreeMap::new(),
@@ -251,7 +260,7 @@ impl Site {
         }
         site.restore_conduct();
         site.set_durable(site.durable);
-        site.begin(restored.damage, now);
+        site.begin((restored.damage, restored.cause), now);
         site
     }
 
@@ -277,6 +286,8 @@ impl Site {
             Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
             Input::GuardDisagrees { circuit, message } => self.guard_disagrees(circuit, message, now, out),
             Input::Request { request, command } => self.requested(request, command, now, out),
+            Input::ErrandAnswered { id, outcome } => self.errand_answered(id, outcome, now, out),
+            Input::ConfigurationChanged { cause } => self.configuration_changed(cause, now, out),
         }
     }
 

@@ -148,6 +148,7 @@ impl World {
                     | Output::TurnAway { .. }
                     | Output::ReadRecords { .. }
                     | Output::Acknowledged { .. }
+                    | Output::Errand { .. }
                     | Output::Commissioned(_) => {}
                     Output::Log { message, .. } => self.logs.push(message),
                 }

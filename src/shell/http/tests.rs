@@ -74,6 +74,7 @@ async fn with_shelf(shelf: Shelf) -> Served {
         registry: Registry::default(),
         publications: None,
         memory: watch::Sender::new(Vec::new()),
+        errands: mpsc::channel(1).0,
         reports: mpsc::channel(1).0,
         notifier: Notifier::silent(),
     };

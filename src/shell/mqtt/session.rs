@@ -38,7 +38,7 @@ const PUBACK: Duration = Duration::from_secs(60);
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The largest packet taken in: a command of the largest size with its properties, so that a larger one is still answered.
-const MAX_INCOMING: u32 = 128 * 1024;
+const MAX_INCOMING: u32 = 512 * 1024;
 /// Fixed header, packet id, property lengths and our properties, beside topic, payload and correlation data.
 const PACKET_OVERHEAD: usize = 256;
 

@@ -85,7 +85,12 @@ pub(super) fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
         ("[api]", running.api != new.api),
         ("[store]", running.store != new.store),
         ("[cloud]", running.cloud != new.cloud),
-        ("[authorization]", running.unknown_token != new.unknown_token || running.tokens != new.tokens),
+        (
+            "[authorization]",
+            running.unknown_token != new.unknown_token || running.tokens != new.tokens || running.groups != new.groups,
+        ),
+        ("[charging]", running.charging != new.charging),
+        ("[[tariffs]] or [billing]", running.tariffs != new.tariffs || running.billing != new.billing),
         (
             "[[schedules]], [dimming] or `floor_a`",
             running.outside != new.outside || running.dimming_device != new.dimming_device,
@@ -128,6 +133,7 @@ pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Inpu
             acknowledged,
             damage,
             remembered: memory::recall(&memory::place(&config.store.path)),
+            cause: None,
         },
         store: Box::new(shared.clone()),
         events: Arc::new(shared),

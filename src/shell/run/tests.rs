@@ -90,13 +90,14 @@ impl Memory {
 #[tokio::test]
 async fn the_daemon_serves_stations_and_people_and_stops_in_order() {
     let directory = Directory::with(SITE);
-    let config = read(&directory.site()).unwrap();
+    let (config, text) = read(&directory.site()).unwrap();
     let sockets = Sockets::bind(&config).await.unwrap();
     let (stations, api) = (sockets.stations.local_addr().unwrap(), sockets.api.local_addr().unwrap());
     let memory = Memory::default();
-    let clock = Clock::start();
-    let notifier = Notifier::silent();
-    let daemon = Daemon::start(&config, sockets, memory.open(), mpsc::channel(INBOX), (clock, notifier)).unwrap();
+    let Starting { config, kept, .. } = configuration::start(config, text);
+    let (clock, notifier, restarts) = (Clock::start(), Notifier::silent(), mpsc::channel(1).0);
+    let wiring = Wiring { inbox: mpsc::channel(INBOX), clock, notifier, kept, restarts };
+    let daemon = Daemon::start(&config, sockets, memory.open(), wiring).unwrap();
     daemon.asker.clone().next_tick().await.unwrap();
 
     let mut request = format!("ws://{stations}/ocpp/CP001").into_client_request().unwrap();
@@ -126,7 +127,7 @@ async fn a_port_in_use_names_the_address_the_key_and_the_file() {
     {
         let text = SITE.replace(section, &section.replace("127.0.0.1:0", &address.to_string()));
         let directory = Directory::with(&text);
-        let config = read(&directory.site()).unwrap();
+        let (config, _) = read(&directory.site()).unwrap();
         let Err(StartError::Other(message)) = Sockets::bind(&config).await else { panic!("bound {key}") };
         for part in [key, &address.to_string(), "site.toml", "another process"] {
             assert!(message.contains(part), "{part} in {message}");
@@ -152,13 +153,19 @@ fn a_site_that_is_not_fail_safe_starts_only_on_demand() {
 }
 
 #[test]
-fn a_reload_says_what_a_restart_would_change_and_refuses_a_bad_file() {
+fn a_reload_says_what_has_changed_and_refuses_a_bad_file() {
     let directory = Directory::with(SITE);
-    let running = read(&directory.site()).unwrap();
-    assert!(report_reload(&directory.site(), &running).is_empty());
+    let started = read(&directory.site()).unwrap();
+    let reload = || report_reload(&directory.site(), &started);
+    assert!(reload().is_empty());
+    directory.write(&format!("# A comment.\n{SITE}"));
+    assert!(reload().is_empty());
     directory.write(&SITE.replace("limit_a = 63", "limit_a = 50").replace("path = \"store\"", "path = \"other\""));
-    let parts = report_reload(&directory.site(), &running);
-    assert_eq!(parts, ["[store]", "[[circuits]], [[meters]], [[inverters]] or [[chargers]]"]);
+    assert_eq!(reload(), ["[store]", "[[circuits]], [[meters]], [[inverters]] or [[chargers]]"]);
     directory.write("[site");
-    assert!(report_reload(&directory.site(), &running).is_empty());
+    assert!(reload().is_empty());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("[api]\nlisten = \"{}\"", taken.local_addr().unwrap());
+    directory.write(&SITE.replace("[api]\nlisten = \"127.0.0.1:0\"", &address));
+    assert!(reload().is_empty(), "its address is in use");
 }

@@ -7,6 +7,8 @@ use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::units::Energy;
 
+mod tariffs;
+
 /// 0.50 a kWh by day, 0.25 from 22:00 to 06:00, and 6 an hour for parking.
 fn tariff(groups: &[&str], day: &str) -> Tariff {
     let price = |text: &str| text.parse().ok();
