@@ -304,6 +304,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::TargetSet { .. }
         | RecordBody::TargetEnded { .. }
         | RecordBody::ConfigurationChanged { .. }
+        | RecordBody::TokensChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,
     }

@@ -9,6 +9,7 @@ use crate::engine::outside::order;
 use crate::engine::time::Utc;
 
 mod bills;
+pub mod tokens;
 mod wishes;
 
 /// The largest command that is read, in bytes: the largest OCPP payload that stations take is well below it.
@@ -21,7 +22,7 @@ const MAX_NAME: usize = 255;
 const MAX_QUOTED: usize = 60;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 14] = [
+const SUPPORTED: [&str; 17] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
@@ -34,19 +35,13 @@ const SUPPORTED: [&str; 14] = [
     "charging.target",
     "charging.target.clear",
     "cdr.credit",
-    "events.acknowledge",
-    "events.replay",
-];
-const NOT_YET: [&str; 8] = [
     "tokens.replace",
     "tokens.update",
     "tokens.delete",
-    "tariffs.replace",
-    "configuration.get",
-    "configuration.put",
-    "charger.approve",
-    "log.get",
+    "events.acknowledge",
+    "events.replay",
 ];
+const NOT_YET: [&str; 5] = ["tariffs.replace", "configuration.get", "configuration.put", "charger.approve", "log.get"];
 
 /// A command that was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +94,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::Target { .. } => "charging.target",
         Command::TargetClear { .. } => "charging.target.clear",
         Command::CdrCredit { .. } => "cdr.credit",
+        Command::Tokens(order) => tokens::kind(order),
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }
@@ -196,6 +192,9 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
         "charging.target" => wishes::target(data, &place),
         "charging.target.clear" => wishes::target_clear(data, &place),
         "cdr.credit" => bills::credit(data, &place),
+        "tokens.replace" => tokens::replace(data, &place),
+        "tokens.update" => tokens::update(data, &place),
+        "tokens.delete" => tokens::delete(data, &place),
         "events.acknowledge" => {
             only_known(data, &["sequence"], &place)?;
             Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })

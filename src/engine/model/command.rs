@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitOrder, LimitOrigin, LimitTarget};
+use super::token::TokensOrder;
 use super::wish::{BoostLength, Place};
 use crate::engine::time::Utc;
 use crate::engine::units::Energy;
@@ -106,6 +107,8 @@ pub enum Command {
         /// The register at the end, where that was wrong.
         meter_stop: Option<Energy>,
     },
+    /// `tokens.update`, `tokens.delete`, `tokens.replace`.
+    Tokens(TokensOrder),
     /// `events.acknowledge`: the cloud has everything up to this record.
     EventsAcknowledge {
         /// The last record it has.

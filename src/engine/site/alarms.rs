@@ -40,7 +40,8 @@ impl Site {
             );
         }
         let version = self.setup.version.clone();
-        self.record(RecordBody::ConfigurationChanged { version, cause: "start".to_owned() }, now, out);
+        let (cause, tokens_file) = ("start".to_owned(), self.tokens.file);
+        self.record(RecordBody::ConfigurationChanged { version, cause, tokens_file }, now, out);
         match self.setup.unsafe_fallback.clone() {
             Some(what) => self.raise(
                 (AlarmKind::FallbackUnsafe, "", Severity::Critical),

@@ -79,6 +79,7 @@ impl Site {
             Command::CdrCredit { cdr, reason, reissue, ended, meter_stop } => {
                 Done::Now(self.credit_cdr((&cdr, &reason, reissue), (ended, meter_stop), (now, out)))
             }
+            Command::Tokens(order) => Done::Now(self.change_tokens(order, now, out)),
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accounts::{Accounts, note_untrusted};
 pub use super::open::{EndedTransaction, EventKey, OpenTransaction};
+use super::token_store::TokenStore;
 use crate::engine::billing::split::{ActivityAt, RegisterAt};
 use crate::engine::model::alarm::{Alarm, AlarmKey};
 use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
@@ -49,6 +50,8 @@ pub struct Ledger {
     commands: VecDeque<CommandRecord>,
     #[serde(default, skip_serializing_if = "Accounts::is_empty")]
     accounts: Accounts,
+    #[serde(default, skip_serializing_if = "TokenStore::is_untouched")]
+    tokens: TokenStore,
 }
 
 /// What is known of a station.
@@ -188,6 +191,12 @@ impl Ledger {
         &self.accounts
     }
 
+    /// The tokens that came by command.
+    #[must_use]
+    pub const fn tokens(&self) -> &TokenStore {
+        &self.tokens
+    }
+
     /// Folds the next record in.
     pub fn apply(&mut self, record: &Record) {
         self.last = record.sequence;
@@ -238,9 +247,12 @@ impl Ledger {
                 let command = CommandRecord { id: id.clone(), status: status.clone(), error: error.clone() };
                 push_bounded(&mut self.commands, command, REMEMBERED_COMMANDS);
             }
+            RecordBody::TokensChanged { order, revokes } => {
+                self.tokens.apply(order, revokes.then_some(record.stamp.utc));
+            }
+            RecordBody::ConfigurationChanged { tokens_file, .. } => self.tokens.file_read(*tokens_file),
             RecordBody::ChargerDisconnected { .. }
             | RecordBody::ChargerStatus { .. }
-            | RecordBody::ConfigurationChanged { .. }
             | RecordBody::StoreRecovered { .. } => {}
         }
     }

@@ -85,7 +85,7 @@ pub(super) fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
         ("[api]", running.api != new.api),
         ("[store]", running.store != new.store),
         ("[cloud]", running.cloud != new.cloud),
-        ("[authorization]", running.unknown_token != new.unknown_token || running.tokens != new.tokens),
+        ("[authorization]", running.authorization != new.authorization || running.tokens != new.tokens),
         (
             "[[schedules]], [dimming] or `floor_a`",
             running.outside != new.outside || running.dimming_device != new.dimming_device,
