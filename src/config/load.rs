@@ -9,7 +9,7 @@ use super::outside::Wired;
 use super::problem::{Document, Position, Problem, Problems, Severity};
 use super::reader::Section;
 use super::schema::Config;
-use super::{billing, outside, sections, tariffs, wiring};
+use super::{authorization, billing, outside, sections, tariffs, wiring};
 use crate::engine::model::topology::Topology;
 
 /// A configuration that can be used.
@@ -83,7 +83,7 @@ pub fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Pro
     let api = sections::api(&root, (&ocpp, ocpp_at));
     let store = sections::store(&root, places);
     let cloud = sections::cloud(&root, places);
-    let authorization = sections::authorization(&root, places);
+    let authorization = authorization::authorization(&root, places);
     let tariffs = tariffs::tariffs(&root);
     let mut billing = billing::billing(&root, &site, &id);
     let charging = sections::charging(&root);
@@ -116,7 +116,7 @@ pub fn load_text(path: &Path, text: &str, places: &Places) -> Result<Loaded, Pro
         api,
         store,
         cloud,
-        unknown_token: authorization.unknown_token,
+        authorization: authorization.setup,
         tokens: authorization.tokens,
         groups: authorization.groups,
         charging,

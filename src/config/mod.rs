@@ -3,6 +3,7 @@
 //! [`load()`] reads `site.toml` and every file that it names, reports all problems at once with their places, and gives a [`Config`]
 //! after which nothing can fail: [`Config::setup`] only copies. It opens no connection and changes nothing.
 
+mod authorization;
 mod billing;
 mod dc;
 mod devices;

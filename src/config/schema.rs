@@ -13,7 +13,7 @@ use crate::engine::modbus::switch::Switch;
 use crate::engine::model::billing::BillingSetup;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use crate::engine::model::tariff::Tariff;
-use crate::engine::model::token::{TokenEntry, UnknownToken};
+use crate::engine::model::token::{AuthorizationSetup, TokenEntry};
 use crate::engine::model::topology::{InverterIndex, MeterIndex, Secret, Topology};
 use crate::engine::model::wish::Wish;
 
@@ -32,8 +32,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// `[cloud]`; `None`: the site runs on its own.
     pub cloud: Option<CloudConfig>,
-    /// `authorization.offline_unknown`.
-    pub unknown_token: UnknownToken,
+    /// `[authorization]`.
+    pub authorization: AuthorizationSetup,
     /// The entries of `authorization.tokens_file`.
     pub tokens: Vec<TokenEntry>,
     /// `[groups.NAME]` of the same file.
@@ -65,7 +65,7 @@ impl Config {
             tokens: self.tokens.clone(),
             groups: self.groups.clone(),
             timezone: self.site.timezone,
-            unknown_token: self.unknown_token,
+            authorization: self.authorization.clone(),
             cloud: self
                 .cloud
                 .as_ref()

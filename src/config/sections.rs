@@ -1,20 +1,16 @@
-//! The sections that stand once: `[site]`, `[ocpp]`, `[api]`, `[store]`, `[cloud]`, `[authorization]`.
+//! The sections that stand once: `[site]`, `[ocpp]`, `[api]`, `[store]`, `[cloud]`.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use super::files::{Places, check_pem, is_plain_name, read_secret, read_text, resolve_or_report};
-use super::problem::{Document, Problem};
+use super::files::{Places, check_pem, is_plain_name, read_secret, resolve_or_report};
+use super::problem::Document;
 use super::reader::{At, Section, nearest};
 use super::schema::{ApiConfig, CloudConfig, OcppConfig, SiteConfig, StoreConfig, UnknownChargers};
-use super::tokens;
 use crate::engine::model::ids::SiteId;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup};
-use crate::engine::model::token::{TokenEntry, UnknownToken};
-use crate::engine::model::wish::Wish;
 use crate::engine::units::{Current, Voltage};
 
 /// How long a configuration that was sent has time to show that it works: chargers on mobile networks are back by then.
@@ -344,47 +340,6 @@ fn check_topic_prefix(document: &Document<'_>, prefix: &At<String>) -> bool {
         document.error(prefix.at, message);
     }
     good
-}
-
-/// What `[authorization]` says, with the problems of the tokens file.
-#[derive(Debug, Default)]
-pub(super) struct Authorization {
-    pub(super) unknown_token: UnknownToken,
-    pub(super) tokens: Vec<TokenEntry>,
-    pub(super) groups: BTreeMap<String, Wish>,
-    pub(super) problems: Vec<Problem>,
-}
-
-/// `[authorization]`.
-pub(super) fn authorization(root: &Section<'_>, places: &Places) -> Authorization {
-    let section = root.section("authorization", "[authorization]");
-    let document = section.document;
-    let mut result = Authorization::default();
-    let choices =
-        [("reject", Some(UnknownToken::Reject)), ("accept", Some(UnknownToken::Accept)), ("accept-limited", None)];
-    if let Some(choice) = section.choice("offline_unknown", &choices) {
-        if choice.value.is_none() {
-            let message = "\"accept-limited\" is not effective in this version: unknown tokens are rejected";
-            document.warn(choice.at, message);
-        }
-        result.unknown_token = choice.value.unwrap_or_default();
-    }
-    if let Some(file) = section.text("tokens_file")
-        && let Some(path) = resolve_or_report(document, places, "tokens_file", &file)
-    {
-        match read_text(&path) {
-            Ok(text) => ((result.tokens, result.groups), result.problems) = tokens::parse(&path, &text),
-            Err(reason) => {
-                let message = format!(
-                    "`tokens_file`: {} cannot be read: {reason}; create it with [[tokens]] entries, or remove the key",
-                    path.display()
-                );
-                document.error(file.at, message);
-            }
-        }
-    }
-    section.finish();
-    result
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use super::reader::recorded;
 use super::*;
 use crate::engine::model::ids::StationId;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup};
+use crate::engine::model::token::{AuthorizationSetup, LimitedUse, UnknownToken};
 use crate::engine::model::topology::{MINIMUM_OFFER, MeterIndex};
-use crate::engine::units::{Current, Phase, Power};
+use crate::engine::units::{Current, Energy, Phase, Power};
 
 /// The TOML files directly in a directory, sorted.
 fn toml_files(directory: &str) -> Vec<PathBuf> {
@@ -59,7 +60,6 @@ fn everything_is_read_and_lowered() {
         [
             "[ocpp.tls] is not effective in this version: there is no wss:// listener yet",
             "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped",
-            "\"accept-limited\" is not effective in this version: unknown tokens are rejected",
         ]
     );
     let config = loaded.config;
@@ -76,6 +76,14 @@ fn everything_is_read_and_lowered() {
     let setup = config.setup("1.2.3", 42);
     assert_eq!((setup.version.as_str(), setup.seed, setup.heartbeat_s), ("1.2.3", 42, 300));
     assert_eq!(setup.tokens.len(), 1);
+    let authorization = AuthorizationSetup {
+        unknown: UnknownToken::AcceptLimited,
+        limited: LimitedUse { energy: Energy::from_wh(7_500), minutes: 90, max: Some(Current::from_a(10)) },
+        stop_refused: false,
+        master_pass_group: Some("keyholders".to_owned()),
+        cache_days: Some(14),
+    };
+    assert_eq!(setup.authorization, authorization);
     assert_eq!(setup.cloud.unwrap().acknowledge, Acknowledge::Application);
     let topology = setup.topology;
     // The file names the child first; the topology has parents first.

@@ -9,16 +9,12 @@ use super::problem::{Document, Problem};
 use super::reader::{At, Section};
 use crate::engine::model::exchange::AuthorizationStatus;
 use crate::engine::model::ids::IdToken;
-use crate::engine::model::token::TokenEntry;
+use crate::engine::model::token::{MAX_TOKEN_CHARACTERS, MAX_TOKENS, TokenEntry};
 use crate::engine::model::topology::MINIMUM_OFFER;
 use crate::engine::model::wish::{MAX_ENERGY, TimeOfDay, Wish};
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
 
-/// More people than any site has; a list beyond it would fill the memory of a small gateway.
-const MAX_TOKENS: usize = 100_000;
-/// OCPP 2.0.1's identifierString of 36 characters; OCPP 1.6 carries 20 (CiString20).
-const MAX_TOKEN_CHARACTERS: usize = 36;
 /// No car needs more to begin with; no station gives more to one.
 const MAX_CURRENT_MA: i32 = 1_000_000;
 

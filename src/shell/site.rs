@@ -88,6 +88,7 @@ enum Question {
     Explain { charger: StationId, answer: oneshot::Sender<Option<Explanation>> },
     Commissioned { charger: StationId, answer: oneshot::Sender<Option<CommissionReport>> },
     LimitLog { answer: oneshot::Sender<String> },
+    Tokens { after: String, limit: usize, answer: oneshot::Sender<String> },
     Command { command: Command, answer: oneshot::Sender<CommandOutcome> },
 }
 
@@ -147,6 +148,16 @@ impl Asker {
     pub async fn limit_log(&self) -> Result<String, Stopping> {
         let (answer, answered) = oneshot::channel();
         self.questions.send(Question::LimitLog { answer }).await.map_err(|_| Stopping)?;
+        answered.await.map_err(|_| Stopping)
+    }
+
+    /// A page of the tokens behind `after`, at most `limit`, as JSON.
+    ///
+    /// # Errors
+    /// If the owner has ended.
+    pub async fn tokens(&self, after: String, limit: usize) -> Result<String, Stopping> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question::Tokens { after, limit, answer }).await.map_err(|_| Stopping)?;
         answered.await.map_err(|_| Stopping)
     }
 
@@ -276,6 +287,9 @@ impl Owner {
             }
             Question::LimitLog { answer } => {
                 let _ = answer.send(self.controller.site().limit_log());
+            }
+            Question::Tokens { after, limit, answer } => {
+                let _ = answer.send(self.controller.site().tokens_page(&after, limit, self.clock.now()));
             }
             Question::Command { answer, .. } if self.pending.len() >= MAX_PENDING => {
                 let error = format!("{MAX_PENDING} commands wait for answers already; try again later");

@@ -6,7 +6,7 @@ use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
 use siteward::engine::model::limit::Dimming;
 use siteward::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup, Setup};
-use siteward::engine::model::token::{TokenEntry, UnknownToken};
+use siteward::engine::model::token::{AuthorizationSetup, TokenEntry};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, Inverter, InverterRole, LeaseForm, Meter, MeterIndex, Station, StationModel, Topology,
     Wiring,
@@ -341,7 +341,7 @@ impl Blueprint {
             tokens: self.tokens(),
             groups: std::collections::BTreeMap::new(),
             timezone: siteward::engine::model::setup::Tz::Europe__Berlin,
-            unknown_token: UnknownToken::Reject,
+            authorization: AuthorizationSetup::default(),
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             outside: OutsideSetup { dimming: self.dimming(), ..OutsideSetup::default() },
             tariffs: Vec::new(),

@@ -307,6 +307,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::TargetEnded { .. }
         | RecordBody::ConfigurationChanged { .. }
         | RecordBody::TariffsReplaced { .. }
+        | RecordBody::TokensChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,
     }

@@ -8,7 +8,7 @@ use siteward::engine::model::ids::{CircuitId, ConnectionId, RequestId, SiteId, S
 use siteward::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitTarget};
 use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::setup::Setup;
-use siteward::engine::model::token::UnknownToken;
+use siteward::engine::model::token::{AuthorizationSetup, UnknownToken};
 use siteward::engine::model::topology::{
     Circuit, CircuitIndex, LeaseForm, Station as Settings, StationIndex, StationModel, Topology, Wiring,
 };
@@ -111,7 +111,7 @@ impl Bench {
             tokens: Vec::new(),
             groups: Default::default(),
             timezone: Default::default(),
-            unknown_token: UnknownToken::Accept,
+            authorization: AuthorizationSetup { unknown: UnknownToken::Accept, ..AuthorizationSetup::default() },
             cloud: None,
             unsafe_fallback: None,
             seed: 1,

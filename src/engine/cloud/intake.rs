@@ -12,6 +12,7 @@ use crate::engine::time::Utc;
 mod bills;
 mod errands;
 mod tariffs;
+pub mod tokens;
 mod wishes;
 
 /// The largest command that is read, in bytes: the configuration of a site with 200 chargers, and well above what stations take.
@@ -24,7 +25,7 @@ const MAX_NAME: usize = 255;
 const MAX_QUOTED: usize = 60;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 18] = [
+const SUPPORTED: [&str; 21] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
@@ -37,6 +38,9 @@ const SUPPORTED: [&str; 18] = [
     "charging.target",
     "charging.target.clear",
     "cdr.credit",
+    "tokens.replace",
+    "tokens.update",
+    "tokens.delete",
     "tariffs.replace",
     "configuration.get",
     "configuration.put",
@@ -44,7 +48,7 @@ const SUPPORTED: [&str; 18] = [
     "events.acknowledge",
     "events.replay",
 ];
-const NOT_YET: [&str; 4] = ["tokens.replace", "tokens.update", "tokens.delete", "charger.approve"];
+const NOT_YET: [&str; 1] = ["charger.approve"];
 
 /// A command that was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +105,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::Errand(Errand::Configuration) => "configuration.get",
         Command::Errand(Errand::PutConfiguration { .. }) => "configuration.put",
         Command::Errand(Errand::Log { .. }) => "log.get",
+        Command::Tokens(order) => tokens::kind(order),
         Command::EventsAcknowledge { .. } => "events.acknowledge",
         Command::EventsReplay { .. } => "events.replay",
     }
@@ -202,6 +207,9 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
         "configuration.get" => errands::configuration(data, &place),
         "configuration.put" => errands::put_configuration(data, &place),
         "log.get" => errands::log(data, &place),
+        "tokens.replace" => tokens::replace(data, &place),
+        "tokens.update" => tokens::update(data, &place),
+        "tokens.delete" => tokens::delete(data, &place),
         "events.acknowledge" => {
             only_known(data, &["sequence"], &place)?;
             Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })

@@ -12,6 +12,7 @@ use crate::engine::model::ids::SiteId;
 use crate::engine::model::limit::{LimitOrder, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
 use crate::engine::model::status::SiteStatus;
+use crate::engine::model::token::TokensOrder;
 use crate::engine::site::io::Publication;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy};
@@ -188,9 +189,9 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::LimitProven(_) => "siteward.limit.proven",
         RecordBody::BoostSet { .. } | RecordBody::BoostEnded { .. } => "siteward.boost.changed",
         RecordBody::TargetSet { .. } | RecordBody::TargetEnded { .. } => "siteward.target.changed",
-        RecordBody::ConfigurationChanged { .. } | RecordBody::TariffsReplaced { .. } => {
-            "siteward.configuration.changed"
-        }
+        RecordBody::ConfigurationChanged { .. }
+        | RecordBody::TariffsReplaced { .. }
+        | RecordBody::TokensChanged { .. } => "siteward.configuration.changed",
         RecordBody::CommandExecuted { .. } => "siteward.command.executed",
         RecordBody::StoreRecovered { .. } => "siteward.store.recovered",
     }
@@ -225,6 +226,7 @@ fn subject(body: &RecordBody) -> Option<&str> {
         RecordBody::LimitProven(proof) => Some(limits::name_of(&proof.target)),
         RecordBody::ConfigurationChanged { .. }
         | RecordBody::TariffsReplaced { .. }
+        | RecordBody::TokensChanged { .. }
         | RecordBody::CommandExecuted { .. }
         | RecordBody::StoreRecovered { .. } => None,
     }
@@ -290,8 +292,9 @@ fn data(body: &RecordBody) -> Value {
         RecordBody::TargetEnded { charger, evse, transaction, cause, missing } => json!({
             "charger": charger, "evse": evse, "transaction_id": transaction, "missing_wh": missing, "state": cause,
         }),
-        RecordBody::ConfigurationChanged { version, cause } => json!({ "version": version, "cause": cause }),
+        RecordBody::ConfigurationChanged { version, cause, .. } => json!({ "version": version, "cause": cause }),
         RecordBody::TariffsReplaced { tariffs } => json!({ "cause": "tariffs.replace", "tariffs": tariffs }),
+        RecordBody::TokensChanged { order, .. } => tokens_data(order),
         RecordBody::CommandExecuted { id, kind, status, error } => json!({
             "id": id, "type": kind, "status": status, "error": error,
         }),
@@ -314,6 +317,15 @@ fn bill_data(body: &RecordBody) -> Value {
         RecordBody::CdrWithheld { facts, reason, .. } => transaction_data(facts, json!({ "reason": reason })),
         _ => Value::Null,
     }
+}
+
+/// How many tokens were changed, not which: that is the sender's business, and a list would be a large event.
+fn tokens_data(order: &TokensOrder) -> Value {
+    let part = order.part();
+    json!({
+        "cause": "tokens", "change": order.word(), "entries": order.count(), "list": part.map(|part| &part.list),
+        "part": part.map(|part| part.part), "parts": part.map(|part| part.parts),
+    })
 }
 
 /// What every event of a transaction tells, and what this one tells beyond it.

@@ -13,6 +13,7 @@ use crate::engine::model::limit::{
 };
 use crate::engine::model::record::Stamp;
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
+use crate::engine::model::token::{ListPart, TokensOrder};
 use crate::engine::model::topology::LeaseForm;
 use crate::engine::model::wish::{Boost, BoostEnd, Target, TargetEnd, TargetSource};
 use crate::engine::time::Mono;
@@ -178,7 +179,7 @@ fn bodies() -> Vec<RecordBody> {
     ]);
     bodies.extend(limit_bodies());
     bodies.extend([
-        RecordBody::ConfigurationChanged { version: "0.1.0".to_owned(), cause: "start".to_owned() },
+        RecordBody::ConfigurationChanged { version: "0.1.0".to_owned(), cause: "start".to_owned(), tokens_file: 7 },
         RecordBody::TariffsReplaced { tariffs: None },
         RecordBody::CommandExecuted {
             id: "c-17".to_owned(),
@@ -189,6 +190,11 @@ fn bodies() -> Vec<RecordBody> {
         RecordBody::StoreRecovered { missing: "records 17 to 21".to_owned() },
     ]);
     bodies.extend(wish_bodies());
+    let part = ListPart { list: "2026-03-01".to_owned(), part: 2, parts: 40 };
+    let order = TokensOrder::ReplacePart { part, entries: Vec::new() };
+    bodies.push(RecordBody::TokensChanged { order: Box::new(order), revokes: false });
+    let order = TokensOrder::Delete { tokens: vec![IdToken::new("04A2B3C4")] };
+    bodies.push(RecordBody::TokensChanged { order: Box::new(order), revokes: true });
     bodies
 }
 

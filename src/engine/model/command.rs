@@ -6,6 +6,7 @@ use super::errand::Errand;
 use super::ids::{IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitOrder, LimitOrigin, LimitTarget};
 use super::tariff::Tariff;
+use super::token::TokensOrder;
 use super::wish::{BoostLength, Place};
 use crate::engine::time::Utc;
 use crate::engine::units::Energy;
@@ -115,6 +116,8 @@ pub enum Command {
     },
     /// What only the shell can carry out: `configuration.get`, `configuration.put`, `log.get`.
     Errand(Errand),
+    /// `tokens.update`, `tokens.delete`, `tokens.replace`.
+    Tokens(TokensOrder),
     /// `events.acknowledge`: the cloud has everything up to this record.
     EventsAcknowledge {
         /// The last record it has.

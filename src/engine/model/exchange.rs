@@ -92,6 +92,23 @@ pub enum AuthorizationStatus {
     ConcurrentTx,
 }
 
+/// What a station is told of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Whether it may charge.
+    pub status: AuthorizationStatus,
+    /// Its group (`parentIdTag`, `groupIdToken`).
+    pub group: Option<String>,
+    /// How long the station may remember it (`expiryDate`, `cacheExpiryDateTime`).
+    pub expires: Option<Utc>,
+}
+
+impl From<AuthorizationStatus> for Admission {
+    fn from(status: AuthorizationStatus) -> Self {
+        Self { status, group: None, expires: None }
+    }
+}
+
 /// Where a transaction stands, in the words of OCPP 2.x (`chargingState`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChargingState {
@@ -253,20 +270,20 @@ pub enum StationAnswer {
     },
     /// To `Authorize`.
     Authorize {
-        /// Whether the token may charge.
-        status: AuthorizationStatus,
+        /// What is known of the token.
+        admission: Admission,
     },
     /// To `StartTransaction`.
     StartTransaction {
         /// The id that the transaction got.
         transaction: i32,
-        /// Whether the token may charge.
-        status: AuthorizationStatus,
+        /// What is known of the token.
+        admission: Admission,
     },
-    /// To `StopTransaction` and `TransactionEvent`: the token's status where a token was sent.
+    /// To `StopTransaction` and `TransactionEvent`.
     Transaction {
-        /// Whether the token may charge.
-        status: Option<AuthorizationStatus>,
+        /// What is known of the token, where one was sent.
+        admission: Option<Admission>,
     },
     /// To `ChargingNeeds`: whether they can be used here.
     ChargingNeeds {
@@ -351,6 +368,8 @@ pub enum StationCall {
         /// Which.
         transaction: TransactionId,
     },
+    /// `ClearCache`: the station forgets which tokens were accepted.
+    ClearCache,
     /// `GetConfiguration` / `GetVariables`.
     GetConfiguration {
         /// Which keys; for 2.x as `Component.Variable`. Empty: all (1.6 only).

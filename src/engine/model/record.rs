@@ -8,6 +8,7 @@ use super::exchange::{BootInfo, ConnectorStatus, OcppVersion};
 use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitEnd, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use super::tariff::{Cost, Tariff};
+use super::token::TokensOrder;
 use super::topology::LeaseForm;
 use super::wish::{Boost, BoostEnd, Target, TargetEnd};
 use crate::engine::time::{Mono, Utc};
@@ -55,6 +56,11 @@ pub struct TransactionFacts {
     pub started: Utc,
     /// The energy register at the start.
     pub meter_start: Option<Energy>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_nothing(digest: &u64) -> bool {
+    *digest == 0
 }
 
 /// The only form there was before records named it.
@@ -275,6 +281,16 @@ pub enum RecordBody {
         version: String,
         /// What it was: `start`, `reload`, or what became of a configuration that came by command.
         cause: String,
+        /// What the tokens file held: [`digest_of`](super::token::digest_of) it; 0 where it held nothing.
+        #[serde(default, skip_serializing_if = "is_nothing")]
+        tokens_file: u64,
+    },
+    /// The tokens were changed by command.
+    TokensChanged {
+        /// How.
+        order: Box<TokensOrder>,
+        /// A token that could charge cannot any more.
+        revokes: bool,
     },
     /// Other prices hold for transactions that get theirs from now on.
     TariffsReplaced {

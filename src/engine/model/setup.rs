@@ -8,7 +8,7 @@ use super::billing::BillingSetup;
 use super::ids::CircuitId;
 use super::limit::{Dimming, ScheduledLimit};
 use super::tariff::Tariff;
-use super::token::{TokenEntry, UnknownToken};
+use super::token::{AuthorizationSetup, TokenEntry};
 use super::topology::Topology;
 use super::wish::Wish;
 use crate::engine::units::Current;
@@ -88,8 +88,8 @@ pub struct Setup {
     pub tokens: Vec<TokenEntry>,
     /// What goes with the groups of tokens, by name.
     pub groups: BTreeMap<String, Wish>,
-    /// What happens to other tokens.
-    pub unknown_token: UnknownToken,
+    /// How it is decided who may charge.
+    pub authorization: AuthorizationSetup,
     /// The site's clocks: departures, schedules and tariffs are in their time.
     pub timezone: Tz,
     /// What charging costs; none: nothing is priced.

@@ -46,6 +46,12 @@ impl TimeOfDay {
     }
 }
 
+impl std::fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:02}:{:02}", self.0 / 60, self.0 % 60)
+    }
+}
+
 /// A time as people on the site read it: `14:20`, with the date where it is more than 20 hours from `now`.
 #[must_use]
 pub fn clock_text(at: Utc, now: Utc, zone: Tz) -> String {

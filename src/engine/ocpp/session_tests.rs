@@ -196,7 +196,7 @@ fn a_wrong_answer_of_ours_is_an_internal_error() {
     let mut session = session(OcppVersion::V201);
     let token = only_token(&receive(&mut session, r#"[2,"1","Heartbeat",{}]"#));
     let mut out = SessionOutput::default();
-    session.answer(token, &StationAnswer::Authorize { status: AuthorizationStatus::Accepted }, &mut out);
+    session.answer(token, &StationAnswer::Authorize { admission: AuthorizationStatus::Accepted.into() }, &mut out);
     assert!(out.frames[0].starts_with(r#"[4,"1","InternalError","#), "{out:?}");
     assert_eq!(faults(&out), 1);
 }
@@ -399,13 +399,15 @@ fn fitting(request: &StationRequest) -> StationAnswer {
     match request {
         StationRequest::Boot { .. } => StationAnswer::Boot { accepted: true, now, interval_s: 300 },
         StationRequest::Heartbeat => StationAnswer::Heartbeat { now },
-        StationRequest::Authorize { .. } => StationAnswer::Authorize { status },
-        StationRequest::StartTransaction { .. } => StationAnswer::StartTransaction { transaction: 1, status },
+        StationRequest::Authorize { .. } => StationAnswer::Authorize { admission: status.into() },
+        StationRequest::StartTransaction { .. } => {
+            StationAnswer::StartTransaction { transaction: 1, admission: status.into() }
+        }
         StationRequest::StopTransaction { token, .. } => {
-            StationAnswer::Transaction { status: token.as_ref().map(|_| status) }
+            StationAnswer::Transaction { admission: token.as_ref().map(|_| status.into()) }
         }
         StationRequest::TransactionEvent(event) => {
-            StationAnswer::Transaction { status: event.token.as_ref().map(|_| status) }
+            StationAnswer::Transaction { admission: event.token.as_ref().map(|_| status.into()) }
         }
         StationRequest::ChargingNeeds { .. } => StationAnswer::ChargingNeeds { used: true },
         StationRequest::DataTransfer { .. } => StationAnswer::UnknownVendor,

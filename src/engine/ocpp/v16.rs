@@ -13,7 +13,7 @@ use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
 use super::profile::{Lease, Purpose, limit_text};
 use crate::engine::model::exchange::{
-    AuthorizationStatus, BootInfo, LeasedLimit, StationAnswer, StationCall, StationRequest,
+    Admission, AuthorizationStatus, BootInfo, LeasedLimit, StationAnswer, StationCall, StationRequest,
 };
 use crate::engine::model::ids::{IdToken, TransactionId};
 use crate::engine::model::topology::LimitUnit;
@@ -183,6 +183,44 @@ struct HeartbeatConf {
     current_time: Utc,
 }
 
+/// The answers that say something of a token.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenConf {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_tag_info: Option<IdTagInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_id: Option<i32>,
+}
+
+impl TokenConf {
+    fn of(admission: Option<&Admission>, transaction_id: Option<i32>) -> Self {
+        Self { id_tag_info: admission.map(IdTagInfo::of), transaction_id }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct IdTagInfo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry_date: Option<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id_tag: Option<String>,
+    status: types::AuthorizationStatus,
+}
+
+impl IdTagInfo {
+    /// A group with a longer name than OCPP 1.6 can write is none to its stations.
+    pub(super) fn of(admission: &Admission) -> Self {
+        let fits = |group: &&String| group.chars().count() <= MAX_ID_TAG_CHARS;
+        Self {
+            expiry_date: admission.expires,
+            parent_id_tag: admission.group.as_ref().filter(fits).cloned(),
+            status: status_of(admission.status),
+        }
+    }
+}
+
 /// Writes the payload of the answer to `action`. `Err` says that this is no answer to that action.
 pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, String> {
     match (action, answer) {
@@ -192,17 +230,12 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
             to_json(&BootConf { status, current_time: *now, interval: (*interval_s).min(i32::MAX.unsigned_abs()) })
         }
         ("Heartbeat", StationAnswer::Heartbeat { now }) => to_json(&HeartbeatConf { current_time: *now }),
-        ("Authorize", StationAnswer::Authorize { status }) => {
-            to_json(&wire::authorize::AuthorizeResponse { id_tag_info: id_tag_info(*status) })
+        ("Authorize", StationAnswer::Authorize { admission }) => to_json(&TokenConf::of(Some(admission), None)),
+        ("StartTransaction", StationAnswer::StartTransaction { transaction, admission }) => {
+            to_json(&TokenConf::of(Some(admission), Some(*transaction)))
         }
-        ("StartTransaction", StationAnswer::StartTransaction { transaction, status }) => {
-            to_json(&wire::start_transaction::StartTransactionResponse {
-                id_tag_info: id_tag_info(*status),
-                transaction_id: *transaction,
-            })
-        }
-        ("StopTransaction", StationAnswer::Transaction { status }) => {
-            to_json(&wire::stop_transaction::StopTransactionResponse { id_tag_info: status.map(id_tag_info) })
+        ("StopTransaction", StationAnswer::Transaction { admission }) => {
+            to_json(&TokenConf::of(admission.as_ref(), None))
         }
         ("DataTransfer", StationAnswer::UnknownVendor | StationAnswer::Taken) => {
             let status = match answer {
@@ -221,15 +254,14 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
     }
 }
 
-fn id_tag_info(status: AuthorizationStatus) -> types::IdTagInfo {
-    let status = match status {
+const fn status_of(status: AuthorizationStatus) -> types::AuthorizationStatus {
+    match status {
         AuthorizationStatus::Accepted => types::AuthorizationStatus::Accepted,
         AuthorizationStatus::Blocked => types::AuthorizationStatus::Blocked,
         AuthorizationStatus::Expired => types::AuthorizationStatus::Expired,
         AuthorizationStatus::Invalid => types::AuthorizationStatus::Invalid,
         AuthorizationStatus::ConcurrentTx => types::AuthorizationStatus::ConcurrentTx,
-    };
-    types::IdTagInfo { expiry_date: None, parent_id_tag: None, status }
+    }
 }
 
 /// Writes a CALL to the station. `Err` says why the schema has no such CALL.
@@ -250,6 +282,7 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             let request = wire::remote_stop_transaction::RemoteStopTransactionRequest { transaction_id };
             ("RemoteStopTransaction", json(&request)?, Verdict::Status)
         }
+        StationCall::ClearCache => ("ClearCache", "{}".to_owned(), Verdict::Status),
         StationCall::GetConfiguration { keys } => {
             let keys: Result<Vec<_>, _> = keys.iter().map(|key| bounded("key", key, MAX_KEY_CHARS)).collect();
             let key = Some(keys?).filter(|keys| !keys.is_empty());

@@ -13,7 +13,7 @@ use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
 use super::profile::{Lease, LeasePeriod, Purpose, limit_text};
 use crate::engine::model::exchange::{
-    AuthorizationStatus, BootInfo, ChargingState, LeasedLimit, StationAnswer, StationCall, StationRequest,
+    Admission, AuthorizationStatus, BootInfo, ChargingState, LeasedLimit, StationAnswer, StationCall, StationRequest,
     TransactionEvent, TransactionPhase,
 };
 use crate::engine::model::ids::{IdToken, TransactionId};
@@ -264,12 +264,13 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
             status: if *accepted { Registration::Accepted } else { Registration::Pending },
         }),
         ("Heartbeat", StationAnswer::Heartbeat { now }) => to_json(&HeartbeatResponse { current_time: *now }),
-        ("Authorize", StationAnswer::Authorize { status }) => {
-            to_json(&wire::authorize::AuthorizeResponse { id_token_info: id_token_info(*status), ..Default::default() })
-        }
-        ("TransactionEvent", StationAnswer::Transaction { status }) => {
+        ("Authorize", StationAnswer::Authorize { admission }) => to_json(&wire::authorize::AuthorizeResponse {
+            id_token_info: id_token_info(admission),
+            ..Default::default()
+        }),
+        ("TransactionEvent", StationAnswer::Transaction { admission }) => {
             to_json(&wire::transaction_event::TransactionEventResponse {
-                id_token_info: status.map(id_token_info),
+                id_token_info: admission.as_ref().map(id_token_info),
                 ..Default::default()
             })
         }
@@ -301,16 +302,21 @@ fn taken(action: &str) -> Result<String, String> {
     Ok(payload.to_owned())
 }
 
-fn id_token_info(status: AuthorizationStatus) -> data::id_token_info_type::IdTokenInfoType {
+pub(super) fn id_token_info(admission: &Admission) -> data::id_token_info_type::IdTokenInfoType {
     use kind::authorization_status_enum_type::AuthorizationStatusEnumType as Wire;
-    let status = match status {
+    let status = match admission.status {
         AuthorizationStatus::Accepted => Wire::Accepted,
         AuthorizationStatus::Blocked => Wire::Blocked,
         AuthorizationStatus::Expired => Wire::Expired,
         AuthorizationStatus::Invalid => Wire::Invalid,
         AuthorizationStatus::ConcurrentTx => Wire::ConcurrentTx,
     };
-    data::id_token_info_type::IdTokenInfoType { status, ..Default::default() }
+    data::id_token_info_type::IdTokenInfoType {
+        status,
+        cache_expiry_date_time: admission.expires.and_then(|expires| date_time(expires).ok()),
+        group_id_token: admission.group.as_deref().map(central),
+        ..Default::default()
+    }
 }
 
 /// Writes a CALL to the station. `Err` says why the schema has no such CALL.
@@ -325,6 +331,7 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             let request = wire::request_stop_transaction::RequestStopTransactionRequest { transaction_id };
             ("RequestStopTransaction", json(&request)?, Verdict::Status)
         }
+        StationCall::ClearCache => ("ClearCache", "{}".to_owned(), Verdict::Status),
         StationCall::GetConfiguration { keys } => ("GetVariables", get_variables(&keys)?, Verdict::Answered),
         StationCall::ChangeConfiguration { key, value } => {
             let (component, variable) = component_variable(&key)?;
@@ -418,6 +425,15 @@ fn period(
         number_phases: Some(lease.phases),
         phase_to_use: None,
     })
+}
+
+/// A group is no card: it is known to the back-end only.
+fn central(group: &str) -> data::id_token_type::IdTokenType {
+    data::id_token_type::IdTokenType {
+        id_token: group.to_owned(),
+        kind: kind::id_token_enum_type::IdTokenEnumType::Central,
+        additional_info: None,
+    }
 }
 
 fn start(evse: u32, token: &IdToken, start_id: i32) -> Result<String, Refusal> {

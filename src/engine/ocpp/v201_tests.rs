@@ -207,15 +207,15 @@ fn answers_are_what_the_schema_wants() {
         ("Heartbeat", StationAnswer::Heartbeat { now: now() }, r#"{"currentTime":"2026-03-01T12:00:00.000Z"}"#),
         (
             "Authorize",
-            StationAnswer::Authorize { status: AuthorizationStatus::Blocked },
+            StationAnswer::Authorize { admission: AuthorizationStatus::Blocked.into() },
             r#"{"idTokenInfo":{"status":"Blocked"}}"#,
         ),
         (
             "TransactionEvent",
-            StationAnswer::Transaction { status: Some(AuthorizationStatus::Accepted) },
+            StationAnswer::Transaction { admission: Some(AuthorizationStatus::Accepted.into()) },
             r#"{"idTokenInfo":{"status":"Accepted"}}"#,
         ),
-        ("TransactionEvent", StationAnswer::Transaction { status: None }, "{}"),
+        ("TransactionEvent", StationAnswer::Transaction { admission: None }, "{}"),
         ("StatusNotification", StationAnswer::Taken, "{}"),
         ("MeterValues", StationAnswer::Taken, "{}"),
         ("DataTransfer", StationAnswer::UnknownVendor, r#"{"status":"UnknownVendorId"}"#),

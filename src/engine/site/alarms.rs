@@ -30,8 +30,8 @@ impl Site {
 
     /// Tells of what was decided about the configuration.
     pub(super) fn configuration_changed(&mut self, cause: String, now: Now, out: &mut Vec<Output>) {
-        let version = self.setup.version.clone();
-        self.record(RecordBody::ConfigurationChanged { version, cause }, now, out);
+        let (version, tokens_file) = (self.setup.version.clone(), self.tokens.file);
+        self.record(RecordBody::ConfigurationChanged { version, cause, tokens_file }, now, out);
     }
 
     fn say_start_notes(&mut self, now: Now, out: &mut Vec<Output>) {

@@ -23,8 +23,7 @@ impl Site {
         let known = self.ledger.station(&facts.charger);
         let Some(open) = known.and_then(|station| station.transaction(&facts.transaction)) else { return };
         let Some(token) = open.facts.token.as_ref().filter(|_| open.tariff.is_none()) else { return };
-        let entry = self.setup.tokens.iter().find(|entry| entry.token.same_as(token));
-        let group = entry.and_then(|entry| entry.group.as_deref());
+        let group = self.token_entry(token).and_then(|entry| entry.group.as_deref());
         let tariffs = self.ledger.tariffs().unwrap_or(&self.setup.tariffs);
         let Some(tariff) = tariff_for(tariffs, group).cloned() else { return };
         let facts = open.facts.clone();

@@ -86,6 +86,7 @@ impl Site {
             }
             Command::TariffsReplace { tariffs } => Done::Now(self.replace_tariffs(tariffs, now, out)),
             Command::Errand(errand) => Done::Errand(errand),
+            Command::Tokens(order) => Done::Now(self.change_tokens(order, now, out)),
             Command::EventsAcknowledge { sequence } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }

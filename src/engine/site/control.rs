@@ -230,7 +230,7 @@ impl Site {
             || Some(ChargingState::SuspendedEvse) == control.charging_state;
         let may_charge =
             self.wishes[index.0].verdict.map_or(flowing, |verdict| verdict.at(now) == AuthorizationStatus::Accepted);
-        if !may_charge || self.waits_until(evse.station, now.mono).is_some() {
+        if !may_charge || self.wishes[index.0].used_up || self.waits_until(evse.station, now.mono).is_some() {
             return nothing;
         }
         let wish = &self.wishes[index.0];

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::accounts::{Accounts, note_untrusted};
 pub use super::open::{EndedTransaction, EventKey, OpenTransaction};
+use super::token_store::TokenStore;
 use crate::engine::billing::split::{ActivityAt, RegisterAt};
 use crate::engine::model::alarm::{Alarm, AlarmKey};
 use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
@@ -53,6 +54,8 @@ pub struct Ledger {
     /// The prices that came by command; `None`: those of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tariffs: Option<Vec<Tariff>>,
+    #[serde(default, skip_serializing_if = "TokenStore::is_untouched")]
+    tokens: TokenStore,
 }
 
 /// What is known of a station.
@@ -198,6 +201,12 @@ impl Ledger {
         self.tariffs.as_deref()
     }
 
+    /// The tokens that came by command.
+    #[must_use]
+    pub const fn tokens(&self) -> &TokenStore {
+        &self.tokens
+    }
+
     /// Folds the next record in.
     pub fn apply(&mut self, record: &Record) {
         self.last = record.sequence;
@@ -249,9 +258,12 @@ impl Ledger {
                 let command = CommandRecord { id: id.clone(), status: status.clone(), error: error.clone() };
                 push_bounded(&mut self.commands, command, REMEMBERED_COMMANDS);
             }
+            RecordBody::TokensChanged { order, revokes } => {
+                self.tokens.apply(order, revokes.then_some(record.stamp.utc));
+            }
+            RecordBody::ConfigurationChanged { tokens_file, .. } => self.tokens.file_read(*tokens_file),
             RecordBody::ChargerDisconnected { .. }
             | RecordBody::ChargerStatus { .. }
-            | RecordBody::ConfigurationChanged { .. }
             | RecordBody::StoreRecovered { .. } => {}
         }
     }

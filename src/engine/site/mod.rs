@@ -30,6 +30,7 @@ mod proofs;
 mod queue;
 mod readings;
 mod recall;
+mod revocation;
 pub mod sabotage;
 mod sending;
 mod sent;
@@ -37,6 +38,8 @@ mod silence;
 mod stations;
 mod status;
 pub mod tether;
+pub mod token_store;
+mod tokens;
 mod transactions;
 mod wish_intake;
 mod wishes;
@@ -67,9 +70,11 @@ use ledger::Ledger;
 use outside::Outside;
 use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
+use revocation::Revocation;
 #[cfg(feature = "sabotage")]
 use sabotage::Sabotage;
 use stations::{HeldAnswer, StationState};
+use tokens::Tokens;
 use wishes::EvseWish;
 
 /// How often the things that only time moves are looked at: time-outs, alarms, the cloud.
@@ -115,6 +120,9 @@ enum Purpose {
     Sample(EvseIndex),
     /// A stop or a change of availability of a station above its limit.
     Enforce(EvseIndex),
+    /// A stop of a transaction whose token has no right, or that the master pass ends.
+    End(TransactionId),
+    ClearCache,
     Request(RequestId),
     Cloud(commands::CloudRequest),
 }
@@ -169,6 +177,7 @@ pub struct Site {
     plan: Plan,
     planner: Planner,
     outside: Outside,
+    tokens: Tokens,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
     last_call: u64,
     held: Vec<HeldAnswer>,
@@ -196,10 +205,12 @@ pub struct Site {
 impl Site {
     /// Starts the state machine. What must be said at the start (alarms, the start itself) leaves with the first tick.
     #[must_use]
-    pub fn new(setup: Setup, restored: Restored, now: Now) -> Self {
+    pub fn new(mut setup: Setup, restored: Restored, now: Now) -> Self {
+        let of_file = std::mem::take(&mut setup.tokens);
         let topology = &setup.topology;
         let outside = Outside::new(&setup, &restored, now.mono);
         let ledger = restored.ledger;
+        let revocation = Revocation::new(topology.stations().len(), ledger.tokens().revoked(), now);
         let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
             messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
             outbox: Outbox::new(cloud.acknowledge, restored.acknowledged),
@@ -227,6 +238,7 @@ impl Site {
             plan: Plan::default(),
             planner: Planner::default(),
             outside,
+            tokens: Tokens::new(of_file, revocation),
             calls: BTreeMap::new(),
             last_call: 0,
             held: Vec::new(),
@@ -321,6 +333,8 @@ impl Site {
             self.tick_sessions(now, out);
             self.outside_tick(now, out);
             self.watch_wishes(now, out);
+            self.end_refused(now, out);
+            self.clear_caches(now, out);
             self.watch(now, out);
             self.watch_leases(now, out);
             self.commission_tick(now, out);

@@ -10,7 +10,7 @@ use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, InverterId, MeterId, SiteId};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
 use crate::engine::model::setup::{ChargingSetup, OutsideSetup};
-use crate::engine::model::token::{TokenEntry, UnknownToken};
+use crate::engine::model::token::{AuthorizationSetup, TokenEntry};
 use crate::engine::model::topology::{
     Circuit, Inverter, InverterIndex, InverterRole, Meter, MeterIndex, ShortTime, Station, StationModel, Wiring,
 };
@@ -174,7 +174,7 @@ fn plant_setup(options: &Options) -> Setup {
         tokens: vec![token],
         groups: BTreeMap::new(),
         timezone: chrono_tz::Europe::Berlin,
-        unknown_token: UnknownToken::Reject,
+        authorization: AuthorizationSetup::default(),
         cloud: None,
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),

@@ -8,12 +8,10 @@ use super::writes::Writes;
 use super::{Purpose, Site, log};
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::exchange::{
-    AuthorizationStatus, BootInfo, ConnectorStatus, OcppVersion, StationAnswer, StationCall, StationReply,
-    StationRequest,
+    BootInfo, ConnectorStatus, OcppVersion, StationAnswer, StationCall, StationReply, StationRequest,
 };
-use crate::engine::model::ids::{ConnectionId, IdToken, Sequence};
+use crate::engine::model::ids::{ConnectionId, Sequence};
 use crate::engine::model::record::RecordBody;
-use crate::engine::model::token::UnknownToken;
 use crate::engine::model::topology::{EvseIndex, StationIndex};
 use crate::engine::ocpp::{CallKey, CallToken, Priority, Session, SessionEvent, SessionOutput};
 use crate::engine::time::{Mono, Now, Utc};
@@ -62,6 +60,16 @@ impl StationState {
             proof: Proof::default(),
         }
     }
+
+    /// The OCPP version that it speaks, while it is connected.
+    pub(super) fn version(&self) -> Option<OcppVersion> {
+        self.session.as_ref().map(|(_, session)| session.version())
+    }
+
+    /// It is connected and was told in this run what to measure: before that a station that boots refuses calls.
+    pub(super) const fn is_set_up(&self) -> bool {
+        self.session.is_some() && self.configured
+    }
 }
 
 /// An answer that waits until its record is durable.
@@ -72,21 +80,6 @@ pub(super) struct HeldAnswer {
     connection: ConnectionId,
     token: CallToken,
     answer: StationAnswer,
-}
-
-/// What is known of a token's right to charge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    status: AuthorizationStatus,
-    expires: Option<Utc>,
-}
-
-impl Verdict {
-    /// The right at a time; it does not expire while nobody knows the time.
-    pub(super) fn at(self, now: Now) -> AuthorizationStatus {
-        let over = self.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires);
-        if over { AuthorizationStatus::Expired } else { self.status }
-    }
 }
 
 impl Site {
@@ -296,7 +289,7 @@ impl Site {
                 StationAnswer::Taken
             }
             StationRequest::Authorize { token } => {
-                StationAnswer::Authorize { status: self.admit(station, &token, now, out) }
+                StationAnswer::Authorize { admission: self.admit(station, &token, now, out) }
             }
             StationRequest::MeterValues { readings } => {
                 if let Some(at) = readings.iter().filter_map(|reading| reading.at).max() {
@@ -391,9 +384,10 @@ impl Site {
         let measurands = "Current.Import,Power.Active.Import,Energy.Active.Import.Register";
         let model = &self.setup.topology.station(station).model;
         let ping = (model.offline_after_ms / (1_000 * PINGS_UNTIL_OFFLINE)).clamp(1, MOST_PING_S).to_string();
-        let rests = session.version() == OcppVersion::V21 && model.lease.may_rest_on_the_connection();
+        let version = session.version();
+        let rests = version == OcppVersion::V21 && model.lease.may_rest_on_the_connection();
         let on_connection = rests.then_some(("OCPPCommCtrlr.WebSocketPingInterval", ping.as_str()));
-        let settings: &[(&str, &str)] = match session.version() {
+        let settings: &[(&str, &str)] = match version {
             OcppVersion::V16 => &[
                 ("MeterValuesSampledData", measurands),
                 ("MeterValueSampleInterval", &seconds),
@@ -406,7 +400,10 @@ impl Site {
                 ("SampledDataCtrlr.TxEndedMeasurands", "Energy.Active.Import.Register"),
             ],
         };
-        for (key, value) in settings.iter().chain(&on_connection) {
+        let master = self.setup.authorization.master_pass_group.clone();
+        let known = version != OcppVersion::V16;
+        let master = master.as_deref().filter(|_| known).map(|group| ("AuthCtrlr.MasterPassGroupId", group));
+        for (key, value) in settings.iter().chain(&on_connection).chain(&master) {
             let call = StationCall::ChangeConfiguration { key: (*key).to_owned(), value: (*value).to_owned() };
             let purpose = Purpose::Configure((*key).to_owned());
             self.call(station, call, (Priority::Background, purpose), now, out);
@@ -467,48 +464,6 @@ impl Site {
         }
     }
 
-    /// [`Site::authorize`] for somebody who stands at a station: who is refused will ask why.
-    pub(super) fn admit(
-        &self,
-        station: StationIndex,
-        token: &IdToken,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) -> AuthorizationStatus {
-        let status = self.authorize(token, now);
-        if status != AuthorizationStatus::Accepted {
-            let charger = self.station_id(station);
-            let known = self.setup.tokens.iter().any(|entry| entry.token.same_as(token));
-            let why = if known {
-                "its entry in authorization.tokens_file says so"
-            } else {
-                "it is not in authorization.tokens_file"
-            };
-            log(out, LogLevel::Info, format!("{charger}: token {:?} is refused ({status:?}): {why}", token.as_str()));
-        }
-        status
-    }
-
-    /// Whether a token may charge now.
-    pub(super) fn authorize(&self, token: &IdToken, now: Now) -> AuthorizationStatus {
-        self.verdict(token).at(now)
-    }
-
-    /// Whether and until when a token may charge. An empty one is OCPP 2.x's `NoAuthorization`: the station was set to need none.
-    pub(super) fn verdict(&self, token: &IdToken) -> Verdict {
-        let always = |status| Verdict { status, expires: None };
-        if token.as_str().is_empty() {
-            return always(AuthorizationStatus::Accepted);
-        }
-        match self.setup.tokens.iter().find(|entry| entry.token.same_as(token)) {
-            Some(entry) => Verdict { status: entry.status, expires: entry.expires },
-            None => always(match self.setup.unknown_token {
-                UnknownToken::Reject => AuthorizationStatus::Invalid,
-                UnknownToken::Accept => AuthorizationStatus::Accepted,
-            }),
-        }
-    }
-
     fn replied(
         &mut self,
         station: StationIndex,
@@ -564,6 +519,8 @@ impl Site {
             Purpose::Trigger => {}
             Purpose::Sample(evse) => self.sample_asked(evse, &reply),
             Purpose::Enforce(evse) => self.enforced(evse, &reply, out),
+            Purpose::End(transaction) => self.end_answered(station, &transaction, &reply, out),
+            Purpose::ClearCache => self.cache_cleared(station, &reply, out),
             Purpose::Request(request) => {
                 out.push(Output::Reply { request, outcome: super::commands::outcome(reply) });
             }

@@ -7,7 +7,7 @@ use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use crate::engine::model::ids::{CircuitId, ConnectionId, IdToken, MeterId, SiteId};
 use crate::engine::model::reading::MeterReading;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup};
-use crate::engine::model::token::{TokenEntry, UnknownToken};
+use crate::engine::model::token::{AuthorizationSetup, TokenEntry};
 use crate::engine::model::topology::{Circuit, Meter, MeterIndex, Station, StationModel, Wiring};
 use crate::engine::model::wish::Wish;
 use crate::engine::time::Utc;
@@ -67,7 +67,7 @@ fn setup(limit_a: i32) -> Setup {
         tokens: vec![token("GOOD", AuthorizationStatus::Accepted), token("BAD", AuthorizationStatus::Blocked)],
         groups: BTreeMap::new(),
         timezone: chrono_tz::Europe::Berlin,
-        unknown_token: UnknownToken::Reject,
+        authorization: AuthorizationSetup::default(),
         cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),
@@ -273,7 +273,7 @@ fn who_asks_why_a_token_is_refused_finds_it_in_the_log() {
     world.call(A, 1, "Authorize", &json!({ "idTag": "NOBODY" }));
     for line in [
         "CPA: token \"BAD\" is refused (Blocked): its entry in authorization.tokens_file says so",
-        "CPA: token \"NOBODY\" is refused (Invalid): it is not in authorization.tokens_file",
+        "CPA: token \"NOBODY\" is refused (Invalid): it is not in authorization.tokens_file, and did not come by command",
     ] {
         assert!(world.logs.iter().any(|found| found == line), "{line} in {:?}", world.logs);
     }
@@ -438,5 +438,6 @@ fn alarms_about_what_is_no_longer_there_end_at_the_start() {
 
 #[path = "outside_tests.rs"]
 mod outside;
+mod tokens;
 mod transactions;
 mod wishes;

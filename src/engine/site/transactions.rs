@@ -7,7 +7,7 @@ use super::ledger::{EndedTransaction, EventKey, OpenTransaction};
 use super::{Site, log};
 use crate::engine::billing::split::RegisterAt;
 use crate::engine::model::exchange::{
-    AuthorizationStatus, StationAnswer, StationRequest, TransactionEvent, TransactionPhase,
+    Admission, AuthorizationStatus, StationAnswer, StationRequest, TransactionEvent, TransactionPhase,
 };
 use crate::engine::model::ids::{IdToken, Sequence, TransactionId};
 use crate::engine::model::reading::StationReading;
@@ -81,11 +81,12 @@ impl Site {
     }
 
     fn start(&mut self, facts: &TransactionFacts, now: Now, out: &mut Vec<Output>) -> (Sequence, StationAnswer) {
-        let status = facts.token.as_ref().map_or(AuthorizationStatus::Invalid, |token| self.authorize(token, now));
+        let invalid = || AuthorizationStatus::Invalid.into();
+        let admission = facts.token.as_ref().map_or_else(invalid, |token| self.admission(token, now));
         let known = self.ledger.station(&facts.charger).and_then(|station| station.same_start(facts));
         if let Some((known, sequence)) = known {
             // A resend after a lost answer: the same answer, no second transaction.
-            return (sequence, started(&known.transaction, status));
+            return (sequence, started(&known.transaction, admission));
         }
         self.close_forgotten(facts, now, out);
         let transaction = facts.transaction.clone();
@@ -97,7 +98,7 @@ impl Site {
         let offline = is_late(facts.started, now);
         self.record(RecordBody::TransactionStarted { facts: facts.clone(), seq_no: None, offline }, now, out);
         self.price(facts, now, out);
-        (self.ledger.last(), started(&transaction, status))
+        (self.ledger.last(), started(&transaction, admission))
     }
 
     /// A start on an EVSE with an open transaction: the stop of that one was lost. It is closed with what is known.
@@ -137,7 +138,8 @@ impl Site {
         out: &mut Vec<Output>,
     ) -> (Sequence, StationAnswer) {
         let charger = self.station_id(station).clone();
-        let answer = StationAnswer::Transaction { status: stop.token.as_ref().map(|token| self.authorize(token, now)) };
+        let admission = stop.token.as_ref().map(|token| self.admission_to_stop(station, token, now));
+        let answer = StationAnswer::Transaction { admission };
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&stop.transaction));
         let ended = known.filter(|_| !stop.has_no_id()).and_then(|facts| facts.ended(&stop.transaction));
@@ -210,8 +212,11 @@ impl Site {
         out: &mut Vec<Output>,
     ) -> (Sequence, StationAnswer) {
         let charger = self.station_id(station).clone();
-        let status = event.token.as_ref().map(|token| self.authorize(token, now));
-        let answer = StationAnswer::Transaction { status };
+        let admission = event.token.as_ref().map(|token| match event.phase {
+            TransactionPhase::Started => self.admission(token, now),
+            TransactionPhase::Updated | TransactionPhase::Ended => self.admission_to_stop(station, token, now),
+        });
+        let answer = StationAnswer::Transaction { admission };
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&event.transaction));
@@ -385,8 +390,8 @@ impl Site {
     }
 }
 
-fn started(transaction: &TransactionId, status: AuthorizationStatus) -> StationAnswer {
-    StationAnswer::StartTransaction { transaction: transaction.as_str().parse().unwrap_or(0), status }
+fn started(transaction: &TransactionId, admission: Admission) -> StationAnswer {
+    StationAnswer::StartTransaction { transaction: transaction.as_str().parse().unwrap_or(0), admission }
 }
 
 /// A message that tells of more than a minute ago was queued by the station.

@@ -6,7 +6,7 @@
 use super::Site;
 use super::io::Output;
 use super::ledger::OpenTransaction;
-use super::stations::Verdict;
+use super::tokens::Verdict;
 use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::exchange::{AuthorizationStatus, ChargingState, ConnectorStatus};
 use crate::engine::model::ids::{IdToken, TransactionId};
@@ -79,6 +79,8 @@ pub(super) struct EvseWish {
     of: Option<(TransactionId, Option<IdToken>)>,
     /// Whether and until when that token may charge.
     pub(super) verdict: Option<Verdict>,
+    /// It is an unknown token's, which has had what it may.
+    pub(super) used_up: bool,
     wish: Wish,
     wish_from: PriorityFrom,
     /// What the car said that it needs, until it is a target.
@@ -105,6 +107,7 @@ impl EvseWish {
             has_target: false,
             of: None,
             verdict: None,
+            used_up: false,
             wish: Wish::default(),
             wish_from: PriorityFrom::Station,
             needs: None,
@@ -133,6 +136,7 @@ impl Site {
         if !std::mem::take(&mut self.wishes_stale) {
             return;
         }
+        let others = std::mem::take(&mut self.tokens.changed);
         for index in 0..self.wishes.len() {
             let Evse { station, number, .. } = self.setup.topology.evse(EvseIndex(index));
             let facts = self.ledger.station(self.station_id(station));
@@ -140,7 +144,7 @@ impl Site {
             let boost = facts.and_then(|facts| facts.boosts.get(&number)).cloned();
             let has_target = facts.is_some_and(|facts| !facts.targets.is_empty());
             let known = self.wishes[index].of.as_ref().map(|(transaction, token)| (transaction, token));
-            if known != open.map(|open| (&open.facts.transaction, &open.facts.token)) {
+            if others || known != open.map(|open| (&open.facts.transaction, &open.facts.token)) {
                 let of = open.map(|open| (open.facts.transaction.clone(), open.facts.token.clone()));
                 let token = of.as_ref().and_then(|(_, token)| token.as_ref());
                 self.wishes[index].verdict = token.map(|token| self.verdict(token));
@@ -157,7 +161,10 @@ impl Site {
 
     /// What goes with a token and with its group.
     fn wish_of(&self, token: Option<&IdToken>) -> (Wish, Wish) {
-        let entry = token.and_then(|token| self.setup.tokens.iter().find(|entry| entry.token.same_as(token)));
+        let entry = token.and_then(|token| self.token_entry(token));
+        if token.is_some_and(|token| self.verdict(token).limited) {
+            return (Wish { max: self.setup.authorization.limited.max, ..Wish::default() }, Wish::default());
+        }
         let group = entry.and_then(|entry| self.setup.groups.get(entry.group.as_deref()?));
         (entry.map(|entry| entry.wish.clone()).unwrap_or_default(), group.cloned().unwrap_or_default())
     }
@@ -171,6 +178,7 @@ impl Site {
             (Some(_), None) => false,
         };
         if !same {
+            kept.used_up = false;
             kept.needs = None;
             kept.car_min = None;
             kept.phases = None;

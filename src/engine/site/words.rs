@@ -42,6 +42,7 @@ impl Site {
             Some(token) if self.authorize(token, now) != AuthorizationStatus::Accepted => {
                 format!("paused: token {:?} may not charge ({:?})", token.as_str(), self.authorize(token, now))
             }
+            Some(_) if self.wishes[index.0].used_up => "paused: what an unknown token may have is used up".to_owned(),
             None => "paused: nobody has identified for the transaction yet".to_owned(),
             Some(_) => "paused: the car wants nothing".to_owned(),
         }

@@ -45,13 +45,17 @@ pub(super) async fn stop_commissioning(State(api): State<Api>, Path(id): Path<St
 }
 
 pub(super) async fn outcome(api: &Api, command: Command) -> Result<Response, Problem> {
-    let Ok(outcome) = timeout(ANSWER_TIME, api.asker.command(command)).await else {
-        return Err(Problem::new(504, "There was no answer in time."));
-    };
-    answer(outcome?)
+    answer(carried_out(api, command).await?)
 }
 
-fn answer(outcome: CommandOutcome) -> Result<Response, Problem> {
+pub(super) async fn carried_out(api: &Api, command: Command) -> Result<CommandOutcome, Problem> {
+    match timeout(ANSWER_TIME, api.asker.command(command)).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(Problem::new(504, "There was no answer in time.")),
+    }
+}
+
+pub(super) fn answer(outcome: CommandOutcome) -> Result<Response, Problem> {
     match outcome {
         CommandOutcome::Accepted { data: Some(data) } => {
             Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], data).into_response())

@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod problem;
 mod read;
+mod tokens;
 mod wishes;
 
 use std::path::PathBuf;
@@ -93,6 +94,8 @@ pub fn router(api: Api) -> Router {
         .route("/inverters", get(read::inverters))
         .route("/transactions", get(read::transactions))
         .route("/transactions/{id}/target", put(wishes::set_target).delete(wishes::clear_target))
+        .route("/tokens", get(tokens::page))
+        .route("/tokens/{token}", put(tokens::set).delete(tokens::delete))
         .route("/alarms", get(read::alarms))
         .route("/events", get(read::events));
     Router::new()

@@ -122,6 +122,7 @@ async fn every_list_answers() {
         "meters",
         "inverters",
         "transactions",
+        "tokens",
         "alarms",
         "events",
         "limits",
@@ -167,6 +168,38 @@ async fn a_boost_is_set_shown_and_taken_back() {
     let (_, body) = get(&served, "/api/v1/chargers/CP001/explain").await;
     let explained: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(explained["evses"][0]["boost_until"], serde_json::Value::Null, "{body}");
+}
+
+#[tokio::test]
+async fn a_token_is_set_listed_and_deleted() {
+    let served = served().await;
+    let body = r#"{"status": "Blocked", "group": "staff", "expires": "2027-01-31T23:59:59+01:00"}"#;
+    for (token, body) in [("04A2", body), ("zo%C3%AB%2F1", "{}"), ("M", "")] {
+        let (status, answer) = write(&served, Method::PUT, &format!("/api/v1/tokens/{token}"), body).await;
+        assert_eq!((status, answer.as_str()), (StatusCode::NO_CONTENT, ""), "{token}");
+    }
+    let (_, body) = get(&served, "/api/v1/tokens?limit=2").await;
+    let page: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(page["tokens"][0]["group"], "staff", "{body}");
+    assert_eq!((&page["tokens"][0]["status"], &page["tokens"][0]["source"]), (&"Blocked".into(), &"command".into()));
+    assert_eq!(page["tokens"][0]["expires"], "2027-01-31T22:59:59.000Z");
+    assert_eq!((&page["tokens"][1]["token"], &page["next"]), (&"M".into(), &"M".into()), "{body}");
+    let (_, body) = get(&served, "/api/v1/tokens?after=m").await;
+    let page: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&page["tokens"][0]["token"], &page["next"]), (&"zoë/1".into(), &serde_json::Value::Null), "{body}");
+    let (status, _) = write(&served, Method::DELETE, "/api/v1/tokens/04a2", "").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    for (method, path, body, expected, part) in [
+        (Method::DELETE, "tokens/04A2", "", 404, "04A2"),
+        (Method::PUT, "tokens/A", r#"{"status": "Bocked"}"#, 400, "did you mean"),
+        (Method::PUT, "tokens/A", r#"{"token": "B"}"#, 400, "the address says which token"),
+        (Method::PUT, "tokens/A", "[]", 400, "expected {"),
+        (Method::GET, "tokens?limit=x", "", 400, "?after=04A2B3C4&limit=1000"),
+    ] {
+        let (status, answer) = write(&served, method, &format!("/api/v1/{path}"), body).await;
+        assert_eq!(status.as_u16(), expected, "{path} {body}: {answer}");
+        assert!(answer.contains(part), "{path} {body}: {answer}");
+    }
 }
 
 #[tokio::test]

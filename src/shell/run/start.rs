@@ -87,7 +87,7 @@ pub(super) fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
         ("[cloud]", running.cloud != new.cloud),
         (
             "[authorization]",
-            running.unknown_token != new.unknown_token || running.tokens != new.tokens || running.groups != new.groups,
+            running.authorization != new.authorization || running.tokens != new.tokens || running.groups != new.groups,
         ),
         ("[charging]", running.charging != new.charging),
         ("[[tariffs]] or [billing]", running.tariffs != new.tariffs || running.billing != new.billing),

@@ -3,7 +3,7 @@
 use crate::engine::model::billing::BillingSetup;
 use crate::engine::model::ids::{CircuitId, MeterId, SiteId, StationId};
 use crate::engine::model::setup::{ChargingSetup, OutsideSetup, Setup};
-use crate::engine::model::token::UnknownToken;
+use crate::engine::model::token::AuthorizationSetup;
 use crate::engine::model::topology::{
     Circuit, CircuitIndex, Meter, MeterIndex, Secret, Station, StationModel, Topology, Wiring,
 };
@@ -37,7 +37,7 @@ pub(crate) fn setup() -> Setup {
         tokens: Vec::new(),
         groups: std::collections::BTreeMap::new(),
         timezone: chrono_tz::Europe::Berlin,
-        unknown_token: UnknownToken::Reject,
+        authorization: AuthorizationSetup::default(),
         cloud: None,
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),
