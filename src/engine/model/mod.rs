@@ -10,6 +10,7 @@ pub mod commission;
 pub mod exchange;
 pub mod ids;
 pub mod limit;
+pub mod local_list;
 pub mod reading;
 pub mod record;
 pub mod setup;
