@@ -55,6 +55,7 @@ fn setup(section: &Section<'_>) -> AuthorizationSetup {
     ];
     let unknown = section.choice("offline_unknown", &choices).map_or(default.unknown, |choice| choice.value);
     let stop = section.boolean("stop_blocked").map_or(default.stop_refused, |found| found.value);
+    let lists = section.boolean("local_lists").map_or(default.local_lists, |found| found.value);
     let days = section.integer("cache_days", 1..=365).and_then(|found| u32::try_from(found.value).ok());
     AuthorizationSetup {
         unknown,
@@ -62,6 +63,7 @@ fn setup(section: &Section<'_>) -> AuthorizationSetup {
         stop_refused: stop,
         master_pass_group: master_pass(section),
         cache_days: days,
+        local_lists: lists,
     }
 }
 

@@ -82,6 +82,7 @@ fn everything_is_read_and_lowered() {
         stop_refused: false,
         master_pass_group: Some("keyholders".to_owned()),
         cache_days: Some(14),
+        local_lists: false,
     };
     assert_eq!(setup.authorization, authorization);
     assert_eq!(setup.cloud.unwrap().acknowledge, Acknowledge::Application);

@@ -23,6 +23,9 @@ impl Station {
             ("TriggerMessage", _) => Ok(self.trigger(payload, now)),
             ("ChangeAvailability", _) => self.change_availability(payload),
             ("Reset", _) => Ok(self.reset(payload, now)),
+            ("ClearCache", _) => Ok(self.clear_cache()),
+            ("GetLocalListVersion", _) => self.local_list_version(),
+            ("SendLocalList", _) => self.send_local_list(payload),
             (_, OcppVersion::V16) => v16::answer(self, action, payload, now),
             (_, OcppVersion::V201 | OcppVersion::V21) => v201::answer(self, action, payload, now),
         }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use siteward::engine::model::exchange::{ConnectorStatus, OcppVersion};
 use siteward::engine::time::{Mono, Now, Utc};
 
+use super::authorization::ListFault;
 use super::transaction::TxPart;
 use super::{Station, StopReason, v16, v201};
 
@@ -161,7 +162,8 @@ impl Station {
             Some(2) => {
                 let action = frame.get(2).and_then(Value::as_str).unwrap_or_default();
                 let payload = frame.get(3).unwrap_or(&Value::Null);
-                if self.options.quirks.never_answers {
+                let silent = action == "SendLocalList" && self.options.quirks.list == ListFault::Silent;
+                if self.options.quirks.never_answers || silent {
                     return Vec::new();
                 }
                 let answer = self.answer(action, payload, now);
@@ -194,8 +196,10 @@ impl Station {
             Asked::Plain(Plain::Boot { .. }) => self.booted(payload, now),
             Asked::Plain(Plain::Heartbeat) => self.set_clock(payload, now),
             Asked::Plain(Plain::Authorize { evse, token }) => {
-                let accepted = token_status(payload).is_some_and(|status| status == "Accepted");
-                if let Some(bay) = self.bay_mut(evse).filter(|bay| bay.token.as_ref() == Some(&token)) {
+                let accepted = self.heard_of(&token, payload);
+                if let Some(index) = self.index_of(evse).filter(|index| self.bays[*index].running.is_some()) {
+                    self.stops_by(index, &token, now);
+                } else if let Some(bay) = self.bay_mut(evse).filter(|bay| bay.token.as_ref() == Some(&token)) {
                     bay.authorized = accepted;
                     if !accepted {
                         bay.token = None;
@@ -240,6 +244,8 @@ impl Station {
     fn transaction_answered(&mut self, payload: &Value, now: Now) {
         let Some(message) = self.queue.done() else { return };
         let status = token_status(payload);
+        let token = self.transactions[message.transaction].token.clone();
+        self.heard_of(&token, payload);
         let truth = &mut self.transactions[message.transaction];
         match message.part {
             TxPart::Started { .. } => {

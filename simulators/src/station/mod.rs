@@ -3,6 +3,7 @@
 //! It is driven from outside: [`Station::connected`], [`Station::receive`], [`Station::tick`] and so on; what it returns are
 //! frames to be sent in that order. [`Now::utc`] is the true time; the station's own clock may differ.
 
+mod authorization;
 mod availability;
 mod calls;
 mod link;
@@ -19,6 +20,7 @@ use siteward::engine::units::{Current, PerPhase, Phase};
 
 use crate::car::{Car, WH_IN_MWMS};
 use crate::rng::Dice;
+pub use authorization::{ListFault, OwnTokens};
 use link::{Link, Plain};
 pub use options::{Quirks, StationOptions};
 use profiles::{Asked, LimitAt, Profiles};
@@ -104,6 +106,7 @@ pub struct Station {
     reset_when_idle: bool,
     profile_writes: u64,
     lowered_at: Option<Mono>,
+    known: authorization::Known,
 }
 
 impl Station {
@@ -127,6 +130,7 @@ impl Station {
             reset_when_idle: false,
             profile_writes: 0,
             lowered_at: None,
+            known: authorization::Known::default(),
             options,
         }
     }

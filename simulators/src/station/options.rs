@@ -4,6 +4,8 @@ use siteward::engine::model::exchange::OcppVersion;
 use siteward::engine::model::topology::Wiring;
 use siteward::engine::units::{Current, Voltage};
 
+use super::authorization::{ListFault, OwnTokens};
+
 /// What kind of station it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StationOptions {
@@ -27,6 +29,8 @@ pub struct StationOptions {
     pub reaction_ms: u64,
     /// Whether it starts transactions while it is offline.
     pub offline_start: bool,
+    /// Its local list and its memory of tokens; `None`: it has neither, and `offline_start` is for everybody.
+    pub own_tokens: Option<OwnTokens>,
     /// How often a transaction message is tried before it is given up (`TransactionMessageAttempts`, OCPP 1.6 §9.1.30).
     pub message_attempts: u32,
     /// The wait before the next try, times the number of tries so far, in s (`TransactionMessageRetryInterval`).
@@ -52,6 +56,7 @@ impl StationOptions {
             meter_interval_s: 10,
             reaction_ms: 200,
             offline_start: true,
+            own_tokens: None,
             message_attempts: 3,
             message_interval_s: 60,
             seed: 1,
@@ -111,4 +116,6 @@ pub struct Quirks {
     pub never_ends_by_time: bool,
     /// Says nothing of its schedules (`GetCompositeSchedule`).
     pub keeps_its_schedule_secret: bool,
+    /// What is odd about its local list.
+    pub list: ListFault,
 }

@@ -146,8 +146,9 @@ impl TxQueue {
 
 impl Station {
     pub(super) fn begin_if_allowed(&mut self, index: usize, now: Now) {
+        let bay = &self.bays[index];
+        let alone = !self.link.online && self.may_start_alone(bay.token.as_deref().unwrap_or_default(), now);
         let bay = &mut self.bays[index];
-        let alone = !self.link.online && self.options.offline_start;
         if bay.authorized || alone {
             self.start(index, now);
         } else if self.link.online && !bay.asked {

@@ -161,7 +161,6 @@ pub(super) fn answer(station: &mut Station, action: &str, payload: &Value, now: 
             let known = station.stop_remotely(&id, now);
             Ok(json!({"status": if known { "Accepted" } else { "Rejected" }}))
         }
-        "ClearCache" => Ok(json!({"status": "Accepted"})),
         "UnlockConnector" => Ok(json!({"status": "NotSupported"})),
         "DataTransfer" => Ok(json!({"status": "UnknownVendorId"})),
         other => Err(("NotImplemented", format!("{other} is not known here"))),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use siteward::engine::model::exchange::OcppVersion;
 
 use super::StationOptions;
+use super::authorization::OwnTokens;
 
 const MEASURANDS: &str = "Energy.Active.Import.Register,Current.Import,Power.Active.Import,SoC";
 
@@ -36,10 +37,13 @@ pub(super) enum Change {
 
 impl Variables {
     pub(super) fn new(options: &StationOptions) -> Self {
-        let list = match options.version {
+        let mut list = match options.version {
             OcppVersion::V16 => list_16(options),
             OcppVersion::V201 | OcppVersion::V21 => list_201(options),
         };
+        if let Some(own) = options.own_tokens {
+            list.extend(list_of_tokens(options.version, own));
+        }
         let all = list.into_iter().map(|(key, value, read_only)| (key, Variable { value, read_only })).collect();
         let [interval_key, attempts_key, wait_key, measurands_key] = match options.version {
             OcppVersion::V16 => [
@@ -101,6 +105,26 @@ impl Variables {
 
 type Entry = (&'static str, String, bool);
 
+/// What a station with a local list says of it. It is off until somebody turns it on.
+fn list_of_tokens(version: OcppVersion, own: OwnTokens) -> Vec<Entry> {
+    let (off, room, per_message) = ("false".to_owned(), own.room.to_string(), own.per_message.to_string());
+    match version {
+        OcppVersion::V16 => vec![
+            ("LocalAuthListEnabled", off, false),
+            ("LocalAuthListMaxLength", room, true),
+            ("SendLocalListMaxLength", per_message, true),
+            ("SupportedFeatureProfiles", "Core,SmartCharging,RemoteTrigger,LocalAuthListManagement".to_owned(), true),
+        ],
+        OcppVersion::V201 | OcppVersion::V21 => vec![
+            ("LocalAuthListCtrlr.Available", "true".to_owned(), true),
+            ("LocalAuthListCtrlr.BytesPerMessage", (own.per_message * 400).to_string(), true),
+            ("LocalAuthListCtrlr.Enabled", off, false),
+            ("LocalAuthListCtrlr.Entries", "0".to_owned(), true),
+            ("LocalAuthListCtrlr.ItemsPerMessage", per_message, true),
+        ],
+    }
+}
+
 fn list_16(options: &StationOptions) -> Vec<Entry> {
     let text = str::to_owned;
     vec![
@@ -138,6 +162,7 @@ fn list_201(options: &StationOptions) -> Vec<Entry> {
     let text = str::to_owned;
     vec![
         ("AuthCtrlr.LocalAuthorizeOffline", text("true"), false),
+        ("AuthCtrlr.MasterPassGroupId", text(""), false),
         ("AuthCtrlr.LocalPreAuthorize", text("false"), false),
         ("AuthCtrlr.OfflineTxForUnknownIdEnabled", options.offline_start.to_string(), false),
         ("OCPPCommCtrlr.HeartbeatInterval", text("300"), false),

@@ -50,6 +50,9 @@ pub struct Blueprint {
     /// Whether meters are read word by word through the engine's own poll machine and device map. It costs time.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_registers: bool,
+    /// Whether stations have a local list, are given one, and let nobody else charge while they are cut off.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub local_lists: bool,
     /// What is left to all stations together while the site is dimmed, in W; without it, nobody can dim it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dimming_w: Option<i64>,
@@ -341,7 +344,7 @@ impl Blueprint {
             tokens: self.tokens(),
             groups: std::collections::BTreeMap::new(),
             timezone: siteward::engine::model::setup::Tz::Europe__Berlin,
-            authorization: AuthorizationSetup::default(),
+            authorization: AuthorizationSetup { local_lists: self.local_lists, ..AuthorizationSetup::default() },
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             outside: OutsideSetup { dimming: self.dimming(), ..OutsideSetup::default() },
             tariffs: Vec::new(),

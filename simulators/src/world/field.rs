@@ -8,7 +8,7 @@ use siteward::engine::units::{Current, PerPhase, Phase};
 use crate::car::{Car, CarOptions};
 use crate::faults::Oddity;
 use crate::rng::Dice;
-use crate::station::{Quirks, Station, StationOptions};
+use crate::station::{OwnTokens, Quirks, Station, StationOptions};
 
 use super::blueprint::{Blueprint, StationPlan, identity, token};
 use super::tamper::{Tampered, tamper};
@@ -118,6 +118,8 @@ impl Post {
         options.reaction_ms = plan.reaction_ms;
         options.meter_interval_s = plan.meter_values_s;
         options.seed = site.seed.wrapping_add(u64::try_from(plan.number).unwrap_or(0));
+        // A list of all drivers goes in several pieces.
+        options.own_tokens = site.local_lists.then_some(OwnTokens { room: 100, per_message: 3, unknown_may: false });
         if let Some(odd) = &plan.odd {
             options.quirks = scenario::quirks(odd, plan.odd_ms)?;
         }

@@ -68,6 +68,7 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         guard: true,
         broken_rule: None,
         by_registers: false,
+        local_lists: false,
         dimming_w: None,
         circuit,
         meter,

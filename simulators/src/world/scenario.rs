@@ -95,6 +95,9 @@ struct ScenarioFile {
     /// All stations speak OCPP 2.1, and their limits end when they have been offline for long.
     #[serde(default)]
     offline_lease: bool,
+    /// Stations have local lists, and let nobody else charge while they are cut off.
+    #[serde(default)]
+    local_lists: bool,
     #[serde(default)]
     fault: Vec<FaultFile>,
     #[serde(default)]
@@ -128,6 +131,7 @@ fn short(text: &str) -> Result<Blueprint, String> {
         ..default
     };
     let mut site = options.blueprint();
+    site.local_lists = file.local_lists;
     site.dimming_w = file.dimming_w;
     site.circuit[0].max_w = file.grid_max_w;
     site.circuit[0].max_unbalance_a = file.grid_max_unbalance_a;

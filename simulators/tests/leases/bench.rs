@@ -111,7 +111,11 @@ impl Bench {
             tokens: Vec::new(),
             groups: Default::default(),
             timezone: Default::default(),
-            authorization: AuthorizationSetup { unknown: UnknownToken::Accept, ..AuthorizationSetup::default() },
+            authorization: AuthorizationSetup {
+                unknown: UnknownToken::Accept,
+                local_lists: false,
+                ..AuthorizationSetup::default()
+            },
             cloud: None,
             unsafe_fallback: None,
             seed: 1,

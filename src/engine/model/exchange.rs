@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::{IdToken, TransactionId};
+use super::local_list::ListUpdate;
 use super::reading::StationReading;
 use super::topology::LimitUnit;
 use super::wish::CarNeeds;
@@ -370,6 +371,10 @@ pub enum StationCall {
     },
     /// `ClearCache`: the station forgets which tokens were accepted.
     ClearCache,
+    /// `GetLocalListVersion`.
+    ListVersion,
+    /// `SendLocalList`.
+    SendList(ListUpdate),
     /// `GetConfiguration` / `GetVariables`.
     GetConfiguration {
         /// Which keys; for 2.x as `Component.Variable`. Empty: all (1.6 only).

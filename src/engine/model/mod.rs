@@ -11,6 +11,7 @@ pub mod errand;
 pub mod exchange;
 pub mod ids;
 pub mod limit;
+pub mod local_list;
 pub mod reading;
 pub mod record;
 pub mod setup;

@@ -180,6 +180,8 @@ pub struct AuthorizationSetup {
     pub master_pass_group: Option<String>,
     /// For how many days a station may remember that a token was accepted; `None`: as long as it likes.
     pub cache_days: Option<u32>,
+    /// Whether stations are given local lists.
+    pub local_lists: bool,
 }
 
 impl Default for AuthorizationSetup {
@@ -190,6 +192,7 @@ impl Default for AuthorizationSetup {
             stop_refused: true,
             master_pass_group: None,
             cache_days: None,
+            local_lists: true,
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Number, Value};
 
 use super::frame::ErrorCode;
 use super::lenient::{Fields, Notes, Refusal, connector_status, notify};
+use super::lists;
 use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
 use super::profile::{Lease, Purpose, limit_text};
@@ -283,6 +284,8 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             ("RemoteStopTransaction", json(&request)?, Verdict::Status)
         }
         StationCall::ClearCache => ("ClearCache", "{}".to_owned(), Verdict::Status),
+        StationCall::ListVersion => ("GetLocalListVersion", "{}".to_owned(), Verdict::Answered),
+        StationCall::SendList(update) => ("SendLocalList", lists::send_16(&update)?, Verdict::Status),
         StationCall::GetConfiguration { keys } => {
             let keys: Result<Vec<_>, _> = keys.iter().map(|key| bounded("key", key, MAX_KEY_CHARS)).collect();
             let key = Some(keys?).filter(|keys| !keys.is_empty());

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::frame::ErrorCode;
 use super::lenient::{Fields, Notes, Refusal, connector_status, notify};
+use super::lists;
 use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
 use super::profile::{Lease, LeasePeriod, Purpose, limit_text};
@@ -332,6 +333,8 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             ("RequestStopTransaction", json(&request)?, Verdict::Status)
         }
         StationCall::ClearCache => ("ClearCache", "{}".to_owned(), Verdict::Status),
+        StationCall::ListVersion => ("GetLocalListVersion", "{}".to_owned(), Verdict::Answered),
+        StationCall::SendList(update) => ("SendLocalList", lists::send_201(&update)?, Verdict::Status),
         StationCall::GetConfiguration { keys } => ("GetVariables", get_variables(&keys)?, Verdict::Answered),
         StationCall::ChangeConfiguration { key, value } => {
             let (component, variable) = component_variable(&key)?;

@@ -201,6 +201,14 @@ impl Ledger {
         self.tariffs.as_deref()
     }
 
+    /// The tokens that were used here lately.
+    pub fn recent_tokens(&self) -> impl Iterator<Item = &IdToken> {
+        self.stations.values().flat_map(|station| {
+            let open = station.open.iter().map(|open| &open.facts);
+            open.chain(station.ended.iter().map(|end| &end.facts)).filter_map(|facts| facts.token.as_ref())
+        })
+    }
+
     /// The tokens that came by command.
     #[must_use]
     pub const fn tokens(&self) -> &TokenStore {

@@ -18,7 +18,9 @@ mod errands;
 mod gauge;
 pub mod io;
 pub mod ledger;
+mod list_plan;
 mod load;
+mod local_lists;
 mod memory;
 pub mod open;
 mod outside;
@@ -67,10 +69,10 @@ use control::EvseControl;
 use errands::Waiting;
 use io::{Input, JournalInput, LogLevel, Output};
 use ledger::Ledger;
+use local_lists::Lists;
 use outside::Outside;
 use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
-use revocation::Revocation;
 #[cfg(feature = "sabotage")]
 use sabotage::Sabotage;
 use stations::{HeldAnswer, StationState};
@@ -123,6 +125,8 @@ enum Purpose {
     /// A stop of a transaction whose token has no right, or that the master pass ends.
     End(TransactionId),
     ClearCache,
+    /// Something about its local list.
+    List,
     Request(RequestId),
     Cloud(commands::CloudRequest),
 }
@@ -178,6 +182,7 @@ pub struct Site {
     planner: Planner,
     outside: Outside,
     tokens: Tokens,
+    lists: Lists,
     calls: BTreeMap<CallKey, (StationIndex, Purpose)>,
     last_call: u64,
     held: Vec<HeldAnswer>,
@@ -206,11 +211,10 @@ impl Site {
     /// Starts the state machine. What must be said at the start (alarms, the start itself) leaves with the first tick.
     #[must_use]
     pub fn new(mut setup: Setup, restored: Restored, now: Now) -> Self {
-        let of_file = std::mem::take(&mut setup.tokens);
+        let tokens = Tokens::new(std::mem::take(&mut setup.tokens), &setup.topology, &restored.ledger, now);
         let topology = &setup.topology;
         let outside = Outside::new(&setup, &restored, now.mono);
         let ledger = restored.ledger;
-        let revocation = Revocation::new(topology.stations().len(), ledger.tokens().revoked(), now);
         let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
             messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
             outbox: Outbox::new(cloud.acknowledge, restored.acknowledged),
@@ -238,7 +242,8 @@ impl Site {
             plan: Plan::default(),
             planner: Planner::default(),
             outside,
-            tokens: Tokens::new(of_file, revocation),
+            tokens,
+            lists: Lists::new(topology.stations().len()),
             calls: BTreeMap::new(),
             last_call: 0,
             held: Vec::new(),
@@ -335,6 +340,7 @@ impl Site {
             self.watch_wishes(now, out);
             self.end_refused(now, out);
             self.clear_caches(now, out);
+            self.tend_lists(now, out);
             self.watch(now, out);
             self.watch_leases(now, out);
             self.commission_tick(now, out);

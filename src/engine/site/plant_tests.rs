@@ -174,7 +174,7 @@ fn plant_setup(options: &Options) -> Setup {
         tokens: vec![token],
         groups: BTreeMap::new(),
         timezone: chrono_tz::Europe::Berlin,
-        authorization: AuthorizationSetup::default(),
+        authorization: AuthorizationSetup { local_lists: false, ..AuthorizationSetup::default() },
         cloud: None,
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),

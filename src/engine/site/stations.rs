@@ -98,6 +98,7 @@ impl Site {
         state.unresponsive = false;
         state.heard_again = Some(now.mono);
         state.clock.connected();
+        self.lists.connected(station);
         self.leases_connected(station, version, now, out);
         let charger = self.station_id(station).clone();
         log(out, LogLevel::Info, format!("{charger} connected with {}", version.subprotocol()));
@@ -481,8 +482,9 @@ impl Site {
             | StationReply::Error { .. }
             | StationReply::Disconnected => false,
         };
-        // A station that knows no triggered samples may leave the request unanswered; that alone does not make it silent.
-        let optional = silent && matches!(purpose, Purpose::Sample(_));
+        // What a station need not know it may leave unanswered: triggered samples, local lists, a memory of tokens. That alone does not make
+        // it silent.
+        let optional = silent && matches!(purpose, Purpose::Sample(_) | Purpose::List | Purpose::ClearCache);
         if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
             self.dirty = true;
@@ -521,6 +523,7 @@ impl Site {
             Purpose::Enforce(evse) => self.enforced(evse, &reply, out),
             Purpose::End(transaction) => self.end_answered(station, &transaction, &reply, out),
             Purpose::ClearCache => self.cache_cleared(station, &reply, out),
+            Purpose::List => self.list_answered(station, &reply, (now, out)),
             Purpose::Request(request) => {
                 out.push(Output::Reply { request, outcome: super::commands::outcome(reply) });
             }

@@ -67,7 +67,7 @@ fn setup(limit_a: i32) -> Setup {
         tokens: vec![token("GOOD", AuthorizationStatus::Accepted), token("BAD", AuthorizationStatus::Blocked)],
         groups: BTreeMap::new(),
         timezone: chrono_tz::Europe::Berlin,
-        authorization: AuthorizationSetup::default(),
+        authorization: AuthorizationSetup { local_lists: false, ..AuthorizationSetup::default() },
         cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
         outside: OutsideSetup::default(),
         tariffs: Vec::new(),

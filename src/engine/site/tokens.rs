@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::io::{LogLevel, Output};
+use super::ledger::Ledger;
 use super::revocation::Revocation;
 use super::token_store::{first_twice, lose_their_right};
 use super::{Site, log};
@@ -17,7 +18,7 @@ use crate::engine::model::exchange::{Admission, AuthorizationStatus, OcppVersion
 use crate::engine::model::ids::IdToken;
 use crate::engine::model::record::RecordBody;
 use crate::engine::model::token::{ListPart, MAX_TOKENS, TokenEntry, TokensOrder, UnknownToken, digest_of, key_of};
-use crate::engine::model::topology::StationIndex;
+use crate::engine::model::topology::{StationIndex, Topology};
 use crate::engine::time::{Now, Utc};
 use crate::engine::units::{Current, Energy};
 
@@ -37,10 +38,16 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new(of_file: Vec<TokenEntry>, revocation: Revocation) -> Self {
+    pub(super) fn new(of_file: Vec<TokenEntry>, topology: &Topology, ledger: &Ledger, now: Now) -> Self {
+        let revocation = Revocation::new(topology.stations().len(), ledger.tokens().revoked(), now);
         let file = digest_of(&of_file);
         let of_file = of_file.into_iter().map(|entry| (key_of(&entry.token), entry)).collect();
         Self { of_file, file, changed: false, revocation }
+    }
+
+    /// The entries of the file, by their [`key_of`].
+    pub(super) const fn of_file(&self) -> &BTreeMap<String, TokenEntry> {
+        &self.of_file
     }
 }
 
@@ -193,6 +200,7 @@ impl Site {
         self.dirty = true;
         if revokes {
             self.tokens.revocation.forget_accepted();
+            self.lists.hurry(now.mono);
         }
         self.end_refused(now, out);
         self.clear_caches(now, out);
