@@ -6,7 +6,9 @@ pub mod bill;
 pub mod calendar;
 pub mod cdr;
 pub mod ocpi_tariff;
+pub mod ocmf;
 pub mod split;
+pub mod signature;
 
 #[cfg(test)]
 pub(crate) mod schema_tests;

@@ -15,6 +15,7 @@ pub mod record;
 pub mod setup;
 pub mod station_model;
 pub mod status;
+pub mod signed;
 pub mod tariff;
 pub mod token;
 pub mod topology;
