@@ -55,7 +55,7 @@ fn check(site: &Blueprint) -> Result<(), String> {
 /// Ignores its limits and does not even stop, and the oracle is not told: it must be seen.
 pub const SECRET: &str = "ignores-limit-in-secret";
 
-/// What is odd about a station, by its name in a file.
+/// What is odd about a station, by its name in a file. The amount is in ms; of a wrong register in thousandths, of a leak in Wh.
 ///
 /// # Errors
 /// If the name is not known.
@@ -71,6 +71,11 @@ pub fn quirks(name: &str, amount_ms: i64) -> Result<Quirks, String> {
         "wrong-clock" => Quirks { clock_offset_ms: amount_ms, ..none },
         "duplicate-stop" => Quirks { duplicate_stop: true, ..none },
         "never-answers" => Quirks { never_answers: true, ..none },
+        "wrong-register" => Quirks { register_off_permille: amount_ms, ..none },
+        "leaks" => Quirks { leaks_wh: amount_ms, ..none },
+        "signs" => Quirks { signs: true, ..none },
+        "loses-pages" => Quirks { signs: true, loses_pages: true, ..none },
+        "forges" => Quirks { signs: true, forges: true, ..none },
         "resend-storm" => Quirks { resend_storm: true, ..none },
         other => return Err(format!("quirk {other:?} is not known")),
     })
