@@ -2,6 +2,7 @@
 //!
 //! Pure arithmetic over what the journal knows. Nothing here decides whether somebody may charge or how much current flows.
 
+pub mod balance;
 pub mod bill;
 pub mod calendar;
 pub mod cdr;

@@ -44,6 +44,15 @@ pub struct Tolerance {
 }
 
 impl Default for Tolerance {
+impl Tolerance {
+    /// How far something else may be from that energy.
+    #[must_use]
+    pub fn of(self, measured: Energy) -> Energy {
+        let part = measured.abs().wh().saturating_mul(i64::from(self.permille)) / 1_000;
+        self.energy.max(Energy::from_wh(part))
+    }
+}
+
     /// 1 kWh or 2 %: two meters of class B (EN 50470) and the wires between them.
     fn default() -> Self {
         Self { energy: Energy::from_wh(1_000), permille: 20 }

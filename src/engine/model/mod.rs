@@ -3,6 +3,7 @@
 //! Everything here is data with checked construction. Nothing here decides, and nothing here knows a protocol.
 
 pub mod alarm;
+pub mod balance;
 pub mod billing;
 pub mod cdr;
 pub mod command;
