@@ -8,6 +8,7 @@ pub mod billing;
 pub mod cdr;
 pub mod command;
 pub mod commission;
+pub mod display;
 pub mod exchange;
 pub mod ids;
 pub mod limit;

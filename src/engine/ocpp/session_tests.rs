@@ -402,10 +402,10 @@ fn fitting(request: &StationRequest) -> StationAnswer {
         StationRequest::Authorize { .. } => StationAnswer::Authorize { status },
         StationRequest::StartTransaction { .. } => StationAnswer::StartTransaction { transaction: 1, status },
         StationRequest::StopTransaction { token, .. } => {
-            StationAnswer::Transaction { status: token.as_ref().map(|_| status) }
+            StationAnswer::Transaction { status: token.as_ref().map(|_| status), cost: None }
         }
         StationRequest::TransactionEvent(event) => {
-            StationAnswer::Transaction { status: event.token.as_ref().map(|_| status) }
+            StationAnswer::Transaction { status: event.token.as_ref().map(|_| status), cost: None }
         }
         StationRequest::ChargingNeeds { .. } => StationAnswer::ChargingNeeds { used: true },
         StationRequest::DataTransfer { .. } => StationAnswer::UnknownVendor,

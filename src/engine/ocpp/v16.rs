@@ -7,6 +7,7 @@ use rust_ocpp::v1_6::types;
 use serde::Serialize;
 use serde_json::{Number, Value};
 
+use super::cost;
 use super::frame::ErrorCode;
 use super::lenient::{Fields, Notes, Refusal, connector_status, notify};
 use super::meter::{Origin, readings};
@@ -201,7 +202,7 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
                 transaction_id: *transaction,
             })
         }
-        ("StopTransaction", StationAnswer::Transaction { status }) => {
+        ("StopTransaction", StationAnswer::Transaction { status, .. }) => {
             to_json(&wire::stop_transaction::StopTransactionResponse { id_tag_info: status.map(id_tag_info) })
         }
         ("DataTransfer", StationAnswer::UnknownVendor | StationAnswer::Taken) => {
@@ -285,6 +286,7 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             };
             ("GetCompositeSchedule", json(&request)?, Verdict::Status)
         }
+        StationCall::ShowCost(note) => return cost::transfer(&note),
         StationCall::Raw { action, payload } => return Outgoing::raw(&action, payload),
     };
     Ok(Outgoing { action: action.to_owned(), payload, verdict })

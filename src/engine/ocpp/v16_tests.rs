@@ -157,10 +157,10 @@ fn answers_are_what_the_schema_wants() {
         ),
         (
             "StopTransaction",
-            StationAnswer::Transaction { status: Some(accepted) },
+            StationAnswer::Transaction { status: Some(accepted), cost: None },
             r#"{"idTagInfo":{"status":"Accepted"}}"#,
         ),
-        ("StopTransaction", StationAnswer::Transaction { status: None }, "{}"),
+        ("StopTransaction", StationAnswer::Transaction { status: None, cost: None }, "{}"),
         ("StatusNotification", StationAnswer::Taken, "{}"),
         ("MeterValues", StationAnswer::Taken, "{}"),
         ("DataTransfer", StationAnswer::UnknownVendor, r#"{"status":"UnknownVendorId"}"#),

@@ -1,3 +1,5 @@
+use rust_decimal::Decimal;
+
 use super::*;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::exchange::{ProfilePart, WrittenIn};
@@ -212,10 +214,15 @@ fn answers_are_what_the_schema_wants() {
         ),
         (
             "TransactionEvent",
-            StationAnswer::Transaction { status: Some(AuthorizationStatus::Accepted) },
+            StationAnswer::Transaction { status: Some(AuthorizationStatus::Accepted), cost: None },
             r#"{"idTokenInfo":{"status":"Accepted"}}"#,
         ),
-        ("TransactionEvent", StationAnswer::Transaction { status: None }, "{}"),
+        ("TransactionEvent", StationAnswer::Transaction { status: None, cost: None }, "{}"),
+        (
+            "TransactionEvent",
+            StationAnswer::Transaction { status: None, cost: Some(Decimal::new(1_230, 2)) },
+            r#"{"totalCost":12.30}"#,
+        ),
         ("StatusNotification", StationAnswer::Taken, "{}"),
         ("MeterValues", StationAnswer::Taken, "{}"),
         ("DataTransfer", StationAnswer::UnknownVendor, r#"{"status":"UnknownVendorId"}"#),

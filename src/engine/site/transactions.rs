@@ -137,7 +137,8 @@ impl Site {
         out: &mut Vec<Output>,
     ) -> (Sequence, StationAnswer) {
         let charger = self.station_id(station).clone();
-        let answer = StationAnswer::Transaction { status: stop.token.as_ref().map(|token| self.authorize(token, now)) };
+        let status = stop.token.as_ref().map(|token| self.authorize(token, now));
+        let answer = StationAnswer::Transaction { status, cost: None };
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&stop.transaction));
         let ended = known.filter(|_| !stop.has_no_id()).and_then(|facts| facts.ended(&stop.transaction));
@@ -211,7 +212,7 @@ impl Site {
     ) -> (Sequence, StationAnswer) {
         let charger = self.station_id(station).clone();
         let status = event.token.as_ref().map(|token| self.authorize(token, now));
-        let answer = StationAnswer::Transaction { status };
+        let answer = StationAnswer::Transaction { status, cost: None };
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&event.transaction));
