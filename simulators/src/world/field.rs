@@ -12,7 +12,7 @@ use crate::station::{Quirks, Station, StationOptions};
 
 use super::blueprint::{Blueprint, StationPlan, identity, token};
 use super::tamper::{Tampered, tamper};
-use super::{Event, World, scenario};
+use super::{Event, World, prices, scenario};
 
 /// The usual latency of a link.
 pub(super) const LATENCY_MS: u64 = 40;
@@ -118,6 +118,7 @@ impl Post {
         options.reaction_ms = plan.reaction_ms;
         options.meter_interval_s = plan.meter_values_s;
         options.seed = site.seed.wrapping_add(u64::try_from(plan.number).unwrap_or(0));
+        options.shows_costs = prices::shows_costs(site, &plan);
         if let Some(odd) = &plan.odd {
             options.quirks = scenario::quirks(odd, plan.odd_ms)?;
         }

@@ -68,6 +68,7 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         guard: true,
         broken_rule: None,
         by_registers: false,
+        running_cost_s: None,
         dimming_w: None,
         circuit,
         meter,

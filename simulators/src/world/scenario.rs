@@ -95,6 +95,7 @@ struct ScenarioFile {
     grid_max_w: Option<i64>,
     grid_max_unbalance_a: Option<i32>,
     dimming_w: Option<i64>,
+    running_cost_s: Option<u32>,
     #[serde(default)]
     meter_by_registers: bool,
     /// All stations speak OCPP 2.1, and their limits end when they have been offline for long.
@@ -134,6 +135,7 @@ fn short(text: &str) -> Result<Blueprint, String> {
     };
     let mut site = options.blueprint();
     site.dimming_w = file.dimming_w;
+    site.running_cost_s = file.running_cost_s;
     site.circuit[0].max_w = file.grid_max_w;
     site.circuit[0].max_unbalance_a = file.grid_max_unbalance_a;
     Ok(site)

@@ -6,10 +6,10 @@ pub mod balance;
 pub mod bill;
 pub mod calendar;
 pub mod cdr;
-pub mod ocpi_tariff;
 pub mod ocmf;
-pub mod split;
+pub mod ocpi_tariff;
 pub mod signature;
+pub mod split;
 
 #[cfg(test)]
 pub(crate) mod schema_tests;

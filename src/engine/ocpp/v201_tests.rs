@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::exchange::{ProfilePart, WrittenIn};
 use crate::engine::model::reading::StationReading;
+use crate::engine::model::signed::SignedValue;
 use crate::engine::units::{Current, Energy, Phase};
 
 fn now() -> Utc {
@@ -79,6 +80,7 @@ fn the_messages_of_a_station_are_understood() {
                     (phase == Phase::L2).then_some(Current::from_a(16))
                 }),
                 energy: Some(Energy::from_wh(7_000)),
+                signed: vec![SignedValue { data: "AA".to_owned(), ..SignedValue::default() }],
                 ..StationReading::default()
             }]
         }

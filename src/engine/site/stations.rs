@@ -4,6 +4,7 @@ use super::billing::takes_energy;
 use super::clock::StationClock;
 use super::io::{LogLevel, Output};
 use super::proof::Proof;
+use super::signed::has_signed;
 use super::writes::Writes;
 use super::{Purpose, Site, log};
 use crate::engine::model::alarm::{AlarmKind, Severity};
@@ -302,6 +303,9 @@ impl Site {
                 if let Some(at) = readings.iter().filter_map(|reading| reading.at).max() {
                     self.heard_time(station, at, now);
                 }
+                if has_signed(&readings) {
+                    return self.signed_meter_values(station, token, &readings, (now, out));
+                }
                 self.meter_values(station, &readings, now, out);
                 StationAnswer::Taken
             }
@@ -526,8 +530,8 @@ impl Site {
             | StationReply::Error { .. }
             | StationReply::Disconnected => false,
         };
-        // A station that knows no triggered samples may leave the request unanswered; that alone does not make it silent.
-        let optional = silent && matches!(purpose, Purpose::Sample(_));
+        // A station that knows no triggered samples, or no costs, may leave them unanswered; that alone does not make it silent.
+        let optional = silent && matches!(purpose, Purpose::Sample(_) | Purpose::Cost);
         if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
             self.dirty = true;
@@ -563,6 +567,7 @@ impl Site {
             }
             Purpose::Trigger => {}
             Purpose::Sample(evse) => self.sample_asked(evse, &reply),
+            Purpose::Cost => self.cost_told(station, &reply, out),
             Purpose::Enforce(evse) => self.enforced(evse, &reply, out),
             Purpose::Request(request) => {
                 out.push(Output::Reply { request, outcome: super::commands::outcome(reply) });
