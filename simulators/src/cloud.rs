@@ -33,6 +33,12 @@ pub struct CloudTransaction {
     pub meter_stop_wh: Option<i64>,
     /// The energy billed, in Wh.
     pub energy_wh: Option<i64>,
+    /// What it costs, with tax, as it was written.
+    pub cost: Option<String>,
+    /// What its meter has signed, as it came.
+    pub signed: Vec<String>,
+    /// How many signed values its CDR has; `None`: no CDR came, or without any.
+    pub signed_in_cdr: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -136,16 +142,42 @@ impl CloudConsumer {
         self.transactions.values().filter_map(|transaction| transaction.energy_wh).sum()
     }
 
-    fn fold(&mut self, event: &Event) {
-        let ended = match event.kind.as_str() {
-            "siteward.transaction.started" => false,
-            "siteward.transaction.ended" => true,
-            _ => return,
+    /// A signed value, or a CDR with some.
+    fn fold_signed(&mut self, event: &Event) {
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        let data = &event.data;
+        let place = data.get("cdr_location");
+        let evse = text(place.and_then(|place| place.get("evse_uid")));
+        let charger = text(data.get("charger")).or(evse.and_then(|uid| Some(uid.rsplit_once('-')?.0.to_owned())));
+        let transaction = text(data.get("transaction_id")).or(text(data.get("session_id")));
+        let Some(transaction) = charger.zip(transaction).and_then(|key| self.transactions.get_mut(&key)) else {
+            return;
         };
+        transaction.signed.extend(text(data.get("signed_data")));
+        let values = data.get("signed_data").and_then(|signed| signed.get("signed_values")).and_then(Value::as_array);
+        transaction.signed_in_cdr = values.map(Vec::len).or(transaction.signed_in_cdr);
+    }
+
+    fn fold(&mut self, event: &Event) {
+        if event.kind == "siteward.transaction.signed" || event.kind == "siteward.cdr.created" {
+            return self.fold_signed(event);
+        }
         let name = |field: &str| match event.data.get(field) {
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
             None => String::new(),
+        };
+        if event.kind == "siteward.transaction.corrected" {
+            let key = (name("charger"), name("transaction_id"));
+            if let Some(transaction) = self.transactions.get_mut(&key) {
+                transaction.cost = gross_of(&event.data);
+            }
+            return;
+        }
+        let ended = match event.kind.as_str() {
+            "siteward.transaction.started" => false,
+            "siteward.transaction.ended" => true,
+            _ => return,
         };
         let number = |field: &str| event.data.get(field).and_then(Value::as_i64);
         let charger = name("charger");
@@ -156,10 +188,16 @@ impl CloudConsumer {
             transaction.ended += 1;
             transaction.meter_stop_wh = number("meter_stop_wh");
             transaction.energy_wh = number("energy_wh");
+            transaction.cost = gross_of(&event.data);
         } else {
             transaction.started += 1;
         }
     }
+}
+
+/// What an event says that a transaction costs, with tax.
+fn gross_of(data: &Value) -> Option<String> {
+    data.get("cost")?.get("gross")?.as_str().map(str::to_owned)
 }
 
 #[cfg(test)]

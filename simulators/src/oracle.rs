@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use siteward::engine::site::ledger::Ledger;
 use siteward::engine::units::{Current, Phase};
 
@@ -376,6 +378,54 @@ impl Oracle {
                 truth.id, cloud.energy_wh
             );
             self.violate("energy_billed_equals_energy_metered", what);
+        }
+    }
+
+    /// A station with a display was told what its transactions come to, in the end exactly what is billed; one without was not told again.
+    pub fn the_display_shows_what_is_billed(
+        &mut self,
+        station: &Station,
+        truth: &TransactionTruth,
+        cloud: &CloudTransaction,
+    ) {
+        let amount = |text: &str| text.parse::<f64>().ok();
+        let shown = truth.final_cost.as_deref().map(amount);
+        let billed = cloud.cost.as_deref().map(amount);
+        let identity = &station.options().identity;
+        if shown.is_some() && shown != billed {
+            let what = format!("{identity} transaction {:?}: shown {shown:?}, billed {billed:?}", truth.id);
+            self.violate("the_display_shows_what_is_billed", what);
+        }
+        if truth.costs_shown > 0 && !station.options().shows_costs {
+            let what = format!("{identity} transaction {:?}: it has no display", truth.id);
+            self.violate("the_display_shows_what_is_billed", what);
+        }
+    }
+
+    /// What a meter has signed of a transaction is at the cloud byte for byte, each value once, and all of it in its CDR.
+    pub fn what_was_signed_reaches_the_cloud(
+        &mut self,
+        station: &str,
+        truth: &TransactionTruth,
+        cloud: &CloudTransaction,
+    ) {
+        let plain = |text: &String| {
+            let decoded = STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            decoded.unwrap_or_else(|| text.clone())
+        };
+        let mut came: Vec<String> = cloud.signed.iter().map(plain).collect();
+        let mut sent = truth.signed.clone();
+        came.sort();
+        sent.sort();
+        if truth.start_answered && truth.stop_answered && came != sent {
+            let what = format!("{station} transaction {:?}: signed {sent:?}, at the cloud {came:?}", truth.id);
+            self.violate("what_was_signed_reaches_the_cloud", what);
+        }
+        let in_cdr = cloud.signed_in_cdr.filter(|count| *count != truth.signed.len());
+        if let Some(count) = in_cdr {
+            let what =
+                format!("{station} transaction {:?}: {count} of {} values in its CDR", truth.id, truth.signed.len());
+            self.violate("what_was_signed_reaches_the_cloud", what);
         }
     }
 

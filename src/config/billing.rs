@@ -4,15 +4,23 @@ use rust_decimal::Decimal;
 
 use super::reader::{At, Section};
 use super::schema::SiteConfig;
-use crate::engine::model::billing::{BillingSetup, ChargerBilling};
+use crate::engine::billing::signature::Key;
+use crate::engine::model::billing::{BillingSetup, ChargerBilling, Tolerance};
 use crate::engine::model::cdr::{GeoLocation, Operator, Place};
+use crate::engine::model::display::{CostTransfer, PLACEHOLDERS};
 use crate::engine::model::ids::{SiteId, StationId};
 use crate::engine::model::tariff::Tariff;
+use crate::engine::units::Energy;
 
 /// Digits after the point of a coordinate (OCPI 2.2.1, GeoLocation: 5 to 7).
 const COORDINATE_DIGITS: u32 = 6;
 /// The longest `evse_uid`, `<charger>-<evse>`.
 const MAX_EVSE_UID: usize = 36;
+
+/// A station's one call at a time is for limits: more often than this a cost is not told, in s.
+const LEAST_BETWEEN_COSTS_S: i64 = 10;
+/// Seldomer than this is not worth telling, in s.
+const MOST_BETWEEN_COSTS_S: i64 = 3_600;
 
 const CONNECTORS: [&str; 20] = [
     "IEC_62196_T2",
@@ -41,8 +49,76 @@ const CONNECTORS: [&str; 20] = [
 pub(super) fn billing(root: &Section<'_>, site: &SiteConfig, id: &SiteId) -> BillingSetup {
     let section = root.section("billing", "[billing]");
     let operator = operator(&section, site, id);
+    let running_cost_s = running_cost(&section);
+    let running_cost_transfer = transfer(&section);
+    let tolerance = tolerance(&section);
     section.finish();
-    BillingSetup { operator, ..BillingSetup::default() }
+    BillingSetup { operator, running_cost_s, running_cost_transfer, tolerance, ..BillingSetup::default() }
+}
+
+/// How far registers, transactions and meters may be apart in a day.
+fn tolerance(section: &Section<'_>) -> Tolerance {
+    let default = Tolerance::default();
+    let percent = section.thousandths("tolerance_percent", 0..=50_000);
+    let kwh = section.thousandths("tolerance_kwh", 0..=1_000_000);
+    Tolerance {
+        energy: kwh.map_or(default.energy, |kwh| Energy::from_wh(i64::from(kwh.value))),
+        permille: percent.and_then(|percent| u16::try_from(percent.value / 100).ok()).unwrap_or(default.permille),
+    }
+}
+
+/// How often stations are told what a transaction costs; 0 is never.
+fn running_cost(section: &Section<'_>) -> Option<u32> {
+    let every = section.integer("running_cost_s", 0..=MOST_BETWEEN_COSTS_S)?;
+    if (1..LEAST_BETWEEN_COSTS_S).contains(&every.value) {
+        let message = format!(
+            "`running_cost_s` is {}, and must be {LEAST_BETWEEN_COSTS_S} to {MOST_BETWEEN_COSTS_S}, or 0 for never",
+            every.value
+        );
+        section.document.error(every.at, message);
+    }
+    u32::try_from(every.value).ok().filter(|seconds| *seconds > 0)
+}
+
+/// How an OCPP 1.6 station is told.
+fn transfer(section: &Section<'_>) -> Option<CostTransfer> {
+    if !section.has("running_cost_transfer") {
+        return None;
+    }
+    let table = section.section("running_cost_transfer", "[billing.running_cost_transfer]");
+    table.require("vendor", "\"org.openchargealliance.costmsg\"");
+    let vendor = bounded(&table, "vendor", 255);
+    let message = bounded(&table, "message", 50);
+    let last = bounded(&table, "final_message", 50);
+    let data = bounded(&table, "data", 500);
+    if let (Some(data), Some((at, _))) = (&data, table.raw("data"))
+        && let Some(unknown) = unknown_placeholder(data)
+    {
+        let message = format!("`data` has {unknown:?}; what can be filled in is {}", PLACEHOLDERS.join(", "));
+        section.document.error(at, message);
+    }
+    table.finish();
+    Some(CostTransfer {
+        vendor: vendor?,
+        running: message.unwrap_or_else(|| "RunningCost".to_owned()),
+        last: last.unwrap_or_else(|| "FinalCost".to_owned()),
+        data,
+    })
+}
+
+/// The first `{word}` of a text that is none of those that can be filled in. Other braces are the text's own.
+fn unknown_placeholder(text: &str) -> Option<String> {
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('{') {
+        let word: String = after.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        let placeholder = format!("{{{word}}}");
+        let is_closed = !word.is_empty() && after[word.len()..].starts_with('}');
+        if is_closed && !PLACEHOLDERS.contains(&placeholder.as_str()) {
+            return Some(placeholder);
+        }
+        rest = after;
+    }
+    None
 }
 
 fn operator(section: &Section<'_>, site: &SiteConfig, id: &SiteId) -> Option<Operator> {
@@ -155,8 +231,26 @@ pub(super) fn charger(section: &Section<'_>, evses: usize) -> ChargerBilling {
         evse_ids: ids.map_or_else(Vec::new, |ids| ids.value.into_iter().map(|id| id.value).collect()),
         standard: standard.map(|standard| standard.value.to_owned()),
         format: format.map(|format| format.value.to_owned()),
-        public_key: None,
+        public_keys: public_keys(section),
     }
+}
+
+/// The keys of its meters: one, or a list where each EVSE has a meter of its own.
+fn public_keys(section: &Section<'_>) -> Vec<Vec<u8>> {
+    let is_list = section.raw("public_key").is_some_and(|(_, value)| value.as_array().is_some());
+    let keys = if is_list {
+        section.texts("public_key").map_or_else(Vec::new, |keys| keys.value)
+    } else {
+        section.text("public_key").into_iter().collect()
+    };
+    let mut read = Vec::new();
+    for key in keys {
+        match Key::read(&key.value) {
+            Ok(key) => read.push(key.to_bytes()),
+            Err(error) => section.document.error(key.at, format!("`public_key` cannot be read: {error}")),
+        }
+    }
+    read
 }
 
 /// What does not fit together: names that a CDR cannot hold, and prices that nobody will hear of.

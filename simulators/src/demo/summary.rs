@@ -345,6 +345,10 @@ mod tests {
             start_answered: true,
             stop_answered: true,
             given_up: false,
+            shown_cost: None,
+            final_cost: None,
+            costs_shown: 0,
+            signed: Vec::new(),
         }
     }
 

@@ -257,6 +257,7 @@ impl Station {
             }
             TxPart::Ended(_) => {
                 truth.stop_answered = true;
+                truth.final_cost = payload.get("totalCost").map(Value::to_string).or(truth.final_cost.take());
                 if self.options.quirks.duplicate_stop && self.link.repeat_next_stop {
                     self.queue.again(message.clone());
                 }

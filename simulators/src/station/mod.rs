@@ -6,9 +6,11 @@
 mod authorization;
 mod availability;
 mod calls;
+mod display;
 mod link;
 mod options;
 pub mod profiles;
+pub mod signing;
 mod transaction;
 mod v16;
 mod v201;
@@ -21,6 +23,7 @@ use siteward::engine::units::{Current, PerPhase, Phase};
 use crate::car::{Car, WH_IN_MWMS};
 use crate::rng::Dice;
 pub use authorization::{ListFault, OwnTokens};
+pub use display::COST_VENDOR;
 use link::{Link, Plain};
 pub use options::{Quirks, StationOptions};
 use profiles::{Asked, LimitAt, Profiles};
@@ -55,6 +58,8 @@ struct Bay {
     /// It was taken out of service: no transaction begins there.
     inoperative: bool,
     energy_mwms: i64,
+    /// How many values its meter has signed.
+    pages: u64,
     offered: Current,
     told: Option<ConnectorStatus>,
     metered_at: Mono,
@@ -76,6 +81,7 @@ impl Bay {
             finishing: false,
             inoperative: false,
             energy_mwms: 0,
+            pages: 0,
             offered: Current::ZERO,
             told: None,
             metered_at: Mono::START,
@@ -243,7 +249,9 @@ impl Station {
         self.advance(now);
         let index = self.index_of(evse)?;
         self.stop(index, StopReason::EvDisconnected, now);
+        let leaks_wh = self.options.quirks.leaks_wh;
         let bay = &mut self.bays[index];
+        bay.energy_mwms += leaks_wh * WH_IN_MWMS;
         bay.finishing = false;
         bay.token = None;
         bay.authorized = false;
@@ -400,7 +408,8 @@ impl Station {
             if bay.running.is_none() {
                 car.cut_off();
             }
-            bay.energy_mwms += car.advance(now.mono, bay.offered, lag, voltage_mv);
+            let drawn = car.advance(now.mono, bay.offered, lag, voltage_mv);
+            bay.energy_mwms += drawn + drawn * self.options.quirks.register_off_permille / 1_000;
         }
     }
 
@@ -456,6 +465,10 @@ impl Station {
             start_answered: false,
             stop_answered: false,
             given_up: false,
+            shown_cost: None,
+            final_cost: None,
+            costs_shown: 0,
+            signed: Vec::new(),
         };
         bay.profiles_at_start = self.profiles.clone();
         bay.running = Some(Running { index: self.transactions.len(), next_seq: 0, state: ChargingState::EvConnected });
@@ -510,12 +523,13 @@ impl Station {
             offline,
             seq_no: running.next_seq,
             state,
+            signed: None,
             attempts: 0,
             not_before: Mono::START,
         };
         running.next_seq += 1;
         running.state = state;
-        self.queue.push(message);
+        self.sign(index, message);
     }
 
     fn reboot(&mut self, reason: StopReason, now: Now) {

@@ -31,6 +31,8 @@ pub struct StationOptions {
     pub offline_start: bool,
     /// Its local list and its memory of tokens; `None`: it has neither, and `offline_start` is for everybody.
     pub own_tokens: Option<OwnTokens>,
+    /// Whether it has a display for what a transaction costs.
+    pub shows_costs: bool,
     /// How often a transaction message is tried before it is given up (`TransactionMessageAttempts`, OCPP 1.6 §9.1.30).
     pub message_attempts: u32,
     /// The wait before the next try, times the number of tries so far, in s (`TransactionMessageRetryInterval`).
@@ -57,6 +59,7 @@ impl StationOptions {
             reaction_ms: 200,
             offline_start: true,
             own_tokens: None,
+            shows_costs: false,
             message_attempts: 3,
             message_interval_s: 60,
             seed: 1,
@@ -114,6 +117,16 @@ pub struct Quirks {
     pub never_falls_back: bool,
     /// Keeps to the first period of a schedule for ever, and to profiles that have ended; those that end offline do end.
     pub never_ends_by_time: bool,
+    /// Its registers count so many thousandths too much.
+    pub register_off_permille: i64,
+    /// Each time a car leaves, its register counts so many Wh that no transaction accounts for.
+    pub leaks_wh: i64,
+    /// Its meters sign the begin and the end of each transaction.
+    pub signs: bool,
+    /// Some of what its meters sign is never sent.
+    pub loses_pages: bool,
+    /// What is signed at the end of a transaction is changed on the way.
+    pub forges: bool,
     /// Says nothing of its schedules (`GetCompositeSchedule`).
     pub keeps_its_schedule_secret: bool,
     /// What is odd about its local list.

@@ -54,6 +54,14 @@ pub struct TransactionTruth {
     pub stop_answered: bool,
     /// Whether the station gave up telling of its start or end after too many tries.
     pub given_up: bool,
+    /// The cost that the station showed last while it ran, as it was written.
+    pub shown_cost: Option<String>,
+    /// The cost that it was told in the end.
+    pub final_cost: Option<String>,
+    /// How often it was told a cost while it ran.
+    pub costs_shown: u64,
+    /// What its meter has signed, as it is sent.
+    pub signed: Vec<String>,
 }
 
 /// What was measured at one moment, at the station's terminals.
@@ -86,6 +94,8 @@ pub(crate) struct TxMessage {
     pub(crate) offline: bool,
     pub(crate) seq_no: i64,
     pub(crate) state: ChargingState,
+    /// What the meter has signed with it.
+    pub(crate) signed: Option<String>,
     pub(crate) attempts: u32,
     pub(crate) not_before: Mono,
 }

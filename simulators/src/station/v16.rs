@@ -62,7 +62,10 @@ struct SampledValue {
     measurand: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<&'static str>,
-    unit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<&'static str>,
 }
 
 /// A `StopTransaction`.
@@ -74,6 +77,8 @@ struct StopTransaction<'a> {
     meter_stop: i64,
     timestamp: String,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_data: Option<[MeterValue; 1]>,
 }
 
 /// Action and payload of a transaction message. The id is known by now, since its start was answered or given up before.
@@ -100,7 +105,11 @@ pub(super) fn transaction(
             text_of(&MeterValues {
                 connector_id: message.evse,
                 transaction_id: id,
-                meter_value: [MeterValue { timestamp, sampled_value: sampled(&message.sample, variables) }],
+                meter_value: [MeterValue {
+                    timestamp,
+                    sampled_value: signed(message, "Transaction.Begin")
+                        .map_or_else(|| sampled(&message.sample, variables), |signed| vec![signed]),
+                }],
             }),
         ),
         TxPart::Ended(reason) => (
@@ -109,6 +118,8 @@ pub(super) fn transaction(
                 transaction_id: id,
                 id_tag: &truth.token,
                 meter_stop: message.sample.energy_wh,
+                transaction_data: signed(message, "Transaction.End")
+                    .map(|signed| [MeterValue { timestamp: timestamp.clone(), sampled_value: vec![signed] }]),
                 timestamp,
                 reason: reason_name(reason),
             }),
@@ -116,11 +127,25 @@ pub(super) fn transaction(
     }
 }
 
+/// What the meter has signed, as OCPP 1.6 stations send it.
+fn signed(message: &TxMessage, context: &'static str) -> Option<SampledValue> {
+    let measurand = "Energy.Active.Import.Register";
+    let value = message.signed.clone()?;
+    Some(SampledValue { value, context, measurand, phase: None, unit: None, format: Some("SignedData") })
+}
+
 fn sampled(sample: &Sample, variables: &Variables) -> Vec<SampledValue> {
     let mut list = Vec::with_capacity(6);
     let mut push = |measurand: &'static str, phase: Option<&'static str>, value: String, unit: &'static str| {
         if variables.wants(measurand) {
-            list.push(SampledValue { value, context: "Sample.Periodic", measurand, phase, unit });
+            list.push(SampledValue {
+                value,
+                context: "Sample.Periodic",
+                measurand,
+                phase,
+                unit: Some(unit),
+                format: None,
+            });
         }
     };
     push("Energy.Active.Import.Register", None, sample.energy_wh.to_string(), "Wh");
@@ -162,7 +187,7 @@ pub(super) fn answer(station: &mut Station, action: &str, payload: &Value, now: 
             Ok(json!({"status": if known { "Accepted" } else { "Rejected" }}))
         }
         "UnlockConnector" => Ok(json!({"status": "NotSupported"})),
-        "DataTransfer" => Ok(json!({"status": "UnknownVendorId"})),
+        "DataTransfer" => Ok(station.data_transfer(payload)),
         other => Err(("NotImplemented", format!("{other} is not known here"))),
     }
 }

@@ -1,5 +1,7 @@
 //! OCPP 2.0.1 JSON as the station writes and reads it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Value, json};
 use siteward::engine::model::exchange::{ChargingState, ConnectorStatus};
@@ -7,6 +9,7 @@ use siteward::engine::time::Now;
 
 use super::calls::{Refusal, number};
 use super::link::{Plain, text_of};
+use super::signing::PUBLIC_KEY;
 use super::transaction::{Sample, StopReason, TransactionTruth, TxMessage, TxPart};
 use super::variables::{Change, Variables};
 use super::{Station, StationOptions};
@@ -96,6 +99,17 @@ struct SampledValue {
     #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<&'static str>,
     unit_of_measure: Unit,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_meter_value: Option<SignedMeterValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SignedMeterValue {
+    signed_meter_data: String,
+    signing_method: &'static str,
+    encoding_method: &'static str,
+    public_key: String,
 }
 
 #[derive(Serialize)]
@@ -155,6 +169,16 @@ pub(super) fn transaction(
     ("TransactionEvent", payload)
 }
 
+/// What the meter has signed, with its public key, as OCPP 2.x stations send them.
+fn signed(record: &str) -> SignedMeterValue {
+    SignedMeterValue {
+        signed_meter_data: STANDARD.encode(record),
+        signing_method: "ECDSA-secp256r1-SHA256",
+        encoding_method: "OCMF",
+        public_key: STANDARD.encode(format!("oca:base16:asn1:{PUBLIC_KEY}")),
+    }
+}
+
 fn sampled(message: &TxMessage, variables: &Variables) -> Vec<SampledValue> {
     let sample: &Sample = &message.sample;
     let (context, whole) = match message.part {
@@ -169,9 +193,11 @@ fn sampled(message: &TxMessage, variables: &Variables) -> Vec<SampledValue> {
         measurand,
         phase,
         unit_of_measure: Unit { unit },
+        signed_meter_value: None,
     };
     let mut list = Vec::with_capacity(6);
-    list.push(entry("Energy.Active.Import.Register", None, Number::Whole(sample.energy_wh), "Wh"));
+    let energy = entry("Energy.Active.Import.Register", None, Number::Whole(sample.energy_wh), "Wh");
+    list.push(SampledValue { signed_meter_value: message.signed.as_deref().map(signed), ..energy });
     if !whole {
         return list;
     }
@@ -215,6 +241,7 @@ pub(super) fn answer(station: &mut Station, action: &str, payload: &Value, now: 
             Ok(json!({"status": if known { "Accepted" } else { "Rejected" }}))
         }
         "UnlockConnector" => Ok(json!({"status": "UnlockFailed"})),
+        "CostUpdated" => station.cost_updated(payload),
         "DataTransfer" => Ok(json!({"status": "UnknownVendorId"})),
         other => Err(("NotImplemented", format!("{other} is not known here"))),
     }

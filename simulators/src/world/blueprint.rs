@@ -1,7 +1,6 @@
 //! A whole site written down: circuits, loads, meters, stations and what goes wrong, so that a file replays by itself.
 
 use serde::{Deserialize, Serialize};
-use siteward::engine::model::billing::BillingSetup;
 use siteward::engine::model::exchange::{AuthorizationStatus, OcppVersion};
 use siteward::engine::model::ids::{CircuitId, IdToken, InverterId, MeterId, SiteId, StationId};
 use siteward::engine::model::limit::Dimming;
@@ -16,6 +15,7 @@ use siteward::engine::units::{Current, PerPhase, Phase, Power, Voltage};
 
 use crate::faults::FaultFile;
 
+use super::prices;
 use super::tamper::Tampering;
 
 /// A whole site, its visitors, and what goes wrong.
@@ -53,6 +53,9 @@ pub struct Blueprint {
     /// Whether stations have a local list, are given one, and let nobody else charge while they are cut off.
     #[serde(default, skip_serializing_if = "is_false")]
     pub local_lists: bool,
+    /// How often stations are told what their transactions cost, in s; without it nothing is priced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_cost_s: Option<u32>,
     /// What is left to all stations together while the site is dimmed, in W; without it, nobody can dim it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dimming_w: Option<i64>,
@@ -347,8 +350,8 @@ impl Blueprint {
             authorization: AuthorizationSetup { local_lists: self.local_lists, ..AuthorizationSetup::default() },
             cloud: Some(CloudSetup { topic_prefix: "siteward/v1".to_owned(), acknowledge: Acknowledge::Broker }),
             outside: OutsideSetup { dimming: self.dimming(), ..OutsideSetup::default() },
-            tariffs: Vec::new(),
-            billing: BillingSetup::default(),
+            tariffs: prices::tariffs(self),
+            billing: prices::billing(self),
             charging: ChargingSetup::default(),
             unsafe_fallback: None,
             seed: self.seed,

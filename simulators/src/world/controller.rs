@@ -136,10 +136,11 @@ impl World {
     fn append(&mut self, record: Record) {
         // The debug form has every field, and is the same for the same record.
         self.trace.write_long(format!("{record:?}").as_bytes());
-        if let RecordBody::AlarmRaised(alarm) = &record.body
-            && alarm.key.kind == AlarmKind::GuardDisagrees
-        {
-            self.oracle.the_guard_agrees(&alarm.message);
+        if let RecordBody::AlarmRaised(alarm) = &record.body {
+            *self.counts.alarms.entry((alarm.key.kind, alarm.key.subject.clone())).or_default() += 1;
+            if alarm.key.kind == AlarmKind::GuardDisagrees {
+                self.oracle.the_guard_agrees(&alarm.message);
+            }
         }
         if let Some(charger) = charger_of(&record.body)
             && let Some(station) = self.posts.iter().position(|post| post.station.options().identity == charger)
@@ -289,6 +290,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::TransactionCorrected { facts, .. }
         | RecordBody::CdrWithheld { facts, .. } => Some(facts.charger.as_str()),
         RecordBody::CdrCreated(note) => Some(note.charger.as_str()),
+        RecordBody::SignedValue(note) => Some(note.charger.as_str()),
         RecordBody::ChargerConnected { .. }
         | RecordBody::ChargerBooted { .. }
         | RecordBody::ChargerDisconnected { .. }
@@ -305,6 +307,7 @@ fn charger_of(body: &RecordBody) -> Option<&str> {
         | RecordBody::BoostEnded { .. }
         | RecordBody::TargetSet { .. }
         | RecordBody::TargetEnded { .. }
+        | RecordBody::EnergyBalanced(_)
         | RecordBody::ConfigurationChanged { .. }
         | RecordBody::TariffsReplaced { .. }
         | RecordBody::TokensChanged { .. }

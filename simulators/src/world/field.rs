@@ -12,7 +12,7 @@ use crate::station::{OwnTokens, Quirks, Station, StationOptions};
 
 use super::blueprint::{Blueprint, StationPlan, identity, token};
 use super::tamper::{Tampered, tamper};
-use super::{Event, World, scenario};
+use super::{Event, World, prices, scenario};
 
 /// The usual latency of a link.
 pub(super) const LATENCY_MS: u64 = 40;
@@ -120,6 +120,7 @@ impl Post {
         options.seed = site.seed.wrapping_add(u64::try_from(plan.number).unwrap_or(0));
         // A list of all drivers goes in several pieces.
         options.own_tokens = site.local_lists.then_some(OwnTokens { room: 100, per_message: 3, unknown_may: false });
+        options.shows_costs = prices::shows_costs(site, &plan);
         if let Some(odd) = &plan.odd {
             options.quirks = scenario::quirks(odd, plan.odd_ms)?;
         }

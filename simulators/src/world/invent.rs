@@ -69,6 +69,7 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         broken_rule: None,
         by_registers: false,
         local_lists: false,
+        running_cost_s: None,
         dimming_w: None,
         circuit,
         meter,

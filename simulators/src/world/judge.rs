@@ -361,6 +361,8 @@ impl World {
                 let cloud = self.cloud.transactions().get(&(identity.clone(), id));
                 self.oracle.every_started_transaction_reaches_the_cloud_exactly_once(identity, truth, cloud);
                 if let Some(cloud) = cloud {
+                    self.oracle.what_was_signed_reaches_the_cloud(identity, truth, cloud);
+                    self.oracle.the_display_shows_what_is_billed(&post.station, truth, cloud);
                     self.oracle.energy_billed_equals_energy_metered(identity, truth, cloud);
                 }
             }

@@ -12,6 +12,7 @@ mod field;
 pub mod invent;
 mod judge;
 mod options;
+mod prices;
 mod report;
 pub mod scenario;
 pub mod shrink;
@@ -457,9 +458,11 @@ impl World {
 
     fn report(self) -> WorldReport {
         let (above_ms, worst) = self.oracle.above();
+        let truths = || self.posts.iter().flat_map(|post| post.station.transactions());
         let energy = |post: &Post| (1..=post.plan.evses).map(|evse| post.station.energy_wh(evse)).sum::<i64>();
         WorldReport {
             seed: self.site.seed,
+            alarms: self.counts.alarms,
             duration_ms: self.now_ms,
             stations: self.posts.len(),
             faults: self.counts.faults,
@@ -468,6 +471,8 @@ impl World {
             cuts: self.counts.cuts,
             records: self.journal.durable_through(),
             transactions: self.posts.iter().map(|post| post.station.transactions().len()).sum(),
+            costs_shown: truths().map(|truth| truth.costs_shown).sum(),
+            final_costs: truths().filter(|truth| truth.final_cost.is_some()).count(),
             energy_wh: self.posts.iter().map(energy).sum(),
             billed_wh: self.cloud.energy_wh(),
             delivered: self.cloud.received(),

@@ -132,6 +132,7 @@ impl WorldOptions {
             broken_rule: self.broken_rule,
             by_registers: self.meter_by_registers,
             local_lists: false,
+            running_cost_s: None,
             dimming_w: None,
             circuit: vec![grid, garage("garage-a"), garage("garage-b")],
             meter: vec![MeterPlan { poll_ms: self.meter_poll_ms, refresh_ms: 0, stale_after_ms: 5_000 }],

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use siteward::engine::model::alarm::AlarmKind;
+
 use crate::oracle::{Violation, Worst};
 
 /// Counters of a run.
@@ -12,6 +14,7 @@ pub(super) struct Counts {
     pub(super) frames: u64,
     pub(super) cuts: u64,
     pub(super) turns: u64,
+    pub(super) alarms: BTreeMap<(AlarmKind, String), u64>,
 }
 
 /// What became of the first circuit's current on L1 while cars could have taken more: sums of mA over the samples.
@@ -44,6 +47,8 @@ impl std::ops::AddAssign for Unused {
 pub struct WorldReport {
     /// The seed.
     pub seed: u64,
+    /// How often which alarm was raised, by its kind and what it is about.
+    pub alarms: BTreeMap<(AlarmKind, String), u64>,
     /// The virtual time that was run, in ms.
     pub duration_ms: u64,
     /// How many stations there were.
@@ -60,6 +65,10 @@ pub struct WorldReport {
     pub records: u64,
     /// How many transactions the stations made.
     pub transactions: usize,
+    /// How often stations were told what a running transaction costs.
+    pub costs_shown: u64,
+    /// At how many transactions the station was told what it came to in the end.
+    pub final_costs: usize,
     /// What the cars took, in Wh.
     pub energy_wh: i64,
     /// What the cloud billed, in Wh.

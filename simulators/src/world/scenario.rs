@@ -55,7 +55,7 @@ fn check(site: &Blueprint) -> Result<(), String> {
 /// Ignores its limits and does not even stop, and the oracle is not told: it must be seen.
 pub const SECRET: &str = "ignores-limit-in-secret";
 
-/// What is odd about a station, by its name in a file.
+/// What is odd about a station, by its name in a file. The amount is in ms; of a wrong register in thousandths, of a leak in Wh.
 ///
 /// # Errors
 /// If the name is not known.
@@ -71,6 +71,11 @@ pub fn quirks(name: &str, amount_ms: i64) -> Result<Quirks, String> {
         "wrong-clock" => Quirks { clock_offset_ms: amount_ms, ..none },
         "duplicate-stop" => Quirks { duplicate_stop: true, ..none },
         "never-answers" => Quirks { never_answers: true, ..none },
+        "wrong-register" => Quirks { register_off_permille: amount_ms, ..none },
+        "leaks" => Quirks { leaks_wh: amount_ms, ..none },
+        "signs" => Quirks { signs: true, ..none },
+        "loses-pages" => Quirks { signs: true, loses_pages: true, ..none },
+        "forges" => Quirks { signs: true, forges: true, ..none },
         "resend-storm" => Quirks { resend_storm: true, ..none },
         other => return Err(format!("quirk {other:?} is not known")),
     })
@@ -90,6 +95,7 @@ struct ScenarioFile {
     grid_max_w: Option<i64>,
     grid_max_unbalance_a: Option<i32>,
     dimming_w: Option<i64>,
+    running_cost_s: Option<u32>,
     #[serde(default)]
     meter_by_registers: bool,
     /// All stations speak OCPP 2.1, and their limits end when they have been offline for long.
@@ -133,6 +139,7 @@ fn short(text: &str) -> Result<Blueprint, String> {
     let mut site = options.blueprint();
     site.local_lists = file.local_lists;
     site.dimming_w = file.dimming_w;
+    site.running_cost_s = file.running_cost_s;
     site.circuit[0].max_w = file.grid_max_w;
     site.circuit[0].max_unbalance_a = file.grid_max_unbalance_a;
     Ok(site)

@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use super::limits;
 use super::topics::Topics;
 use crate::engine::model::alarm::Alarm;
+use crate::engine::model::balance::{Balance, CircuitBalance, EvseBalance};
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::ids::SiteId;
 use crate::engine::model::limit::{LimitOrder, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
+use crate::engine::model::signed::{PageFault, SignedNote};
 use crate::engine::model::status::SiteStatus;
 use crate::engine::model::token::TokensOrder;
 use crate::engine::site::io::Publication;
@@ -172,6 +174,8 @@ pub const fn event_type(body: &RecordBody) -> &'static str {
         RecordBody::TransactionCorrected { .. } => "siteward.transaction.corrected",
         RecordBody::CdrCreated(_) => "siteward.cdr.created",
         RecordBody::CdrWithheld { .. } => "siteward.cdr.withheld",
+        RecordBody::SignedValue(_) => "siteward.transaction.signed",
+        RecordBody::EnergyBalanced(_) => "siteward.energy.balanced",
         RecordBody::ChargerConnected { .. } => "siteward.charger.connected",
         RecordBody::ChargerBooted { .. } => "siteward.charger.firmware",
         RecordBody::ChargerDisconnected { .. } => "siteward.charger.disconnected",
@@ -206,6 +210,7 @@ fn subject(body: &RecordBody) -> Option<&str> {
         | RecordBody::TransactionCorrected { facts, .. }
         | RecordBody::CdrWithheld { facts, .. } => Some(facts.charger.as_str()),
         RecordBody::CdrCreated(note) => Some(note.charger.as_str()),
+        RecordBody::SignedValue(note) => Some(note.charger.as_str()),
         RecordBody::ChargerConnected { charger, .. }
         | RecordBody::ChargerBooted { charger, .. }
         | RecordBody::ChargerDisconnected { charger, .. }
@@ -224,7 +229,8 @@ fn subject(body: &RecordBody) -> Option<&str> {
         RecordBody::OutsideLimit(StandingLimit { order: LimitOrder { target, .. }, .. })
         | RecordBody::OutsideLimitEnded { target, .. } => Some(limits::name_of(target)),
         RecordBody::LimitProven(proof) => Some(limits::name_of(&proof.target)),
-        RecordBody::ConfigurationChanged { .. }
+        RecordBody::EnergyBalanced(_)
+        | RecordBody::ConfigurationChanged { .. }
         | RecordBody::TariffsReplaced { .. }
         | RecordBody::TokensChanged { .. }
         | RecordBody::CommandExecuted { .. }
@@ -254,9 +260,11 @@ fn data(body: &RecordBody) -> Value {
                 }),
             )
         }
-        RecordBody::TransactionCorrected { .. } | RecordBody::CdrCreated(_) | RecordBody::CdrWithheld { .. } => {
-            bill_data(body)
-        }
+        RecordBody::TransactionCorrected { .. }
+        | RecordBody::CdrCreated(_)
+        | RecordBody::CdrWithheld { .. }
+        | RecordBody::SignedValue(_)
+        | RecordBody::EnergyBalanced(_) => bill_data(body),
         RecordBody::ChargerConnected { charger, version } => json!({ "charger": charger, "ocpp_version": version }),
         RecordBody::ChargerBooted { charger, info } => json!({
             "charger": charger, "vendor": info.vendor, "model": info.model,
@@ -315,6 +323,8 @@ fn bill_data(body: &RecordBody) -> Value {
         // The CDR itself, so that it can be handed on as it is.
         RecordBody::CdrCreated(note) => json!(note.cdr),
         RecordBody::CdrWithheld { facts, reason, .. } => transaction_data(facts, json!({ "reason": reason })),
+        RecordBody::SignedValue(note) => signed_data(note),
+        RecordBody::EnergyBalanced(balance) => balance_data(balance),
         _ => Value::Null,
     }
 }
@@ -325,6 +335,43 @@ fn tokens_data(order: &TokensOrder) -> Value {
     json!({
         "cause": "tokens", "change": order.word(), "entries": order.count(), "list": part.map(|part| &part.list),
         "part": part.map(|part| part.part), "parts": part.map(|part| part.parts),
+    })
+}
+
+/// A signed value. The text of `signed_data` is what the station sent, byte for byte.
+fn signed_data(note: &SignedNote) -> Value {
+    let SignedNote { charger, evse, transaction, at, value, page, page_fault, check, reason } = note;
+    let page = page.as_ref().map(|page| json!({ "meter": page.meter, "class": page.class, "number": page.number }));
+    let page_fault = page_fault.map(|fault| match fault {
+        PageFault::Missing(first, last) => json!({ "missing": [first, last] }),
+        PageFault::Repeated => json!("repeated"),
+    });
+    json!({
+        "transaction_id": transaction, "charger": charger, "evse": evse, "at": at, "context": value.context,
+        "signed_data": value.data, "encoding_method": value.encoding, "signing_method": value.method,
+        "public_key": value.key, "page": page, "page_fault": page_fault, "verification": check, "reason": reason,
+    })
+}
+
+/// The balance of a day.
+fn balance_data(balance: &Balance) -> Value {
+    let evse = |evse: &EvseBalance| {
+        json!({
+            "charger": evse.charger, "evse": evse.evse, "register_start_wh": evse.register_start,
+            "register_end_wh": evse.register_end, "transactions_wh": evse.transactions,
+            "difference_wh": evse.difference(), "verdict": evse.verdict, "reason": evse.reason,
+        })
+    };
+    let circuit = |circuit: &CircuitBalance| {
+        json!({
+            "circuit": circuit.circuit, "comparison": circuit.comparison, "metered_wh": circuit.metered,
+            "chargers_wh": circuit.chargers, "tolerance_wh": circuit.tolerance, "verdict": circuit.verdict,
+            "reason": circuit.reason,
+        })
+    };
+    json!({
+        "from": balance.from, "to": balance.to, "evses": balance.evses.iter().map(evse).collect::<Vec<_>>(),
+        "circuits": balance.circuits.iter().map(circuit).collect::<Vec<_>>(),
     })
 }
 

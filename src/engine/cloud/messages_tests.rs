@@ -5,6 +5,7 @@ use rust_decimal::Decimal;
 
 use super::*;
 use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
+use crate::engine::model::balance::{Balance, BalanceVerdict, CircuitBalance, Comparison, EvseBalance};
 use crate::engine::model::cdr::CdrNote;
 use crate::engine::model::exchange::{BootInfo, OcppVersion};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
@@ -12,6 +13,7 @@ use crate::engine::model::limit::{
     Heartbeat, LimitAmount, LimitEnd, LimitOrigin, LimitProof, LimitTarget, OnLoss, ProofResult,
 };
 use crate::engine::model::record::Stamp;
+use crate::engine::model::signed::{Check, Page, PageFault, SignedNote, SignedValue};
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::model::token::{ListPart, TokensOrder};
 use crate::engine::model::topology::LeaseForm;
@@ -195,7 +197,54 @@ fn bodies() -> Vec<RecordBody> {
     bodies.push(RecordBody::TokensChanged { order: Box::new(order), revokes: false });
     let order = TokensOrder::Delete { tokens: vec![IdToken::new("04A2B3C4")] };
     bodies.push(RecordBody::TokensChanged { order: Box::new(order), revokes: true });
+    bodies.extend([RecordBody::SignedValue(Box::new(signed())), RecordBody::EnergyBalanced(Box::new(balance()))]);
     bodies
+}
+
+fn signed() -> SignedNote {
+    SignedNote {
+        charger: StationId::new("CP001"),
+        evse: 1,
+        transaction: Some(TransactionId::new("1042")),
+        at: Some(NOON),
+        value: SignedValue {
+            data: r#"OCMF|{"PG":"T32","GS":"17619300","RD":[{"TX":"B","RV":0.2596,"RU":"kWh"}]}|{"SD":"3045"}"#
+                .to_owned(),
+            context: Some("Transaction.Begin".to_owned()),
+            ..SignedValue::default()
+        },
+        page: Some(Page { meter: "17619300".to_owned(), class: 'T', number: 32 }),
+        page_fault: Some(PageFault::Missing(30, 31)),
+        check: Check::Failed,
+        reason: Some("the signature is not that of its meter over these bytes".to_owned()),
+    }
+}
+
+fn balance() -> Balance {
+    let wh = |wh| Some(Energy::from_wh(wh));
+    Balance {
+        from: Some(NOON),
+        to: NOON.plus_ms(86_400_000),
+        evses: vec![EvseBalance {
+            charger: StationId::new("CP001"),
+            evse: 1,
+            register_start: wh(1_204_000),
+            register_end: wh(1_250_000),
+            transactions: Energy::from_wh(43_000),
+            verdict: BalanceVerdict::Off,
+            reason: None,
+        }],
+        circuits: vec![CircuitBalance {
+            circuit: CircuitId::new("garage"),
+            comparison: Comparison::Same,
+            registers: None,
+            metered: None,
+            chargers: wh(46_000),
+            tolerance: Energy::from_wh(1_000),
+            verdict: BalanceVerdict::NotJudged,
+            reason: Some("its meter gives no register".to_owned()),
+        }],
+    }
 }
 
 fn bill_bodies() -> [RecordBody; 3] {

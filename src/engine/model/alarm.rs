@@ -58,6 +58,18 @@ pub enum AlarmKind {
     TargetNotMet,
     /// The guard has kept back or lowered what was to be sent to a station, or finds that a circuit is not lowered.
     GuardDisagrees,
+    /// Of what a meter has signed, something is missing or came twice.
+    PaginationBroken,
+    /// What a meter is said to have signed does not fit its public key.
+    SignatureWrong,
+    /// What is billed is not what the meter has signed.
+    SignedEnergyDiffers,
+    /// A signed value is too long to be kept.
+    SignedValueTooLong,
+    /// Transactions wait for the time so long that some of them get no CDR.
+    CdrWithheld,
+    /// Energy was measured that nobody accounts for, or the other way round.
+    EnergyBalance,
 }
 
 /// The name of an alarm: its kind and what it is about.

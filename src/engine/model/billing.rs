@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cdr::Operator;
+use super::display::CostTransfer;
 use super::ids::StationId;
 use crate::engine::units::Energy;
 
@@ -15,8 +16,8 @@ pub struct BillingSetup {
     pub chargers: BTreeMap<StationId, ChargerBilling>,
     /// How often a station is told what a running transaction costs, in s; `None`: never.
     pub running_cost_s: Option<u32>,
-    /// How an OCPP 1.6 station is told it: `vendorId` and `messageId` of a `DataTransfer`; `None`: it is not.
-    pub running_cost_transfer: Option<(String, Option<String>)>,
+    /// How an OCPP 1.6 station is told it; `None`: it is not.
+    pub running_cost_transfer: Option<CostTransfer>,
     /// How far meters and registers may be apart in a day.
     pub tolerance: Tolerance,
 }
@@ -30,8 +31,8 @@ pub struct ChargerBilling {
     pub standard: Option<String>,
     /// `SOCKET` or `CABLE`; `None`: a socket, or a cable for DC.
     pub format: Option<String>,
-    /// The public key that its signed meter values are verified with (DER or the bare point).
-    pub public_key: Option<Vec<u8>>,
+    /// The public keys of its meters, in DER or as bare points: what is signed must fit one of them.
+    pub public_keys: Vec<Vec<u8>>,
 }
 
 /// How far two measurements of the same energy may be apart: the larger of both.
@@ -41,6 +42,15 @@ pub struct Tolerance {
     pub energy: Energy,
     /// In thousandths of what was measured.
     pub permille: u16,
+}
+
+impl Tolerance {
+    /// How far something else may be from that energy.
+    #[must_use]
+    pub fn of(self, measured: Energy) -> Energy {
+        let part = measured.abs().wh().saturating_mul(i64::from(self.permille)) / 1_000;
+        self.energy.max(Energy::from_wh(part))
+    }
 }
 
 impl Default for Tolerance {

@@ -2,8 +2,10 @@
 //!
 //! The protocol translators turn wire messages into these and back; everything else speaks only this.
 
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use super::display::CostNote;
 use super::ids::{IdToken, TransactionId};
 use super::local_list::ListUpdate;
 use super::reading::StationReading;
@@ -285,6 +287,8 @@ pub enum StationAnswer {
     Transaction {
         /// What is known of the token, where one was sent.
         admission: Option<Admission>,
+        /// What the transaction has come to, with tax, where it is over (OCPP 2.x).
+        cost: Option<Decimal>,
     },
     /// To `ChargingNeeds`: whether they can be used here.
     ChargingNeeds {
@@ -415,6 +419,8 @@ pub enum StationCall {
         /// The unit wanted.
         unit: LimitUnit,
     },
+    /// `DataTransfer` / `CostUpdated`: what a transaction has come to, for the display.
+    ShowCost(Box<CostNote>),
     /// Any action with its payload as JSON text, for people and scripts (`siteward ocpp`, `ocpp.call`).
     Raw {
         /// The action's name.

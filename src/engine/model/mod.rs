@@ -3,10 +3,12 @@
 //! Everything here is data with checked construction. Nothing here decides, and nothing here knows a protocol.
 
 pub mod alarm;
+pub mod balance;
 pub mod billing;
 pub mod cdr;
 pub mod command;
 pub mod commission;
+pub mod display;
 pub mod errand;
 pub mod exchange;
 pub mod ids;
@@ -15,6 +17,7 @@ pub mod local_list;
 pub mod reading;
 pub mod record;
 pub mod setup;
+pub mod signed;
 pub mod station_model;
 pub mod status;
 pub mod tariff;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ids::TransactionId;
+use super::signed::SignedValue;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy, PerPhase, Power, Voltage};
 
@@ -76,4 +77,6 @@ pub struct StationReading {
     pub energy: Option<Energy>,
     /// The car's state of charge in %.
     pub soc_percent: Option<u8>,
+    /// What the meter has signed.
+    pub signed: Vec<SignedValue>,
 }

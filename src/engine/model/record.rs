@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::alarm::Alarm;
+use super::balance::Balance;
 use super::cdr::{CdrNote, Sealed};
 use super::exchange::{BootInfo, ConnectorStatus, OcppVersion};
 use super::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use super::limit::{LimitEnd, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
+use super::signed::SignedNote;
 use super::tariff::{Cost, Tariff};
 use super::token::TokensOrder;
 use super::topology::LeaseForm;
@@ -152,6 +154,10 @@ pub enum RecordBody {
         /// Why.
         reason: String,
     },
+    /// A meter has signed a value.
+    SignedValue(Box<SignedNote>),
+    /// What of the energy of a day is accounted for.
+    EnergyBalanced(Box<Balance>),
     /// A station connected.
     ChargerConnected {
         /// Which.

@@ -5,11 +5,15 @@ use serde_json::Value;
 use super::lenient::{Decimal, Fields, Notes, shown};
 use crate::engine::model::ids::TransactionId;
 use crate::engine::model::reading::StationReading;
+use crate::engine::model::signed::SignedValue;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, Energy, PerPhase, Phase, Power};
 
 /// The most sampling times that are kept of one message: a day of 15-minute samples is 96, a long transaction's data some hundred.
 const MAX_READINGS: usize = 1_000;
+
+/// The longest public key (`string[2500]`).
+const MAX_KEY_BYTES: usize = 2_500;
 
 /// Where the values of a message belong.
 #[derive(Clone, Debug, Default)]
@@ -125,16 +129,17 @@ struct Sampling {
     power: Slots,
     energy: Slots,
     soc_percent: Slot,
+    signed: Vec<SignedValue>,
 }
 
 impl Sampling {
     /// Takes in one `sampledValue`.
     fn take(&mut self, sample: &Value, notes: &mut Notes) -> Result<(), String> {
         let fields = Fields::of(sample).ok_or("not an object")?;
-        let Some(measurand) = Measurand::named(fields.text("measurand", notes).as_deref()) else { return Ok(()) };
-        if fields.text("format", notes).is_some_and(|format| format.eq_ignore_ascii_case("SignedData")) {
+        if self.take_signed(fields, notes) {
             return Ok(());
         }
+        let Some(measurand) = Measurand::named(fields.text("measurand", notes).as_deref()) else { return Ok(()) };
         let place = match fields.text("phase", notes) {
             None => Place::Whole,
             Some(phase) => Place::named(&phase).ok_or_else(|| format!("there is no phase {phase:?}"))?,
@@ -165,6 +170,39 @@ impl Sampling {
         Ok(())
     }
 
+    /// Takes in what is signed, byte for byte. Says whether that is all that the sample has: in OCPP 1.6 it is the value itself, also without the
+    /// format that says so; in 2.x it stands beside the value.
+    fn take_signed(&mut self, fields: Fields<'_>, notes: &mut Notes) -> bool {
+        let context = |notes: &mut Notes| fields.text("context", notes);
+        if let Some(beside) = fields.get("signedMeterValue").and_then(Fields::of) {
+            let context = context(notes);
+            self.signed.extend(signed_meter_value(beside, context, notes));
+            return false;
+        }
+        let format = fields.text("format", notes);
+        let value = fields.get("value");
+        let text = value.and_then(Value::as_str);
+        let is_signed = format.is_some_and(|format| format.eq_ignore_ascii_case("SignedData"));
+        if !is_signed && !text.is_some_and(|text| text.starts_with("OCMF|")) {
+            return false;
+        }
+        let context = context(notes);
+        // The Open Charge Alliance's application note puts the object of 2.x into the text of 1.6.
+        let inner: Option<Value> =
+            text.filter(|text| text.starts_with('{')).and_then(|text| serde_json::from_str(text).ok());
+        let object = inner.as_ref().or(value).and_then(Fields::of);
+        let signed = match (object, text) {
+            (Some(object), _) if object.get("signedMeterData").is_some() => signed_meter_value(object, context, notes),
+            (_, Some(text)) => Some(SignedValue { data: text.to_owned(), context, ..SignedValue::default() }),
+            (_, None) => None,
+        };
+        if signed.is_none() {
+            notes.add("a signed value is not a text".to_owned());
+        }
+        self.signed.extend(signed);
+        true
+    }
+
     /// What was sampled; `None` if it was nothing.
     fn reading(&self, origin: &Origin) -> Option<StationReading> {
         let current = |slot: Slot| slot.value().and_then(|ma| i32::try_from(ma).ok()).map(Current::from_ma);
@@ -177,6 +215,7 @@ impl Sampling {
             power: self.power.total().map(Power::from_w),
             energy: self.energy.total().map(Energy::from_wh),
             soc_percent: self.soc_percent.value().and_then(|percent| u8::try_from(percent).ok()),
+            signed: self.signed.clone(),
         };
         let empty = StationReading {
             evse: origin.evse,
@@ -186,6 +225,22 @@ impl Sampling {
         };
         (reading != empty).then_some(reading)
     }
+}
+
+/// A `SignedMeterValueType` of OCPP 2.x.
+fn signed_meter_value(fields: Fields<'_>, context: Option<String>, notes: &mut Notes) -> Option<SignedValue> {
+    let Some(data) = fields.get("signedMeterData").and_then(Value::as_str) else {
+        notes.add("signedMeterData is not a text".to_owned());
+        return None;
+    };
+    let key = fields.get("publicKey").and_then(Value::as_str).filter(|key| !key.is_empty());
+    Some(SignedValue {
+        data: data.to_owned(),
+        context,
+        encoding: fields.text("encodingMethod", notes),
+        method: fields.text("signingMethod", notes),
+        key: key.filter(|key| key.len() <= MAX_KEY_BYTES).map(str::to_owned),
+    })
 }
 
 /// What a value is a value of.
@@ -303,7 +358,7 @@ mod tests {
                {"value":"9999999999","measurand":"Current.Import"},
                {"value":"1","measurand":"Current.Import","phase":"R"},
                {"value":"80","measurand":"SoC","unit":"Percent"},
-               {"value":"x","measurand":"Vendor.Thing"}, {"value":"0F3A","format":"SignedData"}"#);
+               {"value":"x","measurand":"Vendor.Thing"}, {"value":7,"format":"SignedData"}"#);
         assert_eq!(
             reading,
             StationReading { evse: 1, at: reading.at, soc_percent: Some(80), ..StationReading::default() }
@@ -312,6 +367,33 @@ mod tests {
         for part in ["not a number", "no value", "not an object", "furlong", "0 to 100", "too large", "phase \"R\""] {
             assert!(notes.contains(part), "{part} is not in {notes}");
         }
+    }
+
+    #[test]
+    fn signed_values_are_kept_byte_for_byte() {
+        let long = format!("OCMF|{{\"PG\":\"T1\",\"ID\":\"é {}\"}}|{{\"SD\":\"00\"}}  ", "x".repeat(2_000));
+        let value = Value::from(long.as_str()).to_string();
+        let beside = |data: &str| {
+            format!(r#"{{"signedMeterData":{data},"signingMethod":"","encodingMethod":"OCMF","publicKey":"b2Nh"}}"#)
+        };
+        let inside = Value::from(beside(r#""T0NN""#)).to_string();
+        let (reading, notes) = one(&format!(
+            r#"{{"value":{value},"format":"SignedData","context":"Transaction.Begin"}}, {{"value":{value}}},
+               {{"value":"0F3A","format":"SignedData","measurand":"Vendor.Thing"}},
+               {{"value":12,"context":"Transaction.End","signedMeterValue":{}}},
+               {{"value":{inside},"format":"SignedData"}}, {{"value":13,"signedMeterValue":{{}}}}"#,
+            beside(r#""T0NN""#)
+        ));
+        let all: Vec<&str> = reading.signed.iter().map(|signed| signed.data.as_str()).collect();
+        assert_eq!(all, [long.as_str(), &long, "0F3A", "T0NN", "T0NN"]);
+        let [first, _, _, beside, inside] = reading.signed.as_slice() else { panic!("five") };
+        assert_eq!((first.context.as_deref(), &first.key), (Some("Transaction.Begin"), &None));
+        for object in [beside, inside] {
+            let found = (object.encoding.as_deref(), object.method.as_deref(), object.key.as_deref());
+            assert_eq!(found, (Some("OCMF"), None, Some("b2Nh")));
+        }
+        assert_eq!(reading.energy, Some(Energy::from_wh(13)), "the register stands beside it");
+        assert_eq!(notes.as_deref(), Some("signedMeterData is not a text"));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! What goes out is built from those structs wherever they can write what the schema asks for.
 
 mod composite;
+mod cost;
 mod frame;
 mod lenient;
 mod lists;

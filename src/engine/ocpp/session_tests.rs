@@ -404,10 +404,10 @@ fn fitting(request: &StationRequest) -> StationAnswer {
             StationAnswer::StartTransaction { transaction: 1, admission: status.into() }
         }
         StationRequest::StopTransaction { token, .. } => {
-            StationAnswer::Transaction { admission: token.as_ref().map(|_| status.into()) }
+            StationAnswer::Transaction { admission: token.as_ref().map(|_| status.into()), cost: None }
         }
         StationRequest::TransactionEvent(event) => {
-            StationAnswer::Transaction { admission: event.token.as_ref().map(|_| status.into()) }
+            StationAnswer::Transaction { admission: event.token.as_ref().map(|_| status.into()), cost: None }
         }
         StationRequest::ChargingNeeds { .. } => StationAnswer::ChargingNeeds { used: true },
         StationRequest::DataTransfer { .. } => StationAnswer::UnknownVendor,

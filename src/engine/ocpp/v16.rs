@@ -7,6 +7,7 @@ use rust_ocpp::v1_6::types;
 use serde::Serialize;
 use serde_json::{Number, Value};
 
+use super::cost;
 use super::frame::ErrorCode;
 use super::lenient::{Fields, Notes, Refusal, connector_status, notify};
 use super::lists;
@@ -235,7 +236,7 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
         ("StartTransaction", StationAnswer::StartTransaction { transaction, admission }) => {
             to_json(&TokenConf::of(Some(admission), Some(*transaction)))
         }
-        ("StopTransaction", StationAnswer::Transaction { admission }) => {
+        ("StopTransaction", StationAnswer::Transaction { admission, .. }) => {
             to_json(&TokenConf::of(admission.as_ref(), None))
         }
         ("DataTransfer", StationAnswer::UnknownVendor | StationAnswer::Taken) => {
@@ -321,6 +322,7 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             };
             ("GetCompositeSchedule", json(&request)?, Verdict::Status)
         }
+        StationCall::ShowCost(note) => return cost::transfer(&note),
         StationCall::Raw { action, payload } => return Outgoing::raw(&action, payload),
     };
     Ok(Outgoing { action: action.to_owned(), payload, verdict })

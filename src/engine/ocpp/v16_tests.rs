@@ -157,10 +157,10 @@ fn answers_are_what_the_schema_wants() {
         ),
         (
             "StopTransaction",
-            StationAnswer::Transaction { admission: Some(accepted.into()) },
+            StationAnswer::Transaction { admission: Some(accepted.into()), cost: None },
             r#"{"idTagInfo":{"status":"Accepted"}}"#,
         ),
-        ("StopTransaction", StationAnswer::Transaction { admission: None }, "{}"),
+        ("StopTransaction", StationAnswer::Transaction { admission: None, cost: None }, "{}"),
         ("StatusNotification", StationAnswer::Taken, "{}"),
         ("MeterValues", StationAnswer::Taken, "{}"),
         ("DataTransfer", StationAnswer::UnknownVendor, r#"{"status":"UnknownVendorId"}"#),

@@ -13,6 +13,7 @@ use super::lists;
 use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
 use super::profile::{Lease, LeasePeriod, Purpose, limit_text};
+use crate::engine::model::display::CostNote;
 use crate::engine::model::exchange::{
     Admission, AuthorizationStatus, BootInfo, ChargingState, LeasedLimit, StationAnswer, StationCall, StationRequest,
     TransactionEvent, TransactionPhase,
@@ -269,8 +270,9 @@ pub(super) fn answer(action: &str, answer: &StationAnswer) -> Result<String, Str
             id_token_info: id_token_info(admission),
             ..Default::default()
         }),
-        ("TransactionEvent", StationAnswer::Transaction { admission }) => {
+        ("TransactionEvent", StationAnswer::Transaction { admission, cost }) => {
             to_json(&wire::transaction_event::TransactionEventResponse {
+                total_cost: *cost,
                 id_token_info: admission.as_ref().map(id_token_info),
                 ..Default::default()
             })
@@ -366,9 +368,18 @@ pub(super) fn call(call: StationCall) -> Result<Outgoing, Refusal> {
             };
             ("GetCompositeSchedule", json(&request)?, Verdict::Status)
         }
+        StationCall::ShowCost(note) => ("CostUpdated", cost_updated(&note)?, Verdict::Answered),
         StationCall::Raw { action, payload } => return Outgoing::raw(&action, payload),
     };
     Ok(Outgoing { action: action.to_owned(), payload, verdict })
+}
+
+/// I02: what the transaction has come to, with taxes.
+fn cost_updated(note: &CostNote) -> Result<String, Refusal> {
+    json(&wire::cost_updated::CostUpdatedRequest {
+        total_cost: note.amount,
+        transaction_id: bounded("transactionId", note.transaction.as_str(), MAX_IDENTIFIER_CHARS)?,
+    })
 }
 
 fn set_limit(leased: &LeasedLimit) -> Result<String, Refusal> {

@@ -1,7 +1,10 @@
+use rust_decimal::Decimal;
+
 use super::*;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::exchange::{ProfilePart, WrittenIn};
 use crate::engine::model::reading::StationReading;
+use crate::engine::model::signed::SignedValue;
 use crate::engine::units::{Current, Energy, Phase};
 
 fn now() -> Utc {
@@ -77,6 +80,7 @@ fn the_messages_of_a_station_are_understood() {
                     (phase == Phase::L2).then_some(Current::from_a(16))
                 }),
                 energy: Some(Energy::from_wh(7_000)),
+                signed: vec![SignedValue { data: "AA".to_owned(), ..SignedValue::default() }],
                 ..StationReading::default()
             }]
         }
@@ -212,10 +216,15 @@ fn answers_are_what_the_schema_wants() {
         ),
         (
             "TransactionEvent",
-            StationAnswer::Transaction { admission: Some(AuthorizationStatus::Accepted.into()) },
+            StationAnswer::Transaction { admission: Some(AuthorizationStatus::Accepted.into()), cost: None },
             r#"{"idTokenInfo":{"status":"Accepted"}}"#,
         ),
-        ("TransactionEvent", StationAnswer::Transaction { admission: None }, "{}"),
+        ("TransactionEvent", StationAnswer::Transaction { admission: None, cost: None }, "{}"),
+        (
+            "TransactionEvent",
+            StationAnswer::Transaction { admission: None, cost: Some(Decimal::new(1_230, 2)) },
+            r#"{"totalCost":12.30}"#,
+        ),
         ("StatusNotification", StationAnswer::Taken, "{}"),
         ("MeterValues", StationAnswer::Taken, "{}"),
         ("DataTransfer", StationAnswer::UnknownVendor, r#"{"status":"UnknownVendorId"}"#),

@@ -8,11 +8,13 @@ use super::ledger::OpenTransaction;
 use crate::engine::model::cdr::{Cdr, CdrNote, Sealed};
 use crate::engine::model::ids::{Sequence, StationId, TransactionId};
 use crate::engine::model::record::{Stamp, TransactionFacts};
+use crate::engine::model::signed::SignedNote;
 use crate::engine::time::{Mono, Utc};
 use crate::engine::units::Energy;
 
-/// So many transactions may wait for their CDR, which is only where the calendar time stays unknown.
-const MOST_WAITING: usize = 1_000;
+/// So many transactions may wait for their CDR, which is only where the calendar time stays unknown. Room is made before one more ends: nothing is
+/// dropped here. Those that are billed anew, of the last that were billed, may wait besides.
+pub(super) const MOST_WAITING: usize = 1_000;
 
 /// So many CDRs are kept on site, to be corrected.
 const MOST_ISSUED: usize = 200;
@@ -98,6 +100,11 @@ impl Accounts {
         self.waiting.iter()
     }
 
+    /// The oldest of those that wait, if there is no room for one more.
+    pub(super) fn too_many(&self) -> Option<&Closed> {
+        self.waiting.front().filter(|_| self.waiting.len() >= MOST_WAITING)
+    }
+
     /// The CDRs that are not right any more and were not taken back yet.
     pub fn stale(&self) -> impl Iterator<Item = &Issued> {
         self.issued.iter().filter(|issued| issued.stale.is_some() && !issued.credited)
@@ -146,7 +153,16 @@ impl Accounts {
 
     /// A transaction has ended.
     pub(super) fn close(&mut self, closed: Closed) {
-        push_bounded(&mut self.waiting, closed, MOST_WAITING);
+        self.waiting.push_back(closed);
+    }
+
+    /// A value of a transaction that is over was signed.
+    pub(super) fn keep_signed(&mut self, charger: &StationId, transaction: &TransactionId, note: &SignedNote) {
+        let found = self.waiting.iter_mut().rev().chain(self.issued.iter_mut().rev().map(|issued| &mut issued.closed));
+        let mut found = found.filter(|closed| closed.is_of(charger, transaction));
+        if let Some(closed) = found.next() {
+            closed.open.keep_signed(note);
+        }
     }
 
     /// It is known better how a transaction ended.

@@ -74,6 +74,10 @@ impl Site {
             | AlarmKind::LeaseNotProven
             | AlarmKind::LeaseNotSpoken
             | AlarmKind::StationClockWrong
+            | AlarmKind::PaginationBroken
+            | AlarmKind::SignatureWrong
+            | AlarmKind::SignedEnergyDiffers
+            | AlarmKind::SignedValueTooLong
             | AlarmKind::WriteBudgetExhausted => topology.find_station(&StationId::new(subject)).is_some(),
             AlarmKind::StationAboveLimit
             | AlarmKind::LimitRefused
@@ -92,7 +96,9 @@ impl Site {
             AlarmKind::FallbackUnsafe
             | AlarmKind::StoreFailed
             | AlarmKind::StoreRecovered
+            | AlarmKind::CdrWithheld
             | AlarmKind::ClockUntrusted => true,
+            AlarmKind::EnergyBalance => self.is_balanced(subject),
         }
     }
 

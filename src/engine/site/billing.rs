@@ -1,6 +1,7 @@
 //! What transactions cost: their prices, the registers that the bill needs, what they come to.
 
 use chrono_tz::Tz;
+use rust_decimal::Decimal;
 
 use super::Site;
 use super::io::Output;
@@ -62,6 +63,12 @@ impl Site {
     pub(super) fn cost_of(&self, facts: &TransactionFacts, ended: Utc, meter_stop: Option<Energy>) -> Option<Cost> {
         let open = self.ledger.station(&facts.charger)?.transaction(&facts.transaction)?;
         self.bill_of(open, ended, meter_stop).map(|bill| short(&bill))
+    }
+
+    /// What a transaction that is over has come to, with tax, as long as that is remembered.
+    pub(super) fn cost_after_end(&self, facts: &TransactionFacts) -> Option<Decimal> {
+        let closed = self.ledger.accounts().bill_parts(&facts.charger, &facts.transaction)?;
+        self.bill_of(&closed.open, closed.ended, closed.meter_stop).map(|bill| bill.gross)
     }
 
     /// Takes in a register of a running transaction. Where the price has changed since the last one, both are recorded, so that the

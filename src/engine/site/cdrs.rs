@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::accounts::{Closed, UntrustedTime, offset_ms};
+use super::accounts::{Closed, MOST_WAITING, UntrustedTime, offset_ms};
 use super::billing::{short, usage_of};
 use super::io::{LogLevel, Output};
 use super::ledger::{EndedTransaction, OpenTransaction};
 use super::{Site, log};
 use crate::engine::billing::bill::bill;
 use crate::engine::billing::cdr::{Parts, cdr, ci_string, credit};
+use crate::engine::model::alarm::{AlarmKind, Severity};
 use crate::engine::model::cdr::{CdrLocation, CdrNote, CdrToken, Operator, Sealed};
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::ids::{IdToken, StationId, TransactionId};
@@ -81,13 +82,16 @@ impl Site {
         if !now.utc_trusted {
             return;
         }
+        self.clear(AlarmKind::CdrWithheld, "", now, out);
         let stale: Vec<_> = self.ledger.accounts().stale().take(MOST_AT_ONCE).cloned().collect();
         for issued in stale {
             let (Some(cdr), Some(why)) = (&issued.cdr, &issued.stale) else { continue };
             self.record(credit_note(&issued.closed, credit(cdr, why, now.utc), true), now, out);
         }
-        let waiting: Vec<Closed> = self.ledger.accounts().waiting().take(MOST_AT_ONCE).cloned().collect();
-        for closed in waiting {
+        self.note_signed_waits(now.mono);
+        let waiting = self.ledger.accounts().waiting().filter(|closed| !self.awaits_signed_end(closed, now.mono));
+        let ready: Vec<Closed> = waiting.take(MOST_AT_ONCE).cloned().collect();
+        for closed in ready {
             let body = match self.cdr_of(&closed, now) {
                 Ok(note) => RecordBody::CdrCreated(Box::new(note)),
                 Err(reason) => {
@@ -101,6 +105,23 @@ impl Site {
         }
     }
 
+    /// More transactions than may wait for the time: the oldest gets no CDR, which is said instead of being forgotten.
+    pub(super) fn make_room_for_bill(&mut self, body: &RecordBody, now: Now, out: &mut Vec<Output>) {
+        let RecordBody::TransactionEnded { facts, .. } = body else { return };
+        let known = self.ledger.station(&facts.charger).and_then(|station| station.transaction(&facts.transaction));
+        let gets_one = known.is_some_and(|open| open.sealed.is_some());
+        let Some(oldest) = self.ledger.accounts().too_many().filter(|_| gets_one) else { return };
+        let (facts, ended_by) = (oldest.open.facts.clone(), oldest.ended_by);
+        let reason = format!("more than {MOST_WAITING} transactions wait for the time");
+        self.record(RecordBody::CdrWithheld { facts, ended_by, reason }, now, out);
+        self.raise(
+            (AlarmKind::CdrWithheld, "", Severity::Error),
+            format!("More than {MOST_WAITING} transactions wait for the time; the oldest of them get no CDR."),
+            "Give the gateway a time server that it can reach. The events `siteward.cdr.withheld` name the transactions: bill them by hand.",
+            (now, out),
+        );
+    }
+
     /// The CDR of a transaction, or why there is none.
     fn cdr_of(&self, closed: &Closed, now: Now) -> Result<CdrNote, String> {
         let (open, ended, corrected) = self.in_true_time(closed, now)?;
@@ -112,6 +133,8 @@ impl Site {
         if corrected {
             remarks.push("Times were corrected: the clock was not known when they were told.".to_owned());
         }
+        let (signed, more) = self.signed_data(closed);
+        remarks.extend(more);
         let mut sealed = closed.sealed.clone();
         if sealed.location.evse_uid != format!("{}-{}", open.facts.charger, open.facts.evse)
             && let Some(operator) = &self.setup.billing.operator
@@ -127,7 +150,7 @@ impl Site {
             sealed: &sealed,
             bill: &bill,
             tariff,
-            signed: None,
+            signed: signed.as_ref(),
             remarks: &remarks,
             made: now.utc,
         };

@@ -7,14 +7,18 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::accounts::{Accounts, note_untrusted};
+use super::counted::Counted;
 pub use super::open::{EndedTransaction, EventKey, OpenTransaction};
+use super::pages::Signing;
 use super::token_store::TokenStore;
 use crate::engine::billing::split::{ActivityAt, RegisterAt};
 use crate::engine::model::alarm::{Alarm, AlarmKey};
+use crate::engine::model::balance::Balance;
 use crate::engine::model::exchange::{BootInfo, OcppVersion, TransactionPhase};
 use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, TransactionId};
 use crate::engine::model::limit::{LimitAmount, LimitOrder, LimitOrigin, LimitProof, LimitTarget, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody, Stamp, TransactionFacts};
+use crate::engine::model::signed::SignedNote;
 use crate::engine::model::tariff::Tariff;
 use crate::engine::model::topology::LeaseForm;
 use crate::engine::model::wish::{Boost, TargetState};
@@ -56,6 +60,8 @@ pub struct Ledger {
     tariffs: Option<Vec<Tariff>>,
     #[serde(default, skip_serializing_if = "TokenStore::is_untouched")]
     tokens: TokenStore,
+    #[serde(default, skip_serializing_if = "Counted::is_empty")]
+    counted: Counted,
 }
 
 /// What is known of a station.
@@ -82,6 +88,9 @@ pub struct StationFacts {
     #[serde(default)]
     pub targets: BTreeMap<TransactionId, TargetState>,
     ended: VecDeque<EndedTransaction>,
+    /// What is known of what its meters have signed.
+    #[serde(default, skip_serializing_if = "Signing::is_empty")]
+    pub signing: Signing,
 }
 
 /// A limit from outside as older versions kept it.
@@ -215,6 +224,12 @@ impl Ledger {
         &self.tokens
     }
 
+    /// What the next energy balance is made of.
+    #[must_use]
+    pub const fn counted(&self) -> &Counted {
+        &self.counted
+    }
+
     /// Folds the next record in.
     pub fn apply(&mut self, record: &Record) {
         self.last = record.sequence;
@@ -227,6 +242,8 @@ impl Ledger {
             | RecordBody::TransactionCorrected { .. } => self.apply_transaction(record),
             RecordBody::CdrCreated(note) => self.accounts.issue(note),
             RecordBody::CdrWithheld { ended_by, .. } => self.accounts.withhold(*ended_by),
+            RecordBody::SignedValue(note) => self.take_signed(note),
+            RecordBody::EnergyBalanced(balance) => self.balanced(balance),
             RecordBody::ChargerConnected { charger, version } => {
                 self.facts_mut(charger).version = Some(*version);
             }
@@ -302,20 +319,42 @@ impl Ledger {
             }
             RecordBody::TransactionEnded { facts, ended, meter_stop, reconstructed, .. } => {
                 self.note_time(facts, *ended, stamp);
+                self.counted.ended(facts, *meter_stop);
                 self.end(sequence, facts, (*ended, *meter_stop), *reconstructed);
             }
             RecordBody::TransactionCorrected { facts, ended, meter_stop, reason, .. } => {
                 let station = self.facts_mut(&facts.charger);
                 if let Some(end) = station.ended.iter_mut().rev().find(|end| end.facts.transaction == facts.transaction)
                 {
+                    let before = std::mem::replace(&mut end.meter_stop, *meter_stop);
                     end.ended = *ended;
-                    end.meter_stop = *meter_stop;
                     end.reconstructed = false;
+                    self.counted.corrected(facts, *ended, (before, *meter_stop));
                 }
                 self.accounts.correct(facts, (*ended, *meter_stop), stamp, reason);
             }
             _ => {}
         }
+    }
+
+    fn take_signed(&mut self, note: &SignedNote) {
+        let by = self.last;
+        let station = self.facts_mut(&note.charger);
+        station.signing.take(note, by);
+        let Some(transaction) = &note.transaction else { return };
+        match station.open.iter_mut().find(|open| open.facts.transaction == *transaction) {
+            Some(open) => open.keep_signed(note),
+            None => self.accounts.keep_signed(&note.charger, transaction, note),
+        }
+    }
+
+    fn balanced(&mut self, balance: &Balance) {
+        let stations = &self.stations;
+        let running = |charger: &StationId, evse: u32| {
+            let open = stations.get(charger).and_then(|station| station.transaction_at(evse));
+            open.map(|open| open.facts.transaction.clone())
+        };
+        self.counted.balanced(balance, running);
     }
 
     fn note_time(&mut self, facts: &TransactionFacts, at: Utc, stamp: Stamp) {

@@ -7,6 +7,7 @@ pub mod accounts;
 mod alarms;
 mod appetite;
 pub mod background;
+mod balance;
 mod billing;
 mod cdrs;
 pub mod clock;
@@ -14,6 +15,7 @@ mod commands;
 mod commission;
 mod conduct;
 mod control;
+pub mod counted;
 mod errands;
 mod gauge;
 pub mod io;
@@ -26,6 +28,7 @@ pub mod open;
 mod outside;
 mod outside_status;
 mod pace;
+pub mod pages;
 mod phases;
 mod proof;
 mod proofs;
@@ -33,9 +36,11 @@ mod queue;
 mod readings;
 mod recall;
 mod revocation;
+mod running_cost;
 pub mod sabotage;
 mod sending;
 mod sent;
+mod signed;
 mod silence;
 mod stations;
 mod status;
@@ -61,7 +66,7 @@ use crate::engine::model::setup::Setup;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex, StationIndex, Topology};
 use crate::engine::ocpp::CallKey;
 use crate::engine::plan::{Plan, PlanState, Planner};
-use crate::engine::time::{Mono, Now};
+use crate::engine::time::{Mono, Now, Utc};
 use crate::engine::units::{Current, PerPhase};
 use background::Background;
 use commission::Commissioning;
@@ -73,8 +78,10 @@ use local_lists::Lists;
 use outside::Outside;
 use pace::{Pace, Ramp};
 use readings::{InverterState, MeterState};
+use running_cost::Displays;
 #[cfg(feature = "sabotage")]
 use sabotage::Sabotage;
+use signed::SignedWaits;
 use stations::{HeldAnswer, StationState};
 use tokens::Tokens;
 use wishes::EvseWish;
@@ -120,6 +127,8 @@ enum Purpose {
     Trigger,
     /// A sample of the current, asked for out of turn.
     Sample(EvseIndex),
+    /// What a transaction costs, for the display.
+    Cost,
     /// A stop or a change of availability of a station above its limit.
     Enforce(EvseIndex),
     /// A stop of a transaction whose token has no right, or that the master pass ends.
@@ -196,6 +205,10 @@ pub struct Site {
     commissioning: Option<Commissioning>,
     /// The last register seen of each running transaction: what a tariff border needs.
     last_registers: BTreeMap<(StationId, TransactionId), RegisterAt>,
+    displays: Displays,
+    signed_waits: SignedWaits,
+    /// When the next energy balance is made, once that was looked up.
+    balance_due: Option<Utc>,
     #[cfg(feature = "sabotage")]
     sabotage: Option<Sabotage>,
     /// Something that the plan rests on has changed.
@@ -255,6 +268,9 @@ impl Site {
             above_since: BTreeMap::new(),
             commissioning: None,
             last_registers: BTreeMap::new(),
+            displays: Displays::default(),
+            signed_waits: SignedWaits::default(),
+            balance_due: None,
             #[cfg(feature = "sabotage")]
             sabotage: None,
             dirty: true,
@@ -346,6 +362,8 @@ impl Site {
             self.commission_tick(now, out);
             self.ask_for_samples(now, out);
             self.cdr_tick(now, out);
+            self.show_costs(now, out);
+            self.balance_tick(now, out);
             self.cloud_tick(now, out);
         }
         if self.dirty || now.mono >= self.plan_due {
@@ -361,9 +379,12 @@ impl Site {
 
     /// Makes the next record: folds it in and hands it to the journal.
     fn record(&mut self, body: RecordBody, now: Now, out: &mut Vec<Output>) -> Sequence {
+        self.judge_end(&body, now, out);
+        self.make_room_for_bill(&body, now, out);
         let stamp = Stamp { utc: now.utc, trusted: now.utc_trusted, mono: now.mono, boot: self.boot };
         let record = Record { sequence: self.ledger.last().next(), stamp, body };
         let sequence = record.sequence;
+        self.note_last_cost(&record.body, sequence);
         self.ledger.apply(&record);
         if let RecordBody::TransactionStarted { facts, .. }
         | RecordBody::TransactionUpdated { facts, .. }

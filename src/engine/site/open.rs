@@ -10,6 +10,7 @@ use crate::engine::model::cdr::Sealed;
 use crate::engine::model::exchange::TransactionPhase;
 use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::TransactionFacts;
+use crate::engine::model::signed::SignedNote;
 use crate::engine::model::tariff::Tariff;
 use crate::engine::time::Utc;
 use crate::engine::units::Energy;
@@ -19,6 +20,10 @@ const REMEMBERED_EVENTS: usize = 32;
 
 /// How many registers of a running transaction are kept for its bill: ten days of quarters of an hour.
 const REMEMBERED_REGISTERS: usize = 1_000;
+
+/// So many signed values of a transaction are kept for its CDR, and so many bytes of them.
+const MOST_SIGNED: usize = 32;
+const MOST_SIGNED_BYTES: usize = 64 * 1024;
 
 /// A running transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +52,9 @@ pub struct OpenTransaction {
     /// Times in it that were told while our clock was not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untrusted: Vec<UntrustedTime>,
+    /// What its meter has signed, for its CDR: the first and the last of it where it is much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<SignedNote>,
 }
 
 /// What makes two 2.x events the same.
@@ -99,6 +107,16 @@ impl OpenTransaction {
             activity: Vec::new(),
             sealed: None,
             untrusted: Vec::new(),
+            signed: Vec::new(),
+        }
+    }
+
+    /// Bounded: the values in between go first. The journal has them all.
+    pub(super) fn keep_signed(&mut self, note: &SignedNote) {
+        self.signed.push(note.clone());
+        let bytes = |signed: &[SignedNote]| signed.iter().map(|note| note.value.data.len()).sum::<usize>();
+        while self.signed.len() > 2 && (self.signed.len() > MOST_SIGNED || bytes(&self.signed) > MOST_SIGNED_BYTES) {
+            self.signed.remove(1);
         }
     }
 

@@ -4,6 +4,7 @@ use super::billing::takes_energy;
 use super::clock::StationClock;
 use super::io::{LogLevel, Output};
 use super::proof::Proof;
+use super::signed::has_signed;
 use super::writes::Writes;
 use super::{Purpose, Site, log};
 use crate::engine::model::alarm::{AlarmKind, Severity};
@@ -296,6 +297,9 @@ impl Site {
                 if let Some(at) = readings.iter().filter_map(|reading| reading.at).max() {
                     self.heard_time(station, at, now);
                 }
+                if has_signed(&readings) {
+                    return self.signed_meter_values(station, token, &readings, (now, out));
+                }
                 self.meter_values(station, &readings, now, out);
                 StationAnswer::Taken
             }
@@ -482,9 +486,10 @@ impl Site {
             | StationReply::Error { .. }
             | StationReply::Disconnected => false,
         };
-        // What a station need not know it may leave unanswered: triggered samples, local lists, a memory of tokens. That alone does not make
+        // What a station need not know it may leave unanswered: triggered samples, costs, local lists, a memory of tokens. That alone does not make
         // it silent.
-        let optional = silent && matches!(purpose, Purpose::Sample(_) | Purpose::List | Purpose::ClearCache);
+        let optional =
+            silent && matches!(purpose, Purpose::Sample(_) | Purpose::Cost | Purpose::List | Purpose::ClearCache);
         if !optional && self.stations[station.0].unresponsive != silent {
             self.stations[station.0].unresponsive = silent;
             self.dirty = true;
@@ -520,6 +525,7 @@ impl Site {
             }
             Purpose::Trigger => {}
             Purpose::Sample(evse) => self.sample_asked(evse, &reply),
+            Purpose::Cost => self.cost_told(station, &reply, out),
             Purpose::Enforce(evse) => self.enforced(evse, &reply, out),
             Purpose::End(transaction) => self.end_answered(station, &transaction, &reply, out),
             Purpose::ClearCache => self.cache_cleared(station, &reply, out),

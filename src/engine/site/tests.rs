@@ -13,8 +13,11 @@ use crate::engine::model::wish::Wish;
 use crate::engine::time::Utc;
 use crate::engine::units::{Current, PerPhase, Voltage};
 
+mod balance;
 mod billing;
 mod limits;
+mod running_cost;
+mod signed;
 
 const METER: MeterIndex = MeterIndex(0);
 const A: StationIndex = StationIndex(0);

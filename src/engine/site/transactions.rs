@@ -1,5 +1,7 @@
 //! Transactions as OCPP means them: recorded first, answered when durable, recognised when they come twice.
 
+use rust_decimal::Decimal;
+
 use super::billing::state_takes_energy;
 use super::cdrs::BetterEnd;
 use super::io::{LogLevel, Output};
@@ -48,6 +50,8 @@ impl Site {
             // No promise can be made. The station keeps the message and sends it again (OCPP 1.6 §4.10, 2.0.1 E13).
             return self.leave_unanswered(station, token);
         }
+        let (before, after) = signed_of(&request);
+        let before = self.take_signed(station, &before, now, out);
         let (needs, answer) = match request {
             StationRequest::StartTransaction { evse, token, meter_start, at } => {
                 let facts = TransactionFacts {
@@ -77,6 +81,8 @@ impl Site {
             | StationRequest::DataTransfer { .. }
             | StationRequest::Notify { .. } => return,
         };
+        let after = self.take_signed(station, &after, now, out);
+        let needs = [before, after].into_iter().flatten().fold(needs, Sequence::max);
         self.answer_durably(needs, (station, token), answer, (now, out));
     }
 
@@ -139,7 +145,7 @@ impl Site {
     ) -> (Sequence, StationAnswer) {
         let charger = self.station_id(station).clone();
         let admission = stop.token.as_ref().map(|token| self.admission_to_stop(station, token, now));
-        let answer = StationAnswer::Transaction { admission };
+        let answer = StationAnswer::Transaction { admission, cost: None };
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&stop.transaction));
         let ended = known.filter(|_| !stop.has_no_id()).and_then(|facts| facts.ended(&stop.transaction));
@@ -216,7 +222,7 @@ impl Site {
             TransactionPhase::Started => self.admission(token, now),
             TransactionPhase::Updated | TransactionPhase::Ended => self.admission_to_stop(station, token, now),
         });
-        let answer = StationAnswer::Transaction { admission };
+        let answer = StationAnswer::Transaction { admission, cost: None };
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&event.transaction));
@@ -226,7 +232,9 @@ impl Site {
             return (sequence.max(self.ledger.last()), answer);
         }
         if let Some(ended) = known.and_then(|facts| facts.ended(&event.transaction)).cloned() {
-            return (self.event_after_end(&event, &ended, now, out), answer);
+            let sequence = self.event_after_end(&event, &ended, now, out);
+            let cost = self.cost_after_end(&ended.facts).filter(|_| event.phase == TransactionPhase::Ended);
+            return (sequence, StationAnswer::Transaction { status, cost });
         }
         let (first, last) = energies(&event.readings);
         let facts = facts_of(&event, charger, open, first);
@@ -270,9 +278,10 @@ impl Site {
                 self.ended_by(event, facts, last)
             }
         };
+        let cost = total_of(&body);
         self.record(body, now, out);
         self.price(&priced, now, out);
-        (self.ledger.last(), answer)
+        (self.ledger.last(), StationAnswer::Transaction { status, cost })
     }
 
     /// A transaction is over already: this is a resend, or its own word for an end that was put together without it.
@@ -388,6 +397,24 @@ impl Site {
             self.record(body, now, out);
         }
     }
+}
+
+/// The readings of a message that carry signed values: those to be taken in before the message itself, since it ends the transaction that they belong
+/// to, and those after it, since it may begin it.
+fn signed_of(request: &StationRequest) -> (Vec<StationReading>, Vec<StationReading>) {
+    let (readings, ends) = match request {
+        StationRequest::StopTransaction { readings, .. } => (readings, true),
+        StationRequest::TransactionEvent(event) => (&event.readings, event.phase == TransactionPhase::Ended),
+        _ => return (Vec::new(), Vec::new()),
+    };
+    let signed = readings.iter().filter(|reading| !reading.signed.is_empty()).cloned().collect();
+    if ends { (signed, Vec::new()) } else { (Vec::new(), signed) }
+}
+
+/// What a transaction costs that is over by this record, with tax.
+fn total_of(body: &RecordBody) -> Option<Decimal> {
+    let RecordBody::TransactionEnded { cost, .. } = body else { return None };
+    cost.as_ref().map(|cost| cost.gross)
 }
 
 fn started(transaction: &TransactionId, admission: Admission) -> StationAnswer {

@@ -32,7 +32,7 @@ fn tariff(groups: &[&str], day: &str) -> Tariff {
     }
 }
 
-fn priced_world() -> World {
+pub(super) fn priced_world() -> World {
     let mut setup = setup(63);
     setup.tariffs = vec![tariff(&[], "0.50"), tariff(&["staff"], "0.10")];
     setup.timezone = chrono_tz::Tz::Europe__Berlin;
@@ -44,24 +44,24 @@ fn priced_world() -> World {
 }
 
 impl World {
-    fn start_at(&mut self, at: &str) {
+    pub(super) fn start_at(&mut self, at: &str) {
         let payload = json!({ "connectorId": 1, "idTag": "GOOD", "meterStart": 1000, "timestamp": at });
         self.call(A, 1, "StartTransaction", &payload);
     }
 
-    fn stop_at(&mut self, at: &str, register: i64) {
+    pub(super) fn stop_at(&mut self, at: &str, register: i64) {
         let payload = json!({ "transactionId": 1, "meterStop": register, "timestamp": at });
         self.call(A, 1, "StopTransaction", &payload);
     }
 
-    fn register_at(&mut self, at: &str, register: i64) {
+    pub(super) fn register_at(&mut self, at: &str, register: i64) {
         let value =
             json!({ "value": register.to_string(), "measurand": "Energy.Active.Import.Register", "unit": "Wh" });
         let payload = json!({ "connectorId": 1, "transactionId": 1, "meterValue": [{ "timestamp": at, "sampledValue": [value] }] });
         self.call(A, 1, "MeterValues", &payload);
     }
 
-    fn status_at(&mut self, status: &str, at: &str) {
+    pub(super) fn status_at(&mut self, status: &str, at: &str) {
         let payload = json!({ "connectorId": 1, "errorCode": "NoError", "status": status, "timestamp": at });
         self.call(A, 1, "StatusNotification", &payload);
     }
@@ -166,7 +166,7 @@ fn operator() -> Operator {
 }
 
 /// Prices and somebody who sends CDRs; the clock is known or not.
-fn cdr_world(utc_trusted: bool) -> World {
+pub(super) fn cdr_world(utc_trusted: bool) -> World {
     let mut setup = setup(63);
     setup.tariffs = vec![tariff(&[], "0.50")];
     setup.billing.operator = Some(operator());
@@ -179,7 +179,7 @@ fn cdr_world(utc_trusted: bool) -> World {
 }
 
 impl World {
-    fn cdrs(&self) -> Vec<Cdr> {
+    pub(super) fn cdrs(&self) -> Vec<Cdr> {
         let notes = self.records.iter().filter_map(|record| match &record.body {
             RecordBody::CdrCreated(note) => Some(note.cdr.clone()),
             _ => None,
@@ -187,7 +187,7 @@ impl World {
         notes.collect()
     }
 
-    fn again(&self) -> Ledger {
+    pub(super) fn again(&self) -> Ledger {
         let mut ledger = Ledger::default();
         for record in &self.records {
             let text = serde_json::to_string(record).expect("records are JSON");
