@@ -4,6 +4,7 @@ mod cloud;
 mod demo;
 mod device;
 mod duration;
+mod fleet;
 mod rig;
 mod soak;
 mod station;
@@ -39,8 +40,10 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:1883")]
         listen: SocketAddr,
     },
-    /// A cloud: takes a site's events, acknowledges them, asks for what is missing
+    /// A cloud: takes the events of any number of sites into a database, each once; acknowledges them, asks for what is missing
     Cloud(cloud::Arguments),
+    /// A thousand simulated sites into one broker and one database: how fast, and is anything lost?
+    Fleet(fleet::Arguments),
     /// A site in virtual time with faults, watched by an oracle; fails if an invariant was violated
     World(world::Arguments),
     /// Many sites by dice in virtual time, side by side; fails if an invariant was violated at any
@@ -70,7 +73,8 @@ impl Cli {
                 say(&format!("mqtt://{listen}"));
                 broker::serve(listen).map(|()| true)
             }
-            Command::Cloud(arguments) => on_runtime(arguments.run()),
+            Command::Cloud(arguments) => arguments.run(),
+            Command::Fleet(arguments) => arguments.run(),
             Command::World(arguments) => arguments.run(),
             Command::Soak(arguments) => arguments.run(),
             Command::SoakSockets(arguments) => arguments.run(),

@@ -8,6 +8,7 @@ mod closed_pipe;
 mod cloud;
 mod commissioning;
 mod demo;
+mod fleet;
 mod modbus_peer;
 mod ocpp_peer;
 mod peer;
