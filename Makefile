@@ -23,7 +23,7 @@ TEST_PARTS := prepare format lint docs deny unit demo-test package-test
 
 section = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets fleet reaction clean need-cargo
+.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets soak-cloud fleet reaction clean need-cargo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -145,6 +145,11 @@ soak-sockets: need-cargo ## 10 minutes on real sockets with kill -9 and meter lo
 	@$(TARGET)/release/siteward-sim soak-sockets $(ARGS)
 	$(call section,20 kills of the controller while cars charge)
 	@$(TARGET)/release/siteward-sim demo --headless --duration 300s --kill-controller 20
+
+soak-cloud: need-cargo ## 500 kills of the daemon, 100 of the broker with 5 wipes: is anything lost or doubled? make soak-cloud ARGS="--link-cut 30m"
+	@.ci/need $(BUILD_PACKAGES) mosquitto
+	@cargo build --workspace --bins --locked --quiet --release
+	@$(TARGET)/release/siteward-sim soak-cloud $(ARGS)
 
 fleet: need-cargo ## the reference consumer on PostgreSQL: its tests, then 1,000 sites; make fleet ARGS="--sites 100 --events 1000"
 	@.ci/need $(BUILD_PACKAGES) mosquitto postgresql

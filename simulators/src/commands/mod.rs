@@ -50,6 +50,8 @@ enum Command {
     Soak(soak::Arguments),
     /// Many stations on real sockets around the real daemon, which is killed again and again while its meter comes and goes
     SoakSockets(rig::RoughArguments),
+    /// Is anything lost or doubled between stations and the cloud's books while daemon, broker and consumer are killed again and again?
+    SoakCloud(rig::LosslessArguments),
     /// How long it takes from the meter seeing an overload to the last station having accepted its cut, on real sockets
     Reaction(rig::ReactionArguments),
     /// Runs a program that is killed when its parent dies
@@ -78,6 +80,7 @@ impl Cli {
             Command::World(arguments) => arguments.run(),
             Command::Soak(arguments) => arguments.run(),
             Command::SoakSockets(arguments) => arguments.run(),
+            Command::SoakCloud(arguments) => arguments.run(),
             Command::Reaction(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),
         }

@@ -20,7 +20,7 @@ use siteward_sim::rng::Dice;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::rig::{PATIENCE, sim};
+use crate::rig::{PATIENCE, sim, siteward};
 
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -267,4 +267,16 @@ fn while_the_database_is_busy_nothing_is_acknowledged_and_afterwards_everything(
 
 fn logged(log: &Path, text: &str) -> bool {
     std::fs::read_to_string(log).unwrap_or_default().contains(text)
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_while_daemon_broker_and_consumer_are_killed() {
+    let siteward = siteward();
+    let mut arguments =
+        vec!["soak-cloud", "--stations", "12", "--kills", "10", "--broker-kills", "3", "--broker-wipes", "1"];
+    arguments.extend(["--link-cut", "4s", "--seed", "1", "--siteward"]);
+    let output = std::process::Command::new(sim()).args(arguments).arg(siteward).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("0 lost, 0 doubled"), "{said}");
 }
