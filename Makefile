@@ -9,7 +9,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 # rustup's place, for shells that have not read its env file.
 export PATH := $(PATH):$(HOME)/.cargo/bin
-# What make demo, make fleet and make soak hand on.
+# What make bench, make demo, make fleet and make soak hand on.
 ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 DEB := $(TARGET)/deb
@@ -117,9 +117,11 @@ package-test: ## builds the package and checks it: lintian, contents, the unit's
 	@.ci/need lintian
 	@.ci/check-package $(DEB)/siteward_*.deb
 
-bench: need-cargo ## how fast it is
-	@.ci/need $(BUILD_PACKAGES)
+bench: need-cargo ## how fast it is; a backlog of another size: make bench ARGS="--events 1000000"
+	@.ci/need $(BUILD_PACKAGES) mosquitto
 	@cargo bench -p siteward-sim --bench figures --locked --quiet
+	@cargo build --workspace --bins --locked --quiet --release
+	@$(TARGET)/release/siteward-sim drain $(ARGS)
 
 # ACN-Sim's packages are old and many: a place of their own, made when they are first needed.
 .tools/acnsim/ready: simulators/acnsim/requirements.txt

@@ -52,6 +52,8 @@ enum Command {
     SoakSockets(rig::RoughArguments),
     /// Is anything lost or doubled between stations and the cloud's books while daemon, broker and consumer are killed again and again?
     SoakCloud(rig::LosslessArguments),
+    /// How fast the daemon drains a backlog, beside what its MQTT client can do alone
+    Drain(rig::DrainArguments),
     /// How long it takes from the meter seeing an overload to the last station having accepted its cut, on real sockets
     Reaction(rig::ReactionArguments),
     /// Runs a program that is killed when its parent dies
@@ -81,6 +83,7 @@ impl Cli {
             Command::Soak(arguments) => arguments.run(),
             Command::SoakSockets(arguments) => arguments.run(),
             Command::SoakCloud(arguments) => arguments.run(),
+            Command::Drain(arguments) => arguments.run(),
             Command::Reaction(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),
         }

@@ -1,10 +1,11 @@
-//! `siteward-sim reaction`, `siteward-sim soak-sockets` and `siteward-sim soak-cloud`.
+//! `siteward-sim reaction`, `siteward-sim soak-sockets`, `siteward-sim soak-cloud` and `siteward-sim drain`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use siteward_sim::net::process::allow_open_files;
+use siteward_sim::rig::drain;
 use siteward_sim::rig::lossless::{self, LosslessOptions};
 use siteward_sim::rig::reaction::{MEDIAN_MS, P99_MS, measure};
 use siteward_sim::rig::rough::{self, RoughOptions};
@@ -133,5 +134,29 @@ impl LosslessArguments {
         let report = runtime.block_on(lossless::run(&options, self.siteward, say))?;
         say(&report.to_string());
         Ok(report.is_good())
+    }
+}
+
+/// The daemon drains a backlog at this part of its client's own rate at least, in percent.
+const DRAIN_GOAL: u64 = 70;
+
+#[derive(Args)]
+pub(super) struct DrainArguments {
+    /// How many events wait in the journal
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=5_000_000))]
+    events: u64,
+    /// The daemon's program [default: siteward beside this program]
+    #[arg(long, value_name = "PATH")]
+    siteward: Option<PathBuf>,
+}
+
+impl DrainArguments {
+    pub(super) fn run(self) -> Result<bool, String> {
+        let (siteward, sim) = drain::programs(self.siteward)?;
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+        // On this thread: the processes die with the thread that starts them.
+        let report = runtime.block_on(drain::measure(self.events, &siteward, &sim, say))?;
+        say(&report.to_string());
+        Ok(report.percent() >= DRAIN_GOAL)
     }
 }
