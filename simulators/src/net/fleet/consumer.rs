@@ -34,6 +34,8 @@ const ACKNOWLEDGE_EVENTS: i64 = 500;
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_secs(1);
 /// A site that has just come online sends what it has by itself; after so long without news it is asked.
 const CHECK_AFTER: Duration = Duration::from_secs(3);
+/// A commit of so many events means that the broker has more.
+const BUSY: usize = RECEIVE_MAXIMUM as usize / 4;
 /// How often holes are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a lost broker is left alone.
@@ -145,6 +147,8 @@ struct Wire {
     /// No commit before this.
     not_before: Instant,
     look_at: Instant,
+    /// Much comes in.
+    busy_until: Instant,
     /// A PUBACK found no room: the broker would wait for it for ever.
     stuck: bool,
 }
@@ -194,7 +198,9 @@ impl Consumer {
         // Mono time of the runtime: tests may hold it.
         let now = Instant::now();
         let (waiting, look_at) = (Vec::new(), now + LOOK);
-        let mut wire = Wire { client, waiting, commit: None, asks: None, not_before: now, look_at, stuck: false };
+        let (not_before, busy_until) = (now, now);
+        let (commit, asks) = (None, None);
+        let mut wire = Wire { client, waiting, commit, asks, not_before, look_at, busy_until, stuck: false };
         // What was under way to a site may be lost, and another instance may have seen a new store of it: it is looked up again.
         self.sites.clear();
         let mut round = interval(ROUND);
@@ -318,6 +324,10 @@ impl Consumer {
             return;
         }
         let many = wire.waiting.len().min(usize::from(RECEIVE_MAXIMUM));
+        if many >= BUSY {
+            // What a site has sent may wait at the broker: nobody is asked for it.
+            wire.busy_until = Instant::now() + CHECK_AFTER;
+        }
         let publishes: Vec<Publish> = wire.waiting.drain(..many).collect();
         let message = |publish: &Publish| Message {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
@@ -412,7 +422,8 @@ impl Consumer {
         }
         if now >= wire.look_at && wire.asks.is_none() {
             wire.look_at = now + LOOK;
-            let due = self.checks.iter().filter(|(_, at)| now >= **at).map(|(site, _)| site.clone());
+            let idle = now >= wire.busy_until;
+            let due = self.checks.iter().filter(|(_, at)| idle && now >= **at).map(|(site, _)| site.clone());
             let check: Vec<String> = due.take(COMMANDS).collect();
             for site in &check {
                 self.checks.remove(site);
