@@ -9,7 +9,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 # rustup's place, for shells that have not read its env file.
 export PATH := $(PATH):$(HOME)/.cargo/bin
-# What make demo and make soak hand on.
+# What make bench, make demo, make fleet and make soak hand on.
 ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 DEB := $(TARGET)/deb
@@ -23,7 +23,7 @@ TEST_PARTS := prepare format lint docs deny unit demo-test package-test
 
 section = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets reaction clean need-cargo
+.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets soak-cloud fleet reaction clean need-cargo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -117,9 +117,11 @@ package-test: ## builds the package and checks it: lintian, contents, the unit's
 	@.ci/need lintian
 	@.ci/check-package $(DEB)/siteward_*.deb
 
-bench: need-cargo ## how fast it is
-	@.ci/need $(BUILD_PACKAGES)
+bench: need-cargo ## how fast it is; a backlog of another size: make bench ARGS="--events 1000000"
+	@.ci/need $(BUILD_PACKAGES) mosquitto
 	@cargo bench -p siteward-sim --bench figures --locked --quiet
+	@cargo build --workspace --bins --locked --quiet --release
+	@$(TARGET)/release/siteward-sim drain $(ARGS)
 
 # ACN-Sim's packages are old and many: a place of their own, made when they are first needed.
 .tools/acnsim/ready: simulators/acnsim/requirements.txt
@@ -145,6 +147,21 @@ soak-sockets: need-cargo ## 10 minutes on real sockets with kill -9 and meter lo
 	@$(TARGET)/release/siteward-sim soak-sockets $(ARGS)
 	$(call section,20 kills of the controller while cars charge)
 	@$(TARGET)/release/siteward-sim demo --headless --duration 300s --kill-controller 20
+
+soak-cloud: need-cargo ## 500 kills of the daemon, 100 of the broker with 5 wipes: is anything lost or doubled? make soak-cloud ARGS="--link-cut 30m"
+	@.ci/need $(BUILD_PACKAGES) mosquitto
+	@cargo build --workspace --bins --locked --quiet --release
+	@$(TARGET)/release/siteward-sim soak-cloud $(ARGS)
+
+fleet: need-cargo ## the reference consumer on PostgreSQL: its tests, then 1,000 sites; make fleet ARGS="--sites 100 --events 1000"
+	@.ci/need $(BUILD_PACKAGES) mosquitto postgresql
+	$(call section,the books on PostgreSQL)
+	@.ci/with-postgres cargo test --workspace --locked --quiet --test books
+	@cargo build --workspace --bins --locked --quiet --release
+	$(call section,simulated sites into one broker and PostgreSQL)
+	@.ci/with-postgres sh -c '$(TARGET)/release/siteward-sim fleet --database "$$SITEWARD_FLEET_DATABASE" $(ARGS)'
+	$(call section,the same into SQLite)
+	@$(TARGET)/release/siteward-sim fleet $(ARGS)
 
 reaction: need-cargo ## how long from an overload at the meter to the last of 100 stations having accepted its cut
 	@.ci/need $(BUILD_PACKAGES)

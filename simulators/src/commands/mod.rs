@@ -4,6 +4,7 @@ mod cloud;
 mod demo;
 mod device;
 mod duration;
+mod fleet;
 mod rig;
 mod soak;
 mod station;
@@ -39,14 +40,20 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:1883")]
         listen: SocketAddr,
     },
-    /// A cloud: takes a site's events, acknowledges them, asks for what is missing
+    /// A cloud: takes the events of any number of sites into a database, each once; acknowledges them, asks for what is missing
     Cloud(cloud::Arguments),
+    /// A thousand simulated sites into one broker and one database: how fast, and is anything lost?
+    Fleet(fleet::Arguments),
     /// A site in virtual time with faults, watched by an oracle; fails if an invariant was violated
     World(world::Arguments),
     /// Many sites by dice in virtual time, side by side; fails if an invariant was violated at any
     Soak(soak::Arguments),
     /// Many stations on real sockets around the real daemon, which is killed again and again while its meter comes and goes
     SoakSockets(rig::RoughArguments),
+    /// Is anything lost or doubled between stations and the cloud's books while daemon, broker and consumer are killed again and again?
+    SoakCloud(rig::LosslessArguments),
+    /// How fast the daemon drains a backlog, beside what its MQTT client can do alone
+    Drain(rig::DrainArguments),
     /// How long it takes from the meter seeing an overload to the last station having accepted its cut, on real sockets
     Reaction(rig::ReactionArguments),
     /// Runs a program that is killed when its parent dies
@@ -70,10 +77,13 @@ impl Cli {
                 say(&format!("mqtt://{listen}"));
                 broker::serve(listen).map(|()| true)
             }
-            Command::Cloud(arguments) => on_runtime(arguments.run()),
+            Command::Cloud(arguments) => arguments.run(),
+            Command::Fleet(arguments) => arguments.run(),
             Command::World(arguments) => arguments.run(),
             Command::Soak(arguments) => arguments.run(),
             Command::SoakSockets(arguments) => arguments.run(),
+            Command::SoakCloud(arguments) => arguments.run(),
+            Command::Drain(arguments) => arguments.run(),
             Command::Reaction(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),
         }

@@ -1,13 +1,16 @@
-//! `siteward-sim reaction` and `siteward-sim soak-sockets`.
+//! `siteward-sim reaction`, `siteward-sim soak-sockets`, `siteward-sim soak-cloud` and `siteward-sim drain`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use siteward_sim::net::process::allow_open_files;
+use siteward_sim::rig::drain;
+use siteward_sim::rig::lossless::{self, LosslessOptions};
 use siteward_sim::rig::reaction::{MEDIAN_MS, P99_MS, measure};
 use siteward_sim::rig::rough::{self, RoughOptions};
 
-use super::{duration, say};
+use super::{duration, say, soak};
 
 #[derive(Args)]
 pub(super) struct ReactionArguments {
@@ -85,5 +88,75 @@ impl RoughArguments {
             say(&format!("configuration, store and log are kept in {}", rig.keep().display()));
         }
         Ok(report.is_good())
+    }
+}
+
+#[derive(Args)]
+pub(super) struct LosslessArguments {
+    /// How many stations
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=300))]
+    stations: u16,
+    /// How often the daemon is killed (kill -9)
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    kills: u64,
+    /// Then, how often the broker is killed
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    broker_kills: u64,
+    /// How often the broker's files are deleted while it is away
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    broker_wipes: u64,
+    /// Then, how long nothing passes between daemon and broker: 60s, 30m [default: not at all]
+    #[arg(long, value_parser = duration::parse)]
+    link_cut: Option<Duration>,
+    /// For cars, and for the moments of the kills; without it, another one at each run
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The daemon's program [default: siteward beside this program]
+    #[arg(long, value_name = "PATH")]
+    siteward: Option<PathBuf>,
+}
+
+impl LosslessArguments {
+    pub(super) fn run(self) -> Result<bool, String> {
+        allow_open_files();
+        let seed = self.seed.unwrap_or_else(soak::fresh_seed);
+        say(&format!("seed {seed}; the same again (as far as real time allows): --seed {seed}"));
+        let options = LosslessOptions {
+            stations: usize::from(self.stations),
+            kills: self.kills,
+            broker_kills: self.broker_kills,
+            broker_wipes: self.broker_wipes,
+            link_cut: self.link_cut,
+            seed,
+        };
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+        // On this thread: the processes die with the thread that starts them.
+        let report = runtime.block_on(lossless::run(&options, self.siteward, say))?;
+        say(&report.to_string());
+        Ok(report.is_good())
+    }
+}
+
+/// The daemon drains a backlog at this part of its client's own rate at least, in percent.
+const DRAIN_GOAL: u64 = 70;
+
+#[derive(Args)]
+pub(super) struct DrainArguments {
+    /// How many events wait in the journal
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=5_000_000))]
+    events: u64,
+    /// The daemon's program [default: siteward beside this program]
+    #[arg(long, value_name = "PATH")]
+    siteward: Option<PathBuf>,
+}
+
+impl DrainArguments {
+    pub(super) fn run(self) -> Result<bool, String> {
+        let (siteward, sim) = drain::programs(self.siteward)?;
+        let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+        // On this thread: the processes die with the thread that starts them.
+        let report = runtime.block_on(drain::measure(self.events, &siteward, &sim, say))?;
+        say(&report.to_string());
+        Ok(report.percent() >= DRAIN_GOAL)
     }
 }

@@ -50,7 +50,7 @@ impl Arguments {
 }
 
 /// Another one at each run: the time in seconds, and far enough apart that the seeds of two runs do not meet.
-fn fresh_seed() -> u64 {
+pub(super) fn fresh_seed() -> u64 {
     let seconds = Clock::start().now().utc.unix_ms().unsigned_abs() / 1000;
     seconds % 10_000_000 * 100_000
 }

@@ -37,10 +37,15 @@ impl Clock {
     /// far less than the real time.
     #[must_use]
     pub fn cores_ms() -> u64 {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // After the name in brackets, which may hold blanks: the 12th and 13th are user and system time, in 1/100 s (proc(5)).
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        ticks * 10
+        cores_ms_of("/proc/self/stat")
     }
+}
+
+/// The same for the process of which that is the `stat`; 0 if it is gone.
+pub(super) fn cores_ms_of(stat: &str) -> u64 {
+    let stat = std::fs::read_to_string(stat).unwrap_or_default();
+    // After the name in brackets, which may hold blanks: the 12th and 13th are user and system time, in 1/100 s (proc(5)).
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    ticks * 10
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// How often a stopping process is looked at. Short beside the seconds that a clean stop may take.
 const LOOK: Duration = Duration::from_millis(20);
@@ -82,6 +82,12 @@ impl Running {
         self.child.id()
     }
 
+    /// The time that the cores have worked for it so far, in ms.
+    #[must_use]
+    pub fn cores_ms(&self) -> u64 {
+        super::clock::cores_ms_of(&format!("/proc/{}/stat", self.id()))
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
@@ -144,6 +150,13 @@ pub fn leash(program: &OsStr, arguments: &[OsString]) -> io::Error {
         return error.into();
     }
     Command::new(program).args(arguments).exec()
+}
+
+/// Allows this process and its children as many open files as the system lets them have: each connection is one.
+pub fn allow_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // If it is refused, the usual number has to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! A garage of many stations on real sockets around the real daemon: real WebSockets, a real Modbus meter, the wall clock.
 
+pub mod drain;
+pub mod load;
+pub mod lossless;
 pub mod reaction;
 pub mod rough;
 

@@ -9,6 +9,7 @@ mod cloud;
 mod commissioning;
 mod configuration;
 mod demo;
+mod fleet;
 mod modbus_peer;
 mod ocpp_peer;
 mod peer;

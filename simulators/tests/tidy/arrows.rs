@@ -133,6 +133,8 @@ const PACKAGES: &[Package] = &[
         package: "rumqttd",
         places: &["simulators::net", "simulators::demo", "simulators::rig", "simulators::commands"],
     },
+    Package { package: "rusqlite", places: &["simulators::net::fleet::sqlite"] },
+    Package { package: "postgres", places: &["simulators::net::fleet::postgres"] },
     Package { package: "sled", places: &["crate::shell::journal"] },
     Package { package: "systemd", places: &["crate::shell::systemd"] },
     Package { package: "axum", places: &["crate::shell::http"] },

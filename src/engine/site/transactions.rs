@@ -222,7 +222,7 @@ impl Site {
             TransactionPhase::Started => self.admission(token, now),
             TransactionPhase::Updated | TransactionPhase::Ended => self.admission_to_stop(station, token, now),
         });
-        let answer = StationAnswer::Transaction { admission, cost: None };
+        let answer = StationAnswer::Transaction { admission: admission.clone(), cost: None };
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);
         let open = known.and_then(|facts| facts.transaction(&event.transaction));
@@ -234,7 +234,7 @@ impl Site {
         if let Some(ended) = known.and_then(|facts| facts.ended(&event.transaction)).cloned() {
             let sequence = self.event_after_end(&event, &ended, now, out);
             let cost = self.cost_after_end(&ended.facts).filter(|_| event.phase == TransactionPhase::Ended);
-            return (sequence, StationAnswer::Transaction { status, cost });
+            return (sequence, StationAnswer::Transaction { admission, cost });
         }
         let (first, last) = energies(&event.readings);
         let facts = facts_of(&event, charger, open, first);
@@ -281,7 +281,7 @@ impl Site {
         let cost = total_of(&body);
         self.record(body, now, out);
         self.price(&priced, now, out);
-        (self.ledger.last(), StationAnswer::Transaction { status, cost })
+        (self.ledger.last(), StationAnswer::Transaction { admission, cost })
     }
 
     /// A transaction is over already: this is a resend, or its own word for an end that was put together without it.
