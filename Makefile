@@ -85,20 +85,21 @@ deny: need-cargo $(DENY_ROOT)/bin/cargo-deny ## licences, sources, banned crates
 	    echo "deny: the advisory database cannot be reached from here: advisories were NOT checked"; \
 	fi
 
+# With the tests: their dependencies have more features, and all packages would be built a second time.
 unit: need-cargo ## all tests of the workspace
 	$(call section,tests)
-	@cargo build --workspace --bins --locked --quiet
+	@cargo build --workspace --bins --tests --locked --quiet
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	    cargo nextest run --workspace --locked --cargo-quiet; \
 	    cargo test --workspace --locked --quiet --doc; \
 	else \
 	    cargo test --workspace --locked --quiet; \
 	fi
-	@cargo test --package siteward-sim --features sabotage --test guarded --locked --quiet
+	@cargo test --workspace --features siteward-sim/sabotage --test guarded --locked --quiet
 
 demo-test: need-cargo ## the demo without a screen; fails if a circuit was too high or an event is missing
 	$(call section,the demo without a screen)
-	@cargo build --workspace --bins --locked --quiet
+	@cargo build --workspace --bins --tests --locked --quiet
 	@$(TARGET)/debug/siteward-sim demo --headless --duration 60s
 
 # Built from a copy, so that neither the staging area nor the packages land in or beside the working tree.

@@ -18,8 +18,9 @@ use crate::engine::model::record::{RecordBody, Stamp, TransactionFacts};
 use crate::engine::time::{Now, Utc};
 use crate::engine::units::Energy;
 
-/// So many CDRs are made in a second: many wait at once only when the time has become known.
-const MOST_AT_ONCE: usize = 20;
+/// So many CDRs are made in a second: many wait at once only when the time has become known, or after many restarts. Each takes some tens of
+/// microseconds.
+const MOST_AT_ONCE: usize = 100;
 
 /// A time told while our clock was wrong is by a clock that followed ours, or by one that was right; further away from both it is by neither.
 const FOLLOWS_MS: i64 = 3_600_000;
@@ -92,25 +93,35 @@ impl Site {
         let waiting = self.ledger.accounts().waiting().filter(|closed| !self.awaits_signed_end(closed, now.mono));
         let ready: Vec<Closed> = waiting.take(MOST_AT_ONCE).cloned().collect();
         for closed in ready {
-            let body = match self.cdr_of(&closed, now) {
-                Ok(note) => RecordBody::CdrCreated(Box::new(note)),
-                Err(reason) => {
-                    let facts = closed.open.facts.clone();
-                    let (charger, transaction) = (&facts.charger, &facts.transaction);
-                    log(out, LogLevel::Warn, format!("{charger}: transaction {transaction} gets no CDR: {reason}"));
-                    RecordBody::CdrWithheld { facts, ended_by: closed.ended_by, reason }
-                }
-            };
-            self.record(body, now, out);
+            self.settle(&closed, now, out);
         }
     }
 
-    /// More transactions than may wait for the time: the oldest gets no CDR, which is said instead of being forgotten.
+    /// Makes the CDR of a transaction, or says why there is none.
+    fn settle(&mut self, closed: &Closed, now: Now, out: &mut Vec<Output>) {
+        let body = match self.cdr_of(closed, now) {
+            Ok(note) => RecordBody::CdrCreated(Box::new(note)),
+            Err(reason) => {
+                let facts = closed.open.facts.clone();
+                let (charger, transaction) = (&facts.charger, &facts.transaction);
+                log(out, LogLevel::Warn, format!("{charger}: transaction {transaction} gets no CDR: {reason}"));
+                RecordBody::CdrWithheld { facts, ended_by: closed.ended_by, reason }
+            }
+        };
+        self.record(body, now, out);
+    }
+
+    /// More transactions than may wait. Where the time is known the oldest gets its CDR out of turn; else it gets none, which is said instead of
+    /// being forgotten.
     pub(super) fn make_room_for_bill(&mut self, body: &RecordBody, now: Now, out: &mut Vec<Output>) {
         let RecordBody::TransactionEnded { facts, .. } = body else { return };
         let known = self.ledger.station(&facts.charger).and_then(|station| station.transaction(&facts.transaction));
         let gets_one = known.is_some_and(|open| open.sealed.is_some());
         let Some(oldest) = self.ledger.accounts().too_many().filter(|_| gets_one) else { return };
+        if now.utc_trusted {
+            let oldest = oldest.clone();
+            return self.settle(&oldest, now, out);
+        }
         let (facts, ended_by) = (oldest.open.facts.clone(), oldest.ended_by);
         let reason = format!("more than {MOST_WAITING} transactions wait for the time");
         self.record(RecordBody::CdrWithheld { facts, ended_by, reason }, now, out);

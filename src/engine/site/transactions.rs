@@ -91,8 +91,12 @@ impl Site {
         let admission = facts.token.as_ref().map_or_else(invalid, |token| self.admission(token, now));
         let known = self.ledger.station(&facts.charger).and_then(|station| station.same_start(facts));
         if let Some((known, sequence)) = known {
-            // A resend after a lost answer: the same answer, no second transaction.
-            return (sequence, started(&known.transaction, admission));
+            // A resend after a lost answer: the same answer, no second transaction. We may have ended before its prices were recorded.
+            let answer = started(&known.transaction, admission);
+            let (known, before) = (known.clone(), self.ledger.last());
+            self.price(&known, now, out);
+            let last = self.ledger.last();
+            return (if last == before { sequence } else { last }, answer);
         }
         self.close_forgotten(facts, now, out);
         let transaction = facts.transaction.clone();
@@ -228,7 +232,10 @@ impl Site {
         let open = known.and_then(|facts| facts.transaction(&event.transaction));
         let trigger = (event.phase == TransactionPhase::Updated).then(|| event.trigger.clone());
         let key = EventKey { phase: event.phase, seq_no: event.seq_no, at: event.at, trigger };
-        if let Some(sequence) = open.filter(|open| open.knows(&key)).map(|open| open.started_by) {
+        if let Some(open) = open.filter(|open| open.knows(&key)) {
+            // As with a start that comes again.
+            let (sequence, known) = (open.started_by, open.facts.clone());
+            self.price(&known, now, out);
             return (sequence.max(self.ledger.last()), answer);
         }
         if let Some(ended) = known.and_then(|facts| facts.ended(&event.transaction)).cloned() {

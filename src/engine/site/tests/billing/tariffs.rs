@@ -60,3 +60,20 @@ fn a_name_that_no_cdr_can_hold_is_refused() {
     assert!(error.contains("printable ASCII"), "{error}");
     assert_eq!(world.site.ledger.tariffs(), None);
 }
+
+#[test]
+fn a_start_that_comes_again_after_a_kill_gets_the_prices_that_were_not_recorded() {
+    let mut world = priced_world();
+    world.start_at("2026-09-21T12:00:00Z");
+    assert_eq!(world.count(|body| matches!(body, RecordBody::TransactionPriced { .. })), 1);
+    // Of one batch the start was written, and its prices were not.
+    world.records.retain(|record| !matches!(record.body, RecordBody::TransactionPriced { .. }));
+    let mut again = folded_again(&world);
+    again.connect(A, 1);
+    again.start_at("2026-09-21T12:00:00Z");
+    assert_eq!(again.count(|body| matches!(body, RecordBody::TransactionPriced { .. })), 1);
+    again.start_at("2026-09-21T12:00:00Z");
+    assert_eq!(again.count(|body| matches!(body, RecordBody::TransactionPriced { .. })), 1, "once");
+    again.stop_at("2026-09-21T13:00:00Z", 11_000);
+    assert_eq!(gross(&again), "5.00");
+}
