@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::reader::recorded;
 use super::*;
+use crate::engine::model::billing::{BillingSetup, Tolerance};
 use crate::engine::model::ids::StationId;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup};
 use crate::engine::model::token::{AuthorizationSetup, LimitedUse, UnknownToken};
@@ -118,6 +119,27 @@ fn everything_is_read_and_lowered() {
     let plain = topology.station(topology.find_station(&StationId::new("CP002")).unwrap());
     assert_eq!((plain.min, plain.fallback), (MINIMUM_OFFER, MINIMUM_OFFER));
     assert_eq!((plain.evse_count, plain.priority, plain.weight), (1, 0, 100));
+}
+
+#[test]
+fn what_belongs_to_bills_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let loaded = load(&everything(directory.path())).unwrap_or_else(|problems| panic!("{problems}"));
+    let billing = loaded.config.setup("1.2.3", 42).billing;
+    assert_eq!(billing.running_cost_s, Some(60));
+    assert_eq!(billing.tolerance, Tolerance { energy: Energy::from_wh(1_500), permille: 25 });
+    let transfer = billing.running_cost_transfer.unwrap();
+    assert_eq!((transfer.vendor.as_str(), transfer.running.as_str()), ("com.example", "Cost"));
+    assert_eq!((transfer.last.as_str(), transfer.data.as_deref()), ("Total", Some("{cost} {currency}")));
+    let keys = &billing.chargers[&StationId::new("CP001")].public_keys;
+    // A SubjectPublicKeyInfo of secp256r1.
+    assert_eq!(keys.iter().map(Vec::len).collect::<Vec<_>>(), [91]);
+    let plain = BillingSetup::default();
+    assert_eq!(
+        (plain.running_cost_s, plain.running_cost_transfer),
+        (None, None),
+        "nothing is told unless it is asked for"
+    );
 }
 
 #[test]

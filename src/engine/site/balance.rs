@@ -36,6 +36,8 @@ struct EvseDay {
     balance: EvseBalance,
     /// Whether anything happened there.
     moved: bool,
+    /// What it took, by its register or, where that stepped back, by its transactions.
+    took: Option<Energy>,
     /// What it may have taken since its last register.
     untold: Energy,
     /// Its last register is too old to know what it took.
@@ -94,8 +96,10 @@ impl Site {
         let register_start = count.start.or(from);
         let is_unknown = count.is_unknown || (open.is_some() && part.is_none());
         let counted = register_start.zip(register_end).map(|(start, end)| end - start);
+        let has_stepped_back = count.has_stepped_back || from.is_some_and(|from| count.steps_back_to(from));
         let (verdict, reason) = match counted {
             _ if is_unknown => (BalanceVerdict::NotJudged, Some("a transaction had no register at one of its ends")),
+            _ if has_stepped_back => (BalanceVerdict::NotJudged, Some("its register has stepped back")),
             None => (BalanceVerdict::NotJudged, Some("its register at the beginning is not known")),
             Some(counted) => (judge_register(counted, transactions, self.setup.billing.tolerance), None),
         };
@@ -106,6 +110,7 @@ impl Site {
         let moved =
             open.is_some() || transactions != Energy::ZERO || counted.is_some_and(|energy| energy != Energy::ZERO);
         EvseDay {
+            took: if has_stepped_back { Some(transactions) } else { counted }.filter(|_| !is_unknown),
             moved: moved || is_unknown || (count.last.is_none() && register_end.is_some()),
             untold: Energy::from_wh(power.saturating_mul(age_ms.min(OLD_MS)) / HOUR_MS),
             is_old: open.is_some() && (running.is_none() || age_ms > OLD_MS),
@@ -143,8 +148,8 @@ impl Site {
         });
         let before = self.ledger.counted().circuit(&circuit.id);
         let comparison = self.comparison(index);
-        let unknown = below().find(|day| day.is_old || (day.moved && day.balance.counted().is_none()));
-        let chargers = unknown.is_none().then(|| below().filter_map(|day| day.balance.counted()).sum::<Energy>());
+        let unknown = below().find(|day| day.is_old || (day.moved && day.took.is_none()));
+        let chargers = unknown.is_none().then(|| below().filter_map(|day| day.took).sum::<Energy>());
         let metered =
             registers.zip(before).map(|(now, before)| (now.import - before.import) - (now.export - before.export));
         let reason = match (registers, before) {

@@ -33,9 +33,21 @@ pub struct EvseCount {
     pub running: Option<TransactionId>,
     /// A transaction had no register at one of its ends.
     pub is_unknown: bool,
+    /// A transaction began below the register before it, as with stations whose register begins anew each time.
+    #[serde(default)]
+    pub has_stepped_back: bool,
 }
 
+/// Registers of whole Wh that were rounded differently are no step.
+const STEP: Energy = Energy::from_wh(100);
+
 impl EvseCount {
+    /// Whether a transaction that is counted from there begins below the last register.
+    #[must_use]
+    pub fn steps_back_to(&self, from: Energy) -> bool {
+        self.last.is_some_and(|last| last - from > STEP)
+    }
+
     /// From which register on a transaction is counted.
     #[must_use]
     pub fn counts_from(&self, transaction: &TransactionId, meter_start: Option<Energy>) -> Option<Energy> {
@@ -76,6 +88,7 @@ impl Counted {
             count.is_unknown = true;
             return;
         };
+        count.has_stepped_back |= count.steps_back_to(from);
         count.start.get_or_insert(from);
         count.transactions += stop - from;
         count.last = Some(stop);
@@ -112,6 +125,7 @@ impl Counted {
                 count.start = count.last;
                 count.transactions = Energy::default();
                 count.is_unknown = false;
+                count.has_stepped_back = false;
                 count.running = running(charger, *evse).filter(|_| count.last.is_some());
             }
         }

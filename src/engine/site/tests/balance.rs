@@ -114,6 +114,26 @@ fn energy_outside_of_transactions_is_found_until_a_good_day() {
 }
 
 #[test]
+fn a_register_that_begins_anew_each_time_is_not_judged_but_its_transactions_count() {
+    let mut world = world();
+    world.until("2026-09-21T22:05:01Z", Some(500_000));
+    for (id, from, to) in [(1, 0, 10_000), (2, 0, 20_000), (3, 0, 12_000)] {
+        let hour = |hour: i64| format!("2026-09-22T{:02}:00:00Z", 6 + 2 * id + hour);
+        world.charge(id, (&hour(0), &hour(1)), (from, to));
+    }
+    world.until("2026-09-22T22:05:01Z", Some(542_300));
+    let balance = world.balances().remove(1);
+    let evse = &balance.evses[0];
+    assert_eq!(
+        (evse.verdict, evse.reason.as_deref()),
+        (BalanceVerdict::NotJudged, Some("its register has stepped back"))
+    );
+    let circuit = &balance.circuits[0];
+    assert_eq!((circuit.verdict, wh(circuit.chargers)), (BalanceVerdict::Good, Some(42_000)));
+    assert_eq!(world.unbalanced(), [] as [String; 0]);
+}
+
+#[test]
 fn a_meter_that_counts_something_else_is_found() {
     let mut world = world();
     world.until("2026-09-21T22:05:01Z", Some(500_000));
