@@ -12,7 +12,7 @@ use super::schema::Config;
 use crate::engine::model::ids::StationId;
 use crate::engine::model::status::SiteStatus;
 use crate::engine::model::topology::{Circuit, CircuitIndex, Station, Topology};
-use crate::engine::units::{Current, PerPhase, Phase};
+use crate::engine::units::{Current, PerPhase, Phase, Power};
 
 /// A configuration on probation with which the daemon has started so often without passing it is given up.
 const MOST_STARTS: u32 = 3;
@@ -214,7 +214,7 @@ fn circuit_grows((site, index, circuit): (&Topology, CircuitIndex, &Circuit), se
         |new: PerPhase<Current>, old: PerPhase<Current>| Phase::ALL.iter().any(|phase| new.of(*phase) > old.of(*phase));
     grows("limit_a", exceeds(other.limit, circuit.limit), "raised");
     let bound = |old: Option<i64>, new: Option<i64>| old.is_some_and(|old| new.is_none_or(|new| new > old));
-    let power = |circuit: &Circuit| circuit.max_power.map(|power| power.w());
+    let power = |circuit: &Circuit| circuit.max_power.map(Power::w);
     let unbalance = |circuit: &Circuit| circuit.max_unbalance.map(|most| i64::from(most.ma()));
     grows("limit_w", bound(power(circuit), power(other)), "raised");
     grows("max_unbalance_a", bound(unbalance(circuit), unbalance(other)), "raised");

@@ -301,12 +301,20 @@ fn data(body: &RecordBody) -> Value {
             "charger": charger, "evse": evse, "transaction_id": transaction, "missing_wh": missing, "state": cause,
         }),
         RecordBody::ConfigurationChanged { version, cause, .. } => json!({ "version": version, "cause": cause }),
-        RecordBody::TariffsReplaced { tariffs } => json!({ "cause": "tariffs.replace", "tariffs": tariffs }),
-        RecordBody::TokensChanged { order, .. } => tokens_data(order),
+        RecordBody::TariffsReplaced { .. } | RecordBody::TokensChanged { .. } => by_command_data(body),
         RecordBody::CommandExecuted { id, kind, status, error } => json!({
             "id": id, "type": kind, "status": status, "error": error,
         }),
         RecordBody::StoreRecovered { missing } => json!({ "missing": missing }),
+    }
+}
+
+/// What commands have put in the place of what the configuration says.
+fn by_command_data(body: &RecordBody) -> Value {
+    match body {
+        RecordBody::TariffsReplaced { tariffs } => json!({ "cause": "tariffs.replace", "tariffs": tariffs }),
+        RecordBody::TokensChanged { order, .. } => tokens_data(order),
+        _ => Value::Null,
     }
 }
 

@@ -160,6 +160,21 @@ struct Cloud {
     state_changed: bool,
 }
 
+impl Cloud {
+    fn new(messages: Messages, outbox: Outbox, now: Mono) -> Self {
+        Self {
+            messages,
+            outbox,
+            answers: Answers::default(),
+            connected: false,
+            since: now,
+            error: None,
+            state_due: now,
+            state_changed: true,
+        }
+    }
+}
+
 /// The site.
 #[derive(Debug)]
 pub struct Site {
@@ -228,16 +243,10 @@ impl Site {
         let topology = &setup.topology;
         let outside = Outside::new(&setup, &restored, now.mono);
         let ledger = restored.ledger;
-        let cloud = setup.cloud.as_ref().map(|cloud| Cloud {
-            messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
-            outbox: Outbox::new(cloud.acknowledge, restored.acknowledged),
-            answers: Answers::default(),
-            connected: false,
-            since: now.mono,
-            error: None,
-            state_due: now.mono,
-            state_changed: true,
-        });
+        let messages = |prefix: &str| Messages::new(prefix, topology.site(), &restored.store_id);
+        let outbox = |acknowledge| Outbox::new(acknowledge, restored.acknowledged);
+        let cloud = setup.cloud.as_ref();
+        let cloud = cloud.map(|cloud| Cloud::new(messages(&cloud.topic_prefix), outbox(cloud.acknowledge), now.mono));
         let mut site = Self {
             stations: topology.stations().iter().map(|_| StationState::new(now.mono)).collect(),
             evses: topology.evses().iter().map(|evse| EvseControl::new(topology, *evse, &ledger, now.mono)).collect(),

@@ -214,6 +214,15 @@ impl Site {
         self.record(body, now, out)
     }
 
+    /// What is known of the token that an event names, if it names one.
+    fn admission_of_event(&self, station: StationIndex, event: &TransactionEvent, now: Now) -> Option<Admission> {
+        let token = event.token.as_ref()?;
+        Some(match event.phase {
+            TransactionPhase::Started => self.admission(token, now),
+            TransactionPhase::Updated | TransactionPhase::Ended => self.admission_to_stop(station, token, now),
+        })
+    }
+
     fn event(
         &mut self,
         station: StationIndex,
@@ -222,10 +231,7 @@ impl Site {
         out: &mut Vec<Output>,
     ) -> (Sequence, StationAnswer) {
         let charger = self.station_id(station).clone();
-        let admission = event.token.as_ref().map(|token| match event.phase {
-            TransactionPhase::Started => self.admission(token, now),
-            TransactionPhase::Updated | TransactionPhase::Ended => self.admission_to_stop(station, token, now),
-        });
+        let admission = self.admission_of_event(station, &event, now);
         let answer = StationAnswer::Transaction { admission: admission.clone(), cost: None };
         self.samples_of_event(station, &event, now, out);
         let known = self.ledger.station(&charger);

@@ -342,6 +342,7 @@ fn many_ends_at_once_all_get_their_cdr_where_the_time_is_known() {
         world.call(A, 1, "StartTransaction", &payload);
         let payload = json!({ "transactionId": number + 1, "meterStop": 1_000 * number + 500, "timestamp": at(5) });
         world.call(A, 1, "StopTransaction", &payload);
+        world.durable();
     }
     assert_eq!(world.count(|body| matches!(body, RecordBody::CdrCreated(_))), 3, "out of turn");
     world.pass(12_000);
