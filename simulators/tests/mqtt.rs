@@ -50,10 +50,7 @@ impl Broker {
     }
 
     fn revive(&mut self) {
-        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"]
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .expect("these tests need the broker: apt-get install mosquitto");
+        let program = siteward_sim::net::mosquitto::program().unwrap();
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
         let child = Process::new(program)
             .arg("-c")

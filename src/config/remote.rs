@@ -8,14 +8,18 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::Config;
-use crate::engine::model::ids::StationId;
 use crate::engine::model::status::SiteStatus;
-use crate::engine::model::topology::{Circuit, CircuitIndex, Station, Topology};
-use crate::engine::units::{Current, PerPhase, Phase, Power};
+use crate::engine::time::Mono;
+
+mod on_site;
+
+pub use on_site::only_on_site;
 
 /// A configuration on probation with which the daemon has started so often without passing it is given up.
 const MOST_STARTS: u32 = 3;
+
+/// What has worked for so long without a break has passed, in ms.
+const STEADY_MS: u64 = 10_000;
 
 /// Which configuration holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,106 +168,48 @@ impl Working {
     }
 }
 
-/// What a configuration that was sent changes although only somebody on site may: names on which the site is found, and anything that lets
-/// more current flow through a circuit than `site.toml` says.
-#[must_use]
-pub fn only_on_site(site: &Config, sent: &Config) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut must_stay = |what: &str, same: bool| {
-        if !same {
-            wrong.push(format!("{what} can only be changed on site"));
-        }
-    };
-    must_stay("`id` in [site]", site.topology.site() == sent.topology.site());
-    must_stay("`voltage_v` in [site]", site.topology.voltage() == sent.topology.voltage());
-    must_stay("`path` in [store]", site.store.path == sent.store.path);
-    must_stay("`listen` in [api]", site.api.listen == sent.api.listen);
-    must_stay("`allow_unsafe_fallback` in [site]", site.site.allow_unsafe_fallback || !sent.site.allow_unsafe_fallback);
-    must_stay("`count_feed_in` in [charging]", site.charging.count_feed_in || !sent.charging.count_feed_in);
-    must_stay(
-        "[dimming]",
-        site.outside.dimming.is_none()
-            || (site.outside.dimming == sent.outside.dimming && site.dimming_device == sent.dimming_device),
-    );
-    must_stay("`remote_configuration` in [cloud]", is_remote(site) || !is_remote(sent));
-    for (index, circuit) in site.topology.circuits().iter().enumerate() {
-        wrong.extend(circuit_grows((&site.topology, CircuitIndex(index), circuit), &sent.topology));
+/// A configuration on probation, watched from its start on.
+#[derive(Clone, Debug)]
+pub struct Probation {
+    before: Working,
+    ends: Mono,
+    good_since: Option<Mono>,
+}
+
+/// How it goes with a configuration on probation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is looked at again.
+    Waits,
+    /// It has passed.
+    Passed,
+    /// It has not, for that reason.
+    Failed(String),
+}
+
+impl Probation {
+    /// Begins at `now` and lasts `lasts_s` seconds at most. `before`: what must work again.
+    #[must_use]
+    pub const fn new(before: Working, now: Mono, lasts_s: u64) -> Self {
+        Self { before, ends: now.plus_ms(lasts_s.saturating_mul(1_000)), good_since: None }
     }
-    for station in site.topology.stations() {
-        wrong.extend(station_moves((&site.topology, station), &sent.topology));
+
+    /// Judges the site as it is.
+    pub fn look(&mut self, status: &SiteStatus, now: Mono) -> Verdict {
+        let missing = self.before.missing(status);
+        if missing.is_empty() {
+            if now.since(*self.good_since.get_or_insert(now)) >= STEADY_MS {
+                return Verdict::Passed;
+            }
+        } else {
+            self.good_since = None;
+        }
+        if now < self.ends {
+            return Verdict::Waits;
+        }
+        let too_short = "it did not work for long enough".to_owned();
+        Verdict::Failed(if missing.is_empty() { too_short } else { missing.join("; ") })
     }
-    wrong
-}
-
-fn is_remote(config: &Config) -> bool {
-    config.cloud.as_ref().is_some_and(|cloud| cloud.remote_configuration)
-}
-
-fn circuit_grows((site, index, circuit): (&Topology, CircuitIndex, &Circuit), sent: &Topology) -> Vec<String> {
-    let at = |key: &str| format!("circuit {}: `{key}` can only be {{}} on site", circuit.id);
-    let Some(other) = sent.circuits().iter().find(|other| other.id == circuit.id) else {
-        return vec![format!("circuit {} can only be removed on site", circuit.id)];
-    };
-    let mut wrong = Vec::new();
-    let mut grows = |key: &str, more: bool, verb: &str| {
-        if more {
-            wrong.push(at(key).replace("{}", verb));
-        }
-    };
-    let exceeds =
-        |new: PerPhase<Current>, old: PerPhase<Current>| Phase::ALL.iter().any(|phase| new.of(*phase) > old.of(*phase));
-    grows("limit_a", exceeds(other.limit, circuit.limit), "raised");
-    let bound = |old: Option<i64>, new: Option<i64>| old.is_some_and(|old| new.is_none_or(|new| new > old));
-    let power = |circuit: &Circuit| circuit.max_power.map(Power::w);
-    let unbalance = |circuit: &Circuit| circuit.max_unbalance.map(|most| i64::from(most.ma()));
-    grows("limit_w", bound(power(circuit), power(other)), "raised");
-    grows("max_unbalance_a", bound(unbalance(circuit), unbalance(other)), "raised");
-    let short = match (circuit.short_time, other.short_time) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(old), Some(new)) => new.limit > old.limit || new.lasts_ms > old.lasts_ms,
-    };
-    grows("short_time_a", short, "raised");
-    let assumed = match (circuit.unmeasured_load, other.unmeasured_load) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(old), Some(new)) => exceeds(old, new),
-    };
-    grows("unmeasured_load_a", assumed, "lowered");
-    let meter = |topology: &Topology, circuit: &Circuit| {
-        circuit.meter.and_then(|meter| topology.meters().get(meter.0)).map(|meter| meter.id.clone())
-    };
-    grows("meter", meter(site, circuit) != meter(sent, other), "changed");
-    // Circuits may be added, also between two: then the old one above must still be above.
-    let above = |topology: &Topology, of: CircuitIndex| {
-        topology.path_to_grid(of).map(|above| topology.circuit(above).id.clone()).collect::<Vec<_>>()
-    };
-    let sent_index = sent.circuits().iter().position(|one| one.id == circuit.id).map_or(index, CircuitIndex);
-    let sent_above = above(sent, sent_index);
-    grows("parent", above(site, index).iter().any(|id| !sent_above.contains(id)), "changed");
-    wrong
-}
-
-fn station_moves((site, station): (&Topology, &Station), sent: &Topology) -> Vec<String> {
-    let id: &StationId = &station.id;
-    // A charger that is taken out gets no limits any more, but goes on standing there: only its fallback bounds it then.
-    let Some(other) = sent.find_station(id).map(|index| sent.station(index)) else {
-        return vec![format!("charger {id} can only be removed on site")];
-    };
-    let mut wrong = Vec::new();
-    let circuit = |topology: &Topology, station: &Station| topology.circuit(station.circuit).id.clone();
-    let mut must_stay = |key: &str, same: bool| {
-        if !same {
-            wrong.push(format!("charger {id}: `{key}` can only be changed on site"));
-        }
-    };
-    must_stay("circuit", circuit(site, station) == circuit(sent, other));
-    must_stay("phases", station.wiring == other.wiring);
-    must_stay("connectors", station.evse_count == other.evse_count);
-    must_stay("model", station.model == other.model);
-    must_stay("max_a", other.max <= station.max);
-    must_stay("fallback_a", other.fallback == station.fallback);
-    wrong
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::Places;
 use crate::config::load::load_text;
+use crate::config::{Config, Places};
 use crate::engine::model::status::{ChargerStatus, CloudStatus, MeterStatus};
 
 const SITE: &str = r#"
@@ -10,9 +10,29 @@ const SITE: &str = r#"
 id = "depot"
 timezone = "Europe/Berlin"
 voltage_v = 230
+random_start_max_s = 600
 
 [cloud]
 url = "mqtt://127.0.0.1:1883"
+
+[charging]
+count_feed_in = true
+learn_car_phases = false
+meter_lost_after_s = 60
+
+[[schedules]]
+id = "evening"
+circuit = "garage"
+limit_a = 40
+from = "17:00"
+to = "20:00"
+
+[[inverters]]
+id = "roof"
+circuit = "grid"
+role = "pv"
+profile = "sunspec"
+connection = "tcp://127.0.0.1:504"
 
 [[circuits]]
 id = "grid"
@@ -30,6 +50,7 @@ limit_a = 63
 id = "main"
 profile = "eastron-sdm630"
 connection = "tcp://127.0.0.1:502"
+stale_after_ms = 5000
 
 [[chargers]]
 id = "CP001"
@@ -71,6 +92,19 @@ fn what_lets_more_current_flow_can_only_be_changed_on_site() {
         ("max_a = 32", "max_a = 33", "`max_a`"),
         ("fallback_a = 6", "fallback_a = 7", "`fallback_a`"),
         ("id = \"CP001\"", "id = \"CP009\"", "charger CP001 can only be removed on site"),
+        ("tcp://127.0.0.1:502", "tcp://127.0.0.1:503", "meter main: `connection`"),
+        ("profile = \"eastron-sdm630\"", "profile = \"eastron-sdm72\"", "meter main: `connection`"),
+        ("stale_after_ms = 5000", "stale_after_ms = 6000", "meter main: `stale_after_ms` can only be raised"),
+        ("tcp://127.0.0.1:504", "tcp://127.0.0.1:505", "inverter roof can only be changed on site"),
+        ("circuit = \"grid\"\nrole", "circuit = \"garage\"\nrole", "inverter roof can only be changed on site"),
+        ("id = \"roof\"", "id = \"other\"", "inverter roof can only be removed on site"),
+        ("id = \"roof\"", "id = \"other\"", "inverter other can only be added on site"),
+        ("learn_car_phases = false", "learn_car_phases = true", "`learn_car_phases`"),
+        ("meter_lost_after_s = 60", "meter_lost_after_s = 61", "`meter_lost_after_s`"),
+        ("meter_lost_after_s = 60", "", "`meter_lost_after_s`"),
+        ("limit_a = 40", "limit_a = 41", "schedule evening can only be changed on site"),
+        ("random_start_max_s = 600", "random_start_max_s = 599", "`random_start_max_s`"),
+        ("limit_a = 63", "limit_a = 63\nfloor_a = 10", "circuit garage: `floor_a`"),
     ] {
         assert!(SITE.contains(old), "{old}");
         let wrong = only_on_site(&site, &config(&SITE.replace(old, new)));
@@ -123,6 +157,31 @@ fn what_worked_before_must_work_again() {
     );
     let nothing = Working::of(&status(false, false, &three(false, false, false)));
     assert_eq!(nothing.missing(&status(false, false, &three(false, false, false))), Vec::<String>::new());
+}
+
+#[test]
+fn a_configuration_passes_when_all_works_for_a_while_and_fails_with_what_is_missing() {
+    let (good, bad) = (status(true, true, &[("A", true)]), status(true, false, &[("A", true)]));
+    let second = |s: u64| Mono::from_ms(1_000 * s);
+    let begun = || Probation::new(Working::of(&good), second(0), 60);
+    let mut probation = begun();
+    for (at, status, expected) in [
+        (1, &bad, Verdict::Waits),
+        (2, &good, Verdict::Waits),
+        (11, &good, Verdict::Waits),
+        (11, &bad, Verdict::Waits),
+        (13, &good, Verdict::Waits),
+        (22, &good, Verdict::Waits),
+        (23, &good, Verdict::Passed),
+    ] {
+        assert_eq!(probation.look(status, second(at)), expected, "{at} s");
+    }
+    let mut probation = begun();
+    assert_eq!(probation.look(&bad, second(59)), Verdict::Waits);
+    assert_eq!(probation.look(&bad, second(60)), Verdict::Failed("meter main gives no fresh reading".to_owned()));
+    let mut probation = begun();
+    assert_eq!(probation.look(&good, second(55)), Verdict::Waits);
+    assert_eq!(probation.look(&good, second(60)), Verdict::Failed("it did not work for long enough".to_owned()));
 }
 
 #[test]

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval};
+use tokio::time::interval;
 
-use crate::config::remote::{InForce, RemoteState, Sent, Trial, Working, only_on_site};
+use crate::config::remote::{InForce, Probation, RemoteState, Sent, Trial, Verdict, Working, only_on_site};
 use crate::config::{Config, Loaded, Places, load_text};
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::errand::{Errand, ErrandId};
 use crate::engine::site::io::Input;
+use crate::engine::time::Mono;
+use crate::shell::clock::Clock;
 use crate::shell::logging;
 use crate::shell::site::Asker;
 use crate::shell::stopped;
@@ -30,9 +32,6 @@ const FILE: &str = "configuration.json";
 
 /// Two texts of site.toml and two that were sent, as JSON; what is larger was not written by us.
 const MAX_BYTES: u64 = 4 << 20;
-
-/// What has worked for so long without a break has passed.
-const STEADY: Duration = Duration::from_secs(10);
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -163,11 +162,17 @@ impl Kept {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What worked before, if the configuration in force is on probation.
+    /// The probation of the configuration in force, if it is on one, from `now` on.
     #[must_use]
-    pub fn on_probation(&self) -> Option<Working> {
+    pub fn on_probation(&self, now: Mono) -> Option<Probation> {
         let held = self.held();
-        held.state.trial.as_ref().filter(|_| held.in_force == InForce::Trial).map(|trial| trial.before.clone())
+        let trial = held.state.trial.as_ref().filter(|_| held.in_force == InForce::Trial)?;
+        // As long as its sender was told, whatever the new configuration says.
+        Some(Probation::new(trial.before.clone(), now, self.probation_s()))
+    }
+
+    fn probation_s(&self) -> u64 {
+        self.site.0.cloud.as_ref().map_or(0, |cloud| cloud.probation_s)
     }
 
     /// The configuration that stood in `site.toml` at the start, whichever is in force, and its text.
@@ -204,9 +209,9 @@ impl Kept {
     /// Judges a configuration and keeps it for the next start. The answer; and whether to start again.
     fn put(&self, toml: String, before: Working) -> (CommandOutcome, bool) {
         let rejected = |error: String| (CommandOutcome::Rejected { error }, false);
-        let Some(cloud) = self.site.0.cloud.as_ref().filter(|cloud| cloud.remote_configuration) else {
+        if !self.site.0.cloud.as_ref().is_some_and(|cloud| cloud.remote_configuration) {
             return rejected("site.toml has `remote_configuration = false` in [cloud]".to_owned());
-        };
+        }
         if self.held().in_force == InForce::Trial {
             return rejected("the last configuration is still on probation; wait for its end".to_owned());
         }
@@ -220,7 +225,7 @@ impl Kept {
         let sent = Sent { toml, base: self.site.1.clone() };
         match self.change(|state| state.trial = Some(Trial { sent, starts: 0, before })) {
             Ok(()) => {
-                let data = json!({ "probation_s": cloud.probation_s });
+                let data = json!({ "probation_s": self.probation_s() });
                 (CommandOutcome::Accepted { data: Some(data.to_string()) }, true)
             }
             Err(error) => {
@@ -278,28 +283,17 @@ pub async fn run(mut errands: mpsc::Receiver<(ErrandId, Errand)>, desk: Desk, mu
 }
 
 /// Watches a configuration on probation until it has passed, or is taken back.
-pub async fn probation(desk: Desk, before: Working, lasts: Duration, mut shutdown: watch::Receiver<bool>) {
-    let end = Instant::now() + lasts;
+pub async fn watch_probation(desk: Desk, mut probation: Probation, clock: Clock, mut shutdown: watch::Receiver<bool>) {
     let mut looks = interval(LOOK);
-    let mut good_since: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stopped(&mut shutdown) => return,
             _ = looks.tick() => {}
         }
-        let missing = before.missing(&desk.asker.status());
-        let now = Instant::now();
-        if missing.is_empty() {
-            if now.duration_since(*good_since.get_or_insert(now)) >= STEADY {
-                return confirmed(&desk).await;
-            }
-        } else {
-            good_since = None;
-        }
-        if now >= end {
-            let why =
-                if missing.is_empty() { "it did not work for long enough".to_owned() } else { missing.join("; ") };
-            return taken_back(&desk, &why).await;
+        match probation.look(&desk.asker.status(), clock.now().mono) {
+            Verdict::Waits => {}
+            Verdict::Passed => return confirmed(&desk).await,
+            Verdict::Failed(why) => return taken_back(&desk, &why).await,
         }
     }
 }
@@ -375,13 +369,13 @@ mod tests {
         assert!(restart, "{outcome:?}");
         assert_eq!(outcome, CommandOutcome::Accepted { data: Some("{\"probation_s\":60}".to_owned()) });
         let second = place.starting(SITE);
-        assert_eq!((limit_a(&second), second.kept.on_probation().is_some()), (50, true));
+        assert_eq!((limit_a(&second), second.kept.on_probation(Mono::START).is_some()), (50, true));
         assert!(matches!(put(&second, SITE), (CommandOutcome::Rejected { .. }, false)), "one at a time");
         second.kept.confirm().unwrap();
         let CommandOutcome::Accepted { data: Some(got) } = second.kept.get() else { panic!("it is not got") };
         assert!(got.contains("\"probation\":false") && got.contains("limit_a = 50"), "{got}");
         let third = place.starting(SITE);
-        assert_eq!((limit_a(&third), third.kept.on_probation()), (50, None));
+        assert_eq!((limit_a(&third), third.kept.on_probation(Mono::START).is_some()), (50, false));
         let (outcome, restart) = put(&third, &lower);
         assert_eq!(
             (outcome, restart),

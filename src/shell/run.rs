@@ -303,15 +303,14 @@ impl Daemon {
         let (errands, to_do) = mpsc::channel(configuration::WAITING);
         let reach = Reach { store, registry: registry.clone(), publications, memory, errands, reports, notifier };
         let (task, asker) = Owner::new(controller, clock, reach);
-        let before = kept.on_probation();
+        let probation = kept.on_probation(clock.now().mono);
         let desk = Desk { kept, asker: asker.clone(), inbox: inbox_in.clone(), restarts };
         let mut owner = JoinSet::new();
         owner.spawn(task.run(inbox, owner_stops));
 
         let mut edge = JoinSet::new();
-        if let Some(before) = before {
-            let lasts = config.cloud.as_ref().map_or(Duration::ZERO, |cloud| Duration::from_secs(cloud.probation_s));
-            edge.spawn(configuration::probation(desk.clone(), before, lasts, edge_stops.clone()));
+        if let Some(probation) = probation {
+            edge.spawn(configuration::watch_probation(desk.clone(), probation, clock, edge_stops.clone()));
         }
         edge.spawn(configuration::run(to_do, desk, edge_stops.clone()));
         for plan in plans {

@@ -13,6 +13,17 @@ use crate::demo::layout::free_address;
 const PATIENCE_MS: u64 = 20_000;
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Where it is installed.
+///
+/// # Errors
+/// If it is not.
+pub fn program() -> Result<&'static Path, String> {
+    // Debian keeps it where only root looks by default.
+    let places = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"];
+    let program = places.into_iter().map(Path::new).find(|path| path.is_file());
+    program.ok_or_else(|| "mosquitto is missing: apt-get install mosquitto".to_owned())
+}
+
 /// A broker that can be killed, and made to forget. Dropping it ends it.
 #[derive(Debug)]
 pub struct Mosquitto {
@@ -49,12 +60,8 @@ impl Mosquitto {
             lines.push_str("persistence false\n");
         }
         std::fs::write(&config, lines).map_err(told)?;
-        // Debian keeps it where only root looks by default.
-        let places = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"];
-        let program = places.into_iter().map(Path::new).find(|path| path.is_file());
-        let program = program.ok_or("mosquitto is missing: apt-get install mosquitto")?;
         let arguments = [Path::new("-c"), config.as_path()];
-        let recipe = Recipe::new(program, &arguments, &directory.join("mosquitto.log")).leashed(leash);
+        let recipe = Recipe::new(program()?, &arguments, &directory.join("mosquitto.log")).leashed(leash);
         let mut broker = Self { address, recipe, data: persistent.then_some(data), running: None };
         broker.revive()?;
         Ok(broker)

@@ -262,11 +262,8 @@ impl Mosquitto {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("mosquitto.conf");
         std::fs::write(&config, format!("listener {} {}\n{lines}\n", address.port(), address.ip())).unwrap();
-        // Debian keeps it where only root looks by default.
-        let places = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"];
-        let program = places.into_iter().map(Path::new).find(|path| path.is_file());
-        let program = program.expect("mosquitto is missing; `make prepare` installs it");
         let arguments = [Path::new("-c"), config.as_path()];
+        let program = siteward_sim::net::mosquitto::program().unwrap();
         let recipe = Recipe::new(program, &arguments, &directory.path().join("log")).leashed(sim());
         let mut mosquitto = Self { address, recipe, running: None, _directory: directory };
         mosquitto.start();

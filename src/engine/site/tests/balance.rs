@@ -1,6 +1,6 @@
 //! The energy balance of a night.
 
-use super::billing::cdr_world;
+use super::billing::{cdr_world, end_many};
 use super::*;
 use crate::engine::model::alarm::AlarmKind;
 use crate::engine::model::balance::{Balance, BalanceVerdict, Comparison};
@@ -206,14 +206,7 @@ fn without_a_known_time_there_is_no_balance() {
 #[test]
 fn a_transaction_too_many_that_waits_for_the_time_is_said() {
     let mut world = cdr_world(false);
-    for number in 0..1_002 {
-        let at = |minute: i64| Utc::from_unix_ms(1_790_000_000_000 + (10 * number + minute) * 60_000).to_string();
-        let payload = json!({ "connectorId": 1, "idTag": "GOOD", "meterStart": 1_000 * number, "timestamp": at(0) });
-        world.call(A, 1, "StartTransaction", &payload);
-        let payload = json!({ "transactionId": number + 1, "meterStop": 1_000 * number + 500, "timestamp": at(5) });
-        world.call(A, 1, "StopTransaction", &payload);
-        world.durable();
-    }
+    end_many(&mut world, 1_002);
     let withheld: Vec<String> = world
         .records
         .iter()

@@ -333,10 +333,9 @@ fn a_transaction_of_a_run_that_never_knew_the_time_gets_no_cdr_and_that_is_said(
     assert_eq!(again.count(|body| matches!(body, RecordBody::CdrWithheld { .. })), 1);
 }
 
-#[test]
-fn many_ends_at_once_all_get_their_cdr_where_the_time_is_known() {
-    let mut world = cdr_world(true);
-    for number in 0..1_003 {
+/// So many transactions begin and end one after the other, before any tick.
+pub(super) fn end_many(world: &mut World, count: i64) {
+    for number in 0..count {
         let at = |minute: i64| Utc::from_unix_ms(1_790_000_000_000 + (10 * number + minute) * 60_000).to_string();
         let payload = json!({ "connectorId": 1, "idTag": "GOOD", "meterStart": 1_000 * number, "timestamp": at(0) });
         world.call(A, 1, "StartTransaction", &payload);
@@ -344,6 +343,12 @@ fn many_ends_at_once_all_get_their_cdr_where_the_time_is_known() {
         world.call(A, 1, "StopTransaction", &payload);
         world.durable();
     }
+}
+
+#[test]
+fn many_ends_at_once_all_get_their_cdr_where_the_time_is_known() {
+    let mut world = cdr_world(true);
+    end_many(&mut world, 1_003);
     assert_eq!(world.count(|body| matches!(body, RecordBody::CdrCreated(_))), 3, "out of turn");
     world.pass(12_000);
     assert_eq!(world.count(|body| matches!(body, RecordBody::CdrCreated(_))), 1_003);
