@@ -51,9 +51,15 @@ fn follows(rig: &Rig, meter: &mut Peer) {
         Peer::start("charge_point.py", &["--url", &rig.url(), "--id", "PY1", "--version", "1.6", "--token", "ANNA"]);
     let limit = |event: &serde_json::Value| (event["event"] == "limit").then(|| event["limit"].as_f64()).flatten();
     station.event("started");
-    // The meter does not see the car (it shows what it is told), so what the car draws is added here.
-    meter.tell("current 39 27 20");
     station.expect("a limit of 24 A or more", |event| limit(event).is_some_and(|limit| (24.0..28.0).contains(&limit)));
+    // The meter does not see the car (it shows what it is told), so what the car draws is added here, once it draws.
+    meter.tell("current 39 27 20");
+    rig.until("it reads the meter with the car", shows([39.0, 27.0, 20.0]));
+    rig.until("what is added is known to be the car's, which keeps its limit", || {
+        let evse = rig.charger().evses.into_iter().next().unwrap_or_default();
+        let draws = evse.measured_a.is_some_and(|draw| draw[0] > 24.0);
+        draws && evse.offered_a.is_some_and(|offer| offer > 24.0) && rig.circuit().background_a[0] < 14.0
+    });
     meter.tell("current 60 27 20");
     station.expect("a lower limit after other loads rise", |event| limit(event).is_some_and(|limit| limit < 20.0));
     rig.assert_no_error_logged();
