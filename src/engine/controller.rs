@@ -23,7 +23,6 @@ pub struct Controller {
     guard: Option<Guard>,
     /// What the site wants to be remembered.
     site_memory: Vec<u8>,
-    has_news: bool,
     queue: VecDeque<Input>,
     said: Vec<Output>,
 }
@@ -66,7 +65,7 @@ impl Controller {
                 guard.limits_changed(index, site.recorded_limits(index));
             }
         }
-        Self { site, guard, site_memory, has_news: false, queue: VecDeque::new(), said: Vec::new() }
+        Self { site, guard, site_memory, queue: VecDeque::new(), said: Vec::new() }
     }
 
     /// The site, to look at.
@@ -113,7 +112,6 @@ impl Controller {
                 );
             }
         }
-        self.remember(now, out);
     }
 
     fn tell_guard(&mut self, input: &Input, now: Now) {
@@ -147,10 +145,6 @@ impl Controller {
     fn let_out(&mut self, output: Output, now: Now, out: &mut Vec<Output>) {
         match output {
             Output::Frame { station, connection, text } => self.let_frame_out((station, connection, text), now, out),
-            Output::Remember(bytes) => {
-                self.site_memory = bytes;
-                self.has_news = true;
-            }
             Output::Append(record) => {
                 if let (
                     RecordBody::OutsideLimit(StandingLimit { order: LimitOrder { target, .. }, .. })
@@ -198,21 +192,24 @@ impl Controller {
         }
     }
 
-    /// Hands what both want to be remembered to the shell in one piece.
-    fn remember(&mut self, now: Now, out: &mut Vec<Output>) {
-        let site_has_news = std::mem::take(&mut self.has_news);
-        let Some(guard) = &mut self.guard else {
-            if site_has_news {
-                out.push(Output::Remember(self.site_memory.clone()));
-            }
-            return;
-        };
-        if !(guard.take_news() || site_has_news) {
-            return;
+    /// What the next run has to know, in one piece, if it has changed since this was asked last: to be kept on a RAM disk in place of the last
+    /// one. Losing it costs current, not safety.
+    ///
+    /// It is about all stations, and changes with most of what is said to one: it is made when it is asked for, once for many inputs.
+    #[must_use]
+    pub fn take_memory(&mut self, now: Now) -> Option<Vec<u8>> {
+        let news = self.site.take_memory(now);
+        let has_news = news.is_some();
+        if let Some(news) = news {
+            self.site_memory = news;
+        }
+        let Some(guard) = &mut self.guard else { return has_news.then(|| self.site_memory.clone()) };
+        if !(guard.take_news() || has_news) {
+            return None;
         }
         let kept = guard.memory(now);
         let site: &[u8] = if self.site_memory.is_empty() { b"null" } else { &self.site_memory };
         // Both are JSON that was just written: reading it again to put it together would cost more than writing it.
-        out.push(Output::Remember([b"{\"site\":", site, b",\"guard\":", &kept, b"}"].concat()));
+        Some([b"{\"site\":", site, b",\"guard\":", &kept, b"}"].concat())
     }
 }

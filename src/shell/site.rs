@@ -314,6 +314,9 @@ impl Owner {
             // Its memory is used again.
             self.out = out;
         }
+        if let Some(memory) = self.controller.take_memory(self.clock.now()) {
+            self.reach.memory.send_replace(memory);
+        }
         self.commit();
     }
 
@@ -332,9 +335,6 @@ impl Owner {
             }
             Output::ReadRecords { from, limit } => self.reach.store.read(from, limit),
             Output::Acknowledged { through } => self.reach.store.acknowledged(through),
-            Output::Remember(bytes) => {
-                self.reach.memory.send_replace(bytes);
-            }
             Output::Publish(publication) => self.publish(publication),
             Output::Reply { request, outcome } => {
                 if let Some(answer) = self.pending.remove(&request) {

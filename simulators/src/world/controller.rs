@@ -37,7 +37,7 @@ impl World {
             self.site.broken_rule.into_iter().for_each(|rule| controller.sabotage(rule));
             controller
         };
-        self.controller = Some(Running { controller, started_ms: self.now_ms });
+        self.controller = Some(Running { controller, started_ms: self.now_ms, told_at: now });
         self.oracle.note(|| "the controller starts".to_owned());
         if self.broker_up {
             self.broker_link += 1;
@@ -49,7 +49,14 @@ impl World {
 
     /// Kills the controller: whatever is not on disk is lost, and all connections are.
     pub(super) fn crash(&mut self) {
-        if let Some(running) = self.controller.take().filter(|_| !self.journal.has_pending()) {
+        let mut running = self.controller.take();
+        if let Some(running) = &mut running {
+            // What the next run has to know was written at each change, and is the same since the last one: it is made once, here.
+            if let Some(memory) = running.controller.take_memory(running.told_at) {
+                self.journal.remember(memory);
+            }
+        }
+        if let Some(running) = running.filter(|_| !self.journal.has_pending()) {
             // Nothing was under way: what is on disk is all that there was.
             self.oracle.restart_equals_no_restart(self.journal.never_restarted(), running.controller.site().ledger());
         }
@@ -86,6 +93,7 @@ impl World {
         let mut outputs = std::mem::take(&mut self.outputs);
         if let Some(running) = &mut self.controller {
             running.controller.handle(input, now, &mut outputs);
+            running.told_at = now;
         }
         for output in outputs.drain(..) {
             self.carry_out(output);
@@ -116,7 +124,6 @@ impl World {
             }
             Output::Acknowledged { through } => self.journal.acknowledge(through),
             Output::Publish(publication) => self.publish(publication),
-            Output::Remember(memory) => self.journal.remember(memory),
             // Both belong to a commissioning test, which nobody begins here.
             Output::Commissioned(_) | Output::TurnAway { .. } | Output::Reply { .. } => {}
             // Files and the log: no command of the virtual cloud asks for them.

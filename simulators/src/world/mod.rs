@@ -101,6 +101,8 @@ enum Event {
 struct Running {
     controller: Controller,
     started_ms: u64,
+    /// When it was told something last.
+    told_at: Now,
 }
 
 #[derive(Debug)]

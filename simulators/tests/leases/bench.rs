@@ -197,6 +197,7 @@ impl Bench {
         let Some(site) = &mut self.site else { return };
         let mut out = Vec::new();
         site.handle(input, now, &mut out);
+        self.remembered = site.take_memory(now).or(self.remembered.take());
         for output in out {
             match output {
                 Output::Frame { connection, text, .. } if Some(connection) == self.connection => {
@@ -209,7 +210,6 @@ impl Bench {
                     self.records.push(record);
                     self.tell(Input::Journal(JournalInput::Durable { through }));
                 }
-                Output::Remember(bytes) => self.remembered = Some(bytes),
                 Output::TurnAway { for_ms, .. } => self.kept_out_ms = self.ms + for_ms,
                 Output::Close { .. } => {
                     self.disconnect();

@@ -307,6 +307,8 @@ pub struct Topology {
     voltage: Voltage,
     circuits: Vec<Circuit>,
     stations: Vec<Station>,
+    /// The stations in the order of their identities: they are looked up with each of their transactions.
+    by_identity: Vec<StationIndex>,
     evses: Vec<Evse>,
     first_evse: Vec<usize>,
     /// Of each EVSE, beside it: what is asked for all of them again and again should not be looked up in their stations each time.
@@ -366,11 +368,14 @@ impl Topology {
                 has_levels.push(!station.model.levels.is_empty());
             }
         }
+        let mut by_identity: Vec<_> = (0..stations.len()).map(StationIndex).collect();
+        by_identity.sort_by_key(|index| &stations[index.0].id);
         let mut topology = Self {
             site,
             voltage,
             circuits,
             stations,
+            by_identity,
             evses,
             first_evse,
             wirings,
@@ -437,7 +442,8 @@ impl Topology {
     /// The station with that identity.
     #[must_use]
     pub fn find_station(&self, id: &StationId) -> Option<StationIndex> {
-        self.stations.iter().position(|station| station.id == *id).map(StationIndex)
+        let at = self.by_identity.binary_search_by(|index| self.station(*index).id.cmp(id)).ok()?;
+        Some(self.by_identity[at])
     }
 
     /// The circuit with that name.

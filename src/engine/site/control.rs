@@ -116,7 +116,7 @@ impl Site {
             }
         }
         if std::mem::take(&mut self.remember_due) || sent {
-            self.remember_offers(now, out);
+            self.memory_due = true;
         }
         let changes = self.evses.iter().filter_map(|control| control.tether.next_change(now.mono)).chain(rating_ends);
         let waits = self.evses.iter().filter_map(|control| control.tether.waits_since());

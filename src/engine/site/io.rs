@@ -206,8 +206,6 @@ pub enum Output {
         /// The last record the cloud has.
         through: Sequence,
     },
-    /// Keep these bytes for the next run, in place of the last ones; losing them costs current, not safety. They belong on a RAM disk.
-    Remember(Vec<u8>),
     /// Publish to the cloud's broker.
     Publish(Publication),
     /// The answer to [`Input::Request`].

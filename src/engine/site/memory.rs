@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::Site;
-use super::io::Output;
 use super::tether::{SentLimit, Tether};
 use super::writes::RememberedWrites;
 use crate::engine::model::topology::{Evse, EvseIndex};
@@ -70,8 +69,12 @@ fn read_memory(bytes: &[u8]) -> Option<Memory<Remembered>> {
 }
 
 impl Site {
-    /// Hands what may be in force at the stations to the next run.
-    pub(super) fn remember_offers(&mut self, now: Now, out: &mut Vec<Output>) {
+    /// What may be in force at the stations, for the next run, if it has changed since this was asked last.
+    #[must_use]
+    pub fn take_memory(&mut self, now: Now) -> Option<Vec<u8>> {
+        if !std::mem::take(&mut self.memory_due) {
+            return None;
+        }
         for index in 0..self.evses.len() {
             self.write_down(EvseIndex(index), now);
         }
@@ -81,9 +84,7 @@ impl Site {
         let budgeted = budgeted.filter(|(station, _)| station.model.writes_per_day.is_some());
         let writes =
             budgeted.map(|(station, state)| (station.id.to_string(), state.writes.remember(now.mono))).collect();
-        if let Ok(bytes) = serde_json::to_vec(&Memory::<&RawValue> { limits, writes, at: now.utc }) {
-            out.push(Output::Remember(bytes));
-        }
+        serde_json::to_vec(&Memory::<&RawValue> { limits, writes, at: now.utc }).ok()
     }
 
     /// Writes down what may be in force at an EVSE, unless it says that already: it is handed on far more often than it changes.

@@ -107,7 +107,7 @@ pub struct Restored {
     pub acknowledged: Sequence,
     /// What is known to be missing, if a damaged store was set aside at this start.
     pub damage: Option<String>,
-    /// What the last run remembered by [`Output::Remember`], if it is there.
+    /// What the last run remembered by [`Site::take_memory`], if it is there.
     pub remembered: Option<Vec<u8>>,
     /// Why the daemon started, where it was not from outside: what the event of the start says.
     pub cause: Option<String>,
@@ -228,6 +228,8 @@ pub struct Site {
     sabotage: Option<Sabotage>,
     /// Something that the plan rests on has changed.
     dirty: bool,
+    /// What the next run has to know has changed since it was asked for.
+    memory_due: bool,
     plan_due: Mono,
     planned_at: Mono,
     /// The next run has to know something new, although nothing was sent.
@@ -283,6 +285,7 @@ impl Site {
             #[cfg(feature = "sabotage")]
             sabotage: None,
             dirty: true,
+            memory_due: false,
             plan_due: now.mono,
             planned_at: now.mono,
             remember_due: false,

@@ -1,12 +1,10 @@
 //! The end of a right: transactions whose token may not charge any more are stopped, and stations forget that it was accepted.
 
-use std::collections::BTreeMap;
-
 use super::io::{LogLevel, Output};
 use super::ledger::OpenTransaction;
 use super::{Purpose, Site, log};
 use crate::engine::model::exchange::{AuthorizationStatus, StationCall, StationReply};
-use crate::engine::model::ids::{StationId, TransactionId};
+use crate::engine::model::ids::TransactionId;
 use crate::engine::model::topology::{EvseIndex, StationIndex};
 use crate::engine::ocpp::Priority;
 use crate::engine::time::{Mono, Now, Utc};
@@ -26,14 +24,18 @@ const CLEARED_BY_ALL_MS: i64 = 7 * 86_400_000;
 /// What is under way to make the end of a right felt.
 #[derive(Debug, Default)]
 pub(super) struct Revocation {
-    watched: BTreeMap<(StationId, TransactionId), Watched>,
+    /// Of each station.
+    watched: Vec<Vec<Watched>>,
     caches: Vec<Cache>,
 }
 
 /// A running transaction with a token.
 #[derive(Debug)]
 struct Watched {
+    transaction: TransactionId,
     since: Mono,
+    /// It still ran then.
+    seen: Mono,
     /// Its token had a right at some time in this run.
     had_right: bool,
     end: Option<End>,
@@ -67,7 +69,7 @@ impl Revocation {
     pub(super) fn new(stations: usize, revoked: Option<Utc>, now: Now) -> Self {
         let stale = revoked.is_some_and(|at| !now.utc_trusted || now.utc.since(at) < CLEARED_BY_ALL_MS);
         let caches = (0..stations).map(|_| Cache { stale, ..Cache::default() }).collect();
-        Self { watched: BTreeMap::new(), caches }
+        Self { watched: (0..stations).map(|_| Vec::new()).collect(), caches }
     }
 
     /// All stations have to forget which tokens were accepted.
@@ -78,18 +80,28 @@ impl Revocation {
     }
 }
 
+/// What is kept of a running transaction of a station, from its first time on. A station has few of them, and this is done for all of them each second.
+fn watch<'a>(of: &'a mut Vec<Watched>, transaction: &TransactionId, now: Mono) -> &'a mut Watched {
+    let at = of.iter().position(|state| state.transaction == *transaction).unwrap_or_else(|| {
+        of.push(Watched { transaction: transaction.clone(), since: now, seen: now, had_right: false, end: None });
+        of.len() - 1
+    });
+    let state = &mut of[at];
+    state.seen = now;
+    state
+}
+
 impl Site {
     /// Ends the transactions whose token has no right any more.
     pub(super) fn end_refused(&mut self, now: Now, out: &mut Vec<Output>) {
-        let mut before = std::mem::take(&mut self.tokens.revocation.watched);
-        let mut watched = BTreeMap::new();
+        let mut watched = std::mem::take(&mut self.tokens.revocation.watched);
         let mut due = Vec::new();
         let mut used_up = Vec::new();
         for open in self.ledger.open() {
             let Some(station) = self.setup.topology.find_station(&open.facts.charger) else { continue };
-            let key = (open.facts.charger.clone(), open.facts.transaction.clone());
-            let fresh = || Watched { since: now.mono, had_right: false, end: None };
-            let mut state = before.remove(&key).unwrap_or_else(fresh);
+            let Some(state) = watched.get_mut(station.0).map(|of| watch(of, &open.facts.transaction, now.mono)) else {
+                continue;
+            };
             let why = self.why_to_end(station, open, state.since, now);
             used_up.extend(
                 self.setup.topology.find_evse(station, open.facts.evse).map(|evse| (evse, why == Some(Why::UsedUp))),
@@ -99,7 +111,7 @@ impl Site {
                 let wait = if state.had_right || why == Why::UsedUp { 0 } else { STATIONS_OWN_MS };
                 let end = state.end.get_or_insert(End { next: now.mono.plus_ms(wait), tries: 0 });
                 if connected && now.mono >= end.next {
-                    due.push((station, key.1.clone(), why, end.tries));
+                    due.push((station, open.facts.transaction.clone(), why, end.tries));
                     let wait = WAITS_MS.get(end.tries).or(WAITS_MS.last()).copied().unwrap_or(CLEAR_EVERY_MS);
                     *end = End { next: now.mono.plus_ms(wait), tries: end.tries + 1 };
                 }
@@ -107,7 +119,9 @@ impl Site {
                 state.had_right = true;
                 state.end = None;
             }
-            watched.insert(key, state);
+        }
+        for of in &mut watched {
+            of.retain(|state| state.seen == now.mono);
         }
         self.tokens.revocation.watched = watched;
         for (evse, used_up) in used_up {

@@ -131,6 +131,7 @@ impl World {
         while let Some(input) = inputs.pop() {
             let mut out = Vec::new();
             self.site.handle(input, self.now, &mut out);
+            self.remembered = self.site.take_memory(self.now).or(self.remembered.take());
             for output in out {
                 match output {
                     Output::Frame { station, connection, text } => {
@@ -144,7 +145,6 @@ impl World {
                     }
                     Output::Append(record) => self.records.push(record),
                     Output::Publish(publication) => self.published.push(publication),
-                    Output::Remember(bytes) => self.remembered = Some(bytes),
                     Output::Reply { .. } => self.replies.push(output),
                     Output::Snapshot { through, .. } => self.snapshots.push(through),
                     Output::Close { .. }
