@@ -145,6 +145,9 @@ impl Store {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(500))
             .open()?;
+        // sled writes its settings without synchronising them, in two pieces: lost in a power cut they are written anew by the next start, and a
+        // second power cut between the pieces would leave a store that it takes for damaged.
+        File::open(path.join("conf"))?.sync_all()?;
         let sync = File::open(path.join("db"))?;
         Ok(Self { db, sync, first: 0 })
     }
