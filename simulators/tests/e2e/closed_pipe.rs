@@ -7,9 +7,10 @@ use crate::rig::{Rig, sim, siteward};
 
 /// Runs a command whose output nobody reads: it ends by itself, and says nothing of it.
 fn ends_quietly(program: &Path, arguments: &[&str], status: i32) {
-    let mut child =
-        Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
+    let (reader, writer) = std::io::pipe().unwrap();
+    // Before it begins: its only line must not be faster than we are.
+    drop(reader);
+    let child = Command::new(program).args(arguments).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(status), "{arguments:?}: {errors}");

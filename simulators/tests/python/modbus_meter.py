@@ -7,6 +7,7 @@ flows; the end of the input ends the program.
 import argparse
 import asyncio
 import json
+import random
 import struct
 import sys
 
@@ -31,17 +32,25 @@ async def main():
 
     image = {}
 
-    def show(currents):
+    flows = [0.0, 0.0, 0.0]
+    wobble = 0.0
+
+    def show():
+        currents = [current + wobble for current in flows]
         image[0] = floats([230.0, 230.0, 230.0])
         image[6] = floats(currents)
         image[12] = floats([current * 230.0 for current in currents])
         image[52] = floats([sum(currents) * 230.0])
 
     async def refresh(_function, start, _address, _count, registers, _values):
+        # No meter shows exactly the same twice; one that does is taken for slow.
+        nonlocal wobble
+        wobble = random.uniform(0.0, 0.02)
+        show()
         for address, words in image.items():
             registers[address - start : address - start + len(words)] = words
 
-    show([0.0, 0.0, 0.0])
+    show()
     unused = [SimData(0, count=1, values=0, datatype=DataType.REGISTERS)]
     bits = [SimData(0, count=1, values=False, datatype=DataType.BITS)]
     registers = [SimData(0, count=400, values=0, datatype=DataType.REGISTERS)]
@@ -58,7 +67,7 @@ async def main():
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := (await reader.readline()).decode().split():
         if line[0] == "current":
-            show([float(value) for value in line[1:4]])
+            flows[:] = [float(value) for value in line[1:4]]
             tell("current", current=line[1:4])
     await server.shutdown()
 
