@@ -80,7 +80,10 @@ fn an_event_is_there_once_byte_by_byte_in_whatever_order_it_comes() {
     assert_eq!(position(&mut ledger, "depot", "s"), [1, 1, 3, 1, 0]);
     let taken = ledger.take(&[alarm("depot", "s", 3), alarm("depot", "s", 2), alarm("depot", "s", 4)], 0).unwrap();
     assert_eq!((taken.new, taken.again), (2, 1));
-    assert_eq!(taken.streams, [Position { site: "depot".to_owned(), contiguous: 4, highest: 4, news: true }]);
+    assert_eq!(
+        taken.streams,
+        [Position { site: "depot".to_owned(), store: "s".to_owned(), contiguous: 4, highest: 4, news: true }]
+    );
     let rows = ledger.query("SELECT body FROM events WHERE sequence = $1", &[Datum::Number(1)]).unwrap();
     assert_eq!(rows, [[Datum::Bytes(alarm("depot", "s", 1).body)]]);
 }

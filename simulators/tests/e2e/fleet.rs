@@ -222,19 +222,19 @@ fn what_is_committed_is_acknowledged_and_what_is_missing_is_asked_for() {
     runtime.block_on(async {
         let mut site = Site::connect(&place).await;
         site.say("s", &[1, 2]).await;
-        site.hears("events.acknowledge", &json!({ "sequence": 2 })).await;
+        site.hears("events.acknowledge", &json!({ "sequence": 2, "store_id": "s" })).await;
         site.say("s", &[5]).await;
         site.hears("events.replay", &json!({ "from_sequence": 3 })).await;
         site.say("s", &[3, 4, 5]).await;
-        site.hears("events.acknowledge", &json!({ "sequence": 5 })).await;
+        site.hears("events.acknowledge", &json!({ "sequence": 5, "store_id": "s" })).await;
         // What it sends again was not acknowledged in its eyes.
         site.say("s", &[4, 5]).await;
-        site.hears("events.acknowledge", &json!({ "sequence": 5 })).await;
+        site.hears("events.acknowledge", &json!({ "sequence": 5, "store_id": "s" })).await;
         // A new store counts from 1, and is wanted whole.
         site.say("t", &[2]).await;
         site.hears("events.replay", &json!({ "from_sequence": 1 })).await;
         site.say("t", &[1, 2]).await;
-        site.hears("events.acknowledge", &json!({ "sequence": 2 })).await;
+        site.hears("events.acknowledge", &json!({ "sequence": 2, "store_id": "t" })).await;
         // Nobody knows whether something was sent while the consumer was away: it asks.
         consumer.kill();
         site.online().await;
@@ -256,7 +256,7 @@ fn while_the_database_is_busy_nothing_is_acknowledged_and_afterwards_everything(
     runtime.block_on(async {
         let mut site = Site::connect(&place).await;
         site.say("s", &[1, 2, 3]).await;
-        let all = json!({ "sequence": 3 });
+        let all = json!({ "sequence": 3, "store_id": "s" });
         let quiet = tokio::time::timeout(Duration::from_secs(3), site.hears("events.acknowledge", &all)).await;
         assert!(quiet.is_err(), "acknowledged without being committed");
         place.until("it is said", || logged(&place.log(), "none of them is acknowledged"));

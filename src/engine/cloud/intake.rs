@@ -211,8 +211,10 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
         "tokens.update" => tokens::update(data, &place),
         "tokens.delete" => tokens::delete(data, &place),
         "events.acknowledge" => {
-            only_known(data, &["sequence"], &place)?;
-            Ok(Command::EventsAcknowledge { sequence: Sequence(number(data, "sequence", 0, u64::MAX - 1)?) })
+            only_known(data, &["sequence", "store_id"], &place)?;
+            let store_id = data.contains_key("store_id").then(|| name(data, "store_id")).transpose()?;
+            let sequence = Sequence(number(data, "sequence", 0, u64::MAX - 1)?);
+            Ok(Command::EventsAcknowledge { sequence, store_id: store_id.map(str::to_owned) })
         }
         "events.replay" => {
             only_known(data, &["from_sequence"], &place)?;

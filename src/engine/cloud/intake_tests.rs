@@ -62,7 +62,16 @@ fn the_commands_of_this_version() {
         ),
         ("site.dim", json!({ "active": true }), Command::Dim { active: true, until: None, input: "cloud".to_owned() }),
         ("delay.clear", json!({ "charger": "CP001" }), Command::DelayClear { charger: StationId::new("CP001") }),
-        ("events.acknowledge", json!({ "sequence": 7 }), Command::EventsAcknowledge { sequence: Sequence(7) }),
+        (
+            "events.acknowledge",
+            json!({ "sequence": 7 }),
+            Command::EventsAcknowledge { sequence: Sequence(7), store_id: None },
+        ),
+        (
+            "events.acknowledge",
+            json!({ "sequence": 7, "store_id": "5f1c" }),
+            Command::EventsAcknowledge { sequence: Sequence(7), store_id: Some("5f1c".to_owned()) },
+        ),
         ("events.replay", json!({ "from_sequence": 1 }), Command::EventsReplay { from: Sequence(1) }),
     ] {
         assert_eq!(read(kind, &data), Ok(expected), "{kind}");
@@ -107,6 +116,7 @@ fn a_refusal_says_what_would_be_right() {
         ("ocpp.call", json!({ "charger": "a", "action": "Re set" }), "not the name of an OCPP action"),
         ("ocpp.call", json!({ "charger": "a", "action": "Reset", "payload": [] }), "not a list"),
         ("events.acknowledge", json!({ "sequence": 1.5 }), "whole number"),
+        ("events.acknowledge", json!({ "sequence": 1, "store_id": 5 }), "must be a string"),
         ("events.replay", json!({ "from_sequence": 0 }), "whole number from 1"),
     ] {
         let error = read(kind, &data).unwrap_err();

@@ -122,6 +122,8 @@ pub enum Command {
     EventsAcknowledge {
         /// The last record it has.
         sequence: Sequence,
+        /// Of the store with that name; `None`: of the one in use.
+        store_id: Option<String>,
     },
     /// `events.replay`: send again from this record on.
     EventsReplay {

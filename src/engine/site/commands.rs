@@ -87,7 +87,11 @@ impl Site {
             Command::TariffsReplace { tariffs } => Done::Now(self.replace_tariffs(tariffs, now, out)),
             Command::Errand(errand) => Done::Errand(errand),
             Command::Tokens(order) => Done::Now(self.change_tokens(order, now, out)),
-            Command::EventsAcknowledge { sequence } => {
+            Command::EventsAcknowledge { store_id: Some(store_id), .. } if store_id != self.store_id => {
+                // It has got events of the same numbers from the store before this one.
+                rejected(format!("events of store {store_id:?} are not kept here; this is {:?}", self.store_id))
+            }
+            Command::EventsAcknowledge { sequence, store_id: _ } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))
             }
             Command::EventsReplay { from } => Done::Now(self.with_outbox(|outbox| outbox.replay(from))),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, Packet, Publish, SubAck, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -108,11 +108,21 @@ impl Progress {
 }
 
 /// A site, as far as it has to be spoken to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Spoken {
+    /// Its store, as far as that is known.
+    store: Option<String>,
     contiguous: i64,
     acknowledged: i64,
     since: Instant,
+}
+
+/// What says that everything of a site up to its cursor is committed: of that store, not of one that follows it.
+fn acknowledgement(site: &Spoken) -> Value {
+    let sequence = site.contiguous;
+    site.store
+        .as_ref()
+        .map_or_else(|| json!({ "sequence": sequence }), |store| json!({ "sequence": sequence, "store_id": store }))
 }
 
 /// A commit under way.
@@ -366,12 +376,13 @@ impl Consumer {
             if position.news {
                 self.checks.remove(&position.site);
             }
-            let new = Spoken { contiguous: 0, acknowledged: 0, since: now };
-            let site = self.sites.entry(position.site).or_insert(new);
+            let new = || Spoken { store: None, contiguous: 0, acknowledged: 0, since: now };
+            let site = self.sites.entry(position.site).or_insert_with(new);
             if position.contiguous < site.contiguous {
                 // Another store, which counts from 1 again.
-                *site = new;
+                *site = new();
             }
+            site.store = Some(position.store);
             if site.contiguous == site.acknowledged {
                 site.since = now;
             }
@@ -404,19 +415,19 @@ impl Consumer {
                 let open = site.contiguous - site.acknowledged;
                 open >= ACKNOWLEDGE_EVENTS || open > 0 && now >= site.since + ACKNOWLEDGE_AFTER
             };
-            let sites: Vec<(String, i64)> = self
+            let sites: Vec<(String, Value)> = self
                 .sites
                 .iter()
                 .filter(|(_, site)| site.contiguous > 0 && due(site))
-                .map(|(name, site)| (name.clone(), site.contiguous))
+                .map(|(name, site)| (name.clone(), acknowledgement(site)))
                 .take(COMMANDS)
                 .collect();
-            for (name, through) in sites {
-                if !self.command(wire, &name, "events.acknowledge", &json!({ "sequence": through })) {
+            for (name, data) in sites {
+                if !self.command(wire, &name, "events.acknowledge", &data) {
                     break;
                 }
                 if let Some(site) = self.sites.get_mut(&name) {
-                    (site.acknowledged, site.since) = (through, now);
+                    (site.acknowledged, site.since) = (site.contiguous, now);
                 }
             }
         }
@@ -441,7 +452,7 @@ impl Consumer {
         };
         for ask in asks {
             // A site that nobody has spoken to since we are connected may wait for its acknowledgement.
-            let known = Spoken { contiguous: ask.from - 1, acknowledged: 0, since: Instant::now() };
+            let known = Spoken { store: None, contiguous: ask.from - 1, acknowledged: 0, since: Instant::now() };
             self.sites.entry(ask.site.clone()).or_insert(known);
             // One that is not sent comes again with the next look at the holes, or when the site is online again.
             if self.command(wire, &ask.site, "events.replay", &json!({ "from_sequence": ask.from })) && ask.times > 0 {
@@ -453,7 +464,7 @@ impl Consumer {
     }
 
     /// Whether the event loop took it.
-    fn command(&mut self, wire: &Wire, site: &str, kind: &str, data: &serde_json::Value) -> bool {
+    fn command(&mut self, wire: &Wire, site: &str, kind: &str, data: &Value) -> bool {
         self.number += 1;
         // Unique over restarts and instances: a site answers a known id from memory.
         let id = format!("{}-{}-{}", self.options.client_id, self.clock.now().utc.unix_ms(), self.number);

@@ -58,6 +58,8 @@ pub struct Taken {
 pub struct Position {
     /// The site.
     pub site: String,
+    /// The name of its store.
+    pub store: String,
     /// Everything up to here is there.
     pub contiguous: i64,
     /// The highest event that is there.
@@ -238,7 +240,7 @@ fn take(sql: &mut dyn Sql, messages: &[Message], rules: Rules, now_ms: i64) -> R
         let after = advanced(sql, &name, stream, (&news, rules, now_ms))?;
         if after.live {
             let (contiguous, highest) = (after.contiguous, after.highest);
-            taken.streams.push(Position { site: name.0, contiguous, highest, news: !news.is_empty() });
+            taken.streams.push(Position { site: name.0, store: name.1, contiguous, highest, news: !news.is_empty() });
         }
     }
     Ok(taken)

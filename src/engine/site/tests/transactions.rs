@@ -113,6 +113,28 @@ fn events_leave_only_when_durable_and_a_command_runs_once() {
     assert!(world.published.iter().all(|message| message.sequence.is_none()), "no record was read yet");
 }
 
+#[test]
+fn an_acknowledgement_of_another_store_is_refused() {
+    let mut world = World::new(45);
+    world.put(Input::Cloud(CloudInput::Connected));
+    world.durable();
+    let last = world.records.last().map_or(0, |record| record.sequence.0);
+    let mut answer = |store: &str| {
+        world.message += 1;
+        let data = json!({ "sequence": last, "store_id": store });
+        let command = json!({ "id": format!("a{}", world.message), "type": "events.acknowledge", "data": data });
+        let payload = command.to_string().into_bytes();
+        world.published.clear();
+        world.put(Input::Cloud(CloudInput::Message { payload, response_topic: None, correlation: None }));
+        world.durable();
+        let response = world.published.iter().find(|sent| sent.topic.ends_with("/responses")).expect("an answer");
+        serde_json::from_str::<Value>(&response.payload).expect("JSON")["error"].to_string()
+    };
+    assert!(answer("old").contains("events of store"), "{}", answer("old"));
+    // The store is the right one: what is wrong is that this site counts PUBACKs.
+    assert!(answer("s").contains("cloud.acknowledge"), "{}", answer("s"));
+}
+
 fn register(wh: i64) -> Value {
     json!([{ "timestamp": "2026-09-21T14:00:00Z", "sampledValue": [{ "value": wh }] }])
 }
