@@ -11,6 +11,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use serde_json::{Value, json};
+use siteward::config::Broker as At;
 use siteward::engine::cloud::intake::read_command;
 use siteward::engine::cloud::messages::{self, Messages};
 use siteward::engine::cloud::outbox::{Outbox, OutboxAction};
@@ -84,10 +85,14 @@ struct Site {
     task: JoinHandle<()>,
 }
 
+fn at(port: u16) -> At {
+    At { host: "127.0.0.1".to_owned(), port }
+}
+
 fn link(port: u16) -> CloudLink {
     CloudLink {
-        host: "127.0.0.1".to_owned(),
-        port,
+        brokers: vec![at(port)],
+        look_for_better: Duration::from_millis(300),
         tls: None,
         username: None,
         password: None,
@@ -177,7 +182,7 @@ async fn outbox_site(mut site: Site, last: u64) {
                 Some(Input::Cloud(CloudInput::Acknowledged { sequence })) => outbox.broker_acknowledged(sequence),
                 Some(Input::Cloud(CloudInput::NotTaken { sequence, .. })) => outbox.not_taken(sequence, clock.mono()),
                 Some(Input::Cloud(CloudInput::Message { payload, .. })) => match read_command(&payload).unwrap().command {
-                    Command::EventsAcknowledge { sequence } => outbox.application_acknowledged(sequence).unwrap(),
+                    Command::EventsAcknowledge { sequence, .. } => outbox.application_acknowledged(sequence).unwrap(),
                     other => panic!("{other:?}"),
                 },
                 other => panic!("{other:?}"),
@@ -235,6 +240,34 @@ async fn every_event_arrives_though_the_broker_is_killed_five_times() {
     tokio::time::timeout(LONG, all).await.expect("all events arrive");
     assert_eq!((has, kills), (LAST, 5));
     engine.await.unwrap();
+}
+
+/// Whether the broker has been told that the site is online, and not since that it is not.
+async fn is_online_at(broker: &Broker) -> bool {
+    let (_client, mut seen) = consumer(broker.port, "watcher", "siteward/v1/test/connection").await;
+    match tokio::time::timeout(Duration::from_secs(2), seen.recv()).await {
+        Ok(Some(publish)) => serde_json::from_slice::<Value>(&publish.payload).unwrap()["online"] == true,
+        Ok(None) | Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn the_next_broker_is_used_while_the_preferred_one_is_down_and_left_when_it_is_back() {
+    let (mut first, mut second) = (Broker::start("allow_anonymous true"), Broker::start("allow_anonymous true"));
+    first.kill();
+    let mut site = Site::start(CloudLink { brokers: vec![at(first.port), at(second.port)], ..link(first.port) });
+    site.connected().await;
+    assert!(is_online_at(&second).await);
+    first.revive();
+    let told = site.next().await;
+    let CloudInput::Disconnected { error } = told else { panic!("{told:?}") };
+    assert!(error.contains("preferred"), "{error}");
+    site.connected().await;
+    assert!(is_online_at(&first).await);
+    assert!(!is_online_at(&second).await, "it was told before it was left");
+    second.kill();
+    let quiet = tokio::time::timeout(Duration::from_secs(1), site.inbox.recv()).await;
+    assert!(quiet.is_err(), "nothing is looked for from the preferred one: {quiet:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod authorization;
 mod billing;
+mod brokers;
 mod dc;
 mod devices;
 mod failsafe;
@@ -30,6 +31,6 @@ pub use files::Places;
 pub use load::{Loaded, load, load_from, load_text};
 pub use problem::{Position, Problem, Problems, Severity};
 pub use schema::{
-    ApiConfig, CloudConfig, Config, DeviceConfig, DeviceTarget, DimmingDevice, OcppConfig, SiteConfig, StoreConfig,
-    UnknownChargers,
+    ApiConfig, Broker, CloudConfig, Config, DeviceConfig, DeviceTarget, DimmingDevice, OcppConfig, SiteConfig,
+    StoreConfig, UnknownChargers,
 };

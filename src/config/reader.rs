@@ -172,6 +172,15 @@ impl<'a> Section<'a> {
         Some(At { at: value.span().start, value: texts })
     }
 
+    /// One string or several.
+    pub(super) fn text_or_texts(&self, key: &'static str) -> Option<At<Vec<At<String>>>> {
+        let value = self.value(key)?;
+        if value.get_ref().as_array().is_some() {
+            return self.texts(key);
+        }
+        self.text(key).map(|text| At { at: text.at, value: vec![text] })
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&self, key: &'static str) -> Option<At<bool>> {
         let value = self.value(key)?;

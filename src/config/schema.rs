@@ -143,15 +143,22 @@ pub struct StoreConfig {
     pub max_size_mb: u64,
 }
 
+/// Where a broker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Its name or address, without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
 /// `[cloud]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloudConfig {
     /// Whether the link is encrypted (`mqtts://`).
     pub tls: bool,
-    /// The broker's name or address, without brackets.
-    pub host: String,
-    /// The broker's port.
-    pub port: u16,
+    /// The brokers, the preferred one first; at least one.
+    pub brokers: Vec<Broker>,
     /// The MQTT user name.
     pub username: Option<String>,
     /// The MQTT password, from `password_file`.

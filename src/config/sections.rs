@@ -1,10 +1,11 @@
 //! The sections that stand once: `[site]`, `[ocpp]`, `[api]`, `[store]`, `[cloud]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chrono_tz::{TZ_VARIANTS, Tz};
 
+use super::brokers;
 use super::files::{Places, check_pem, is_plain_name, read_secret, resolve_or_report};
 use super::problem::Document;
 use super::reader::{At, Section, nearest};
@@ -217,13 +218,7 @@ pub(super) fn cloud(root: &Section<'_>, places: &Places) -> Option<CloudConfig> 
     }
     let document = section.document;
     section.require("url", "\"mqtts://broker.example.com:8883\"");
-    let broker = section.text("url").and_then(|url| match parse_broker(&url.value) {
-        Ok(broker) => Some(broker),
-        Err(problem) => {
-            document.error(url.at, format!("`url`: {problem}"));
-            None
-        }
-    });
+    let brokers = section.text_or_texts("url").and_then(|urls| brokers::read(document, &urls));
     let username = section.text("username");
     let password_file = section.text("password_file");
     let password = password_file.as_ref().and_then(|file| read_secret(document, places, "password_file", file));
@@ -231,7 +226,7 @@ pub(super) fn cloud(root: &Section<'_>, places: &Places) -> Option<CloudConfig> 
         // MQTT 5 allows it; every broker in use refuses it.
         document.error(file.at, "`password_file` without `username`: add `username = \"…\"`");
     }
-    let tls = broker.as_ref().is_none_or(|broker| broker.tls);
+    let tls = brokers.as_ref().is_none_or(|(tls, _)| *tls);
     if let (Some(file), false) = (&password_file, tls) {
         document.warn(file.at, "the password crosses the network in clear text with mqtt://; use mqtts://");
     }
@@ -243,11 +238,10 @@ pub(super) fn cloud(root: &Section<'_>, places: &Places) -> Option<CloudConfig> 
     let remote = section.boolean("remote_configuration");
     let probation = section.integer("probation_s", 10..=3_600);
     section.finish();
-    let broker = broker?;
+    let (_, brokers) = brokers?;
     Some(CloudConfig {
         tls,
-        host: broker.host,
-        port: broker.port,
+        brokers,
         username: username.map(|username| username.value),
         password,
         ca,
@@ -286,45 +280,6 @@ fn cloud_certificates(section: &Section<'_>, places: &Places, tls: bool) -> Cert
     (ca, client)
 }
 
-struct Broker {
-    tls: bool,
-    host: String,
-    port: u16,
-}
-
-fn parse_broker(url: &str) -> Result<Broker, String> {
-    let form = "mqtt://HOST:PORT or mqtts://HOST:PORT";
-    let (tls, rest) = match url.split_once("://") {
-        Some(("mqtts", rest)) => (true, rest),
-        Some(("mqtt", rest)) => (false, rest),
-        // The text is not repeated: somebody may have written a password into it.
-        Some(_) | None => return Err(format!("it must be {form}")),
-    };
-    if rest.contains('@') {
-        return Err("user and password do not belong here; use `username` and `password_file`".to_owned());
-    }
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let default_port = if tls { 8883 } else { 1883 };
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(0)),
-        Some(_) | None => (rest, default_port),
-    };
-    if port == 0 {
-        return Err("the port must be a number from 1 to 65535".to_owned());
-    }
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let good = match bare {
-        Some(address) => matches!(address.parse(), Ok(IpAddr::V6(_))),
-        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
-    };
-    if !good {
-        return Err(format!(
-            "the host {host:?} must be a name or an address (an IPv6 address in brackets); the form is {form}"
-        ));
-    }
-    Ok(Broker { tls, host: bare.unwrap_or(host).to_owned(), port })
-}
-
 fn check_topic_prefix(document: &Document<'_>, prefix: &At<String>) -> bool {
     let text = &prefix.value;
     // MQTT 5, 4.7: + and # are wildcards, $ begins the broker's own topics, U+0000 is forbidden.
@@ -340,24 +295,4 @@ fn check_topic_prefix(document: &Document<'_>, prefix: &At<String>) -> bool {
         document.error(prefix.at, message);
     }
     good
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn brokers() {
-        let broker = |url| parse_broker(url).map(|broker| (broker.tls, broker.host, broker.port));
-        assert_eq!(broker("mqtts://broker.example.com"), Ok((true, "broker.example.com".to_owned(), 8883)));
-        assert_eq!(broker("mqtt://127.0.0.1:18830/"), Ok((false, "127.0.0.1".to_owned(), 18830)));
-        assert_eq!(broker("mqtt://[::1]"), Ok((false, "::1".to_owned(), 1883)));
-        assert_eq!(broker("mqtts://[::1]:9"), Ok((true, "::1".to_owned(), 9)));
-        for bad in ["", "http://h", "mqtt://", "mqtt://h:0", "mqtt://h:x", "mqtt://[h]", "mqtt://a b", "mqtt://h/path"]
-        {
-            assert!(broker(bad).is_err(), "{bad}");
-        }
-        let error = broker("mqtts://user:hunter2@host").unwrap_err();
-        assert!(error.contains("password_file") && !error.contains("hunter2"), "{error}");
-    }
 }

@@ -67,7 +67,7 @@ fn everything_is_read_and_lowered() {
     assert_eq!(config.ocpp.listen.to_string(), "0.0.0.0:8887");
     assert_eq!((config.store.max_size_mb, config.store.history_events), (1024, 10_000));
     let cloud = config.cloud.as_ref().unwrap();
-    assert_eq!((cloud.tls, cloud.host.as_str(), cloud.port), (true, "broker.example.com", 8883));
+    assert_eq!((cloud.tls, cloud.brokers[0].host.as_str(), cloud.brokers[0].port), (true, "broker.example.com", 8883));
     assert_eq!(cloud.password.as_ref().unwrap().expose(), b"hunter2hunter2");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert_eq!(config.devices.len(), 2);

@@ -4,26 +4,36 @@
 //! its own, nothing is kept here from one to the next, and the engine's outbox starts again behind its cursor. Every wait has an
 //! end: the event loop of rumqttc hangs on a peer that stops reading.
 
+mod choice;
 mod session;
 mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::config::Broker;
 use crate::engine::cloud::topics::Topics;
 use crate::engine::model::ids::SiteId;
 use crate::engine::model::topology::Secret;
 use crate::engine::site::io::{CloudInput, Input, Publication};
 use crate::shell::clock::Clock;
-use session::{Ended, Session};
+use choice::Choice;
+use session::{End, Ended, Session};
 
 /// The first wait after a lost connection: a broker that restarts is back soon.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest wait: an outage of hours must not cost a metered link.
 const BACKOFF_LAST: Duration = Duration::from_secs(60);
+
+/// How often a site looks for a better broker than the one it is connected to.
+pub const LOOK_FOR_BETTER: Duration = Duration::from_secs(15 * 60);
+
+/// A broker that can be reached is there within this time.
+const REACHED: Duration = Duration::from_secs(5);
 
 /// A connection that lasts so long is a steady one.
 const STEADY: Duration = Duration::from_secs(60);
@@ -34,10 +44,10 @@ const QUICK_RETURNS: u32 = 5;
 /// Where the broker is and who we are to it.
 #[derive(Clone, Debug)]
 pub struct CloudLink {
-    /// The broker's name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
+    /// The brokers, the preferred one first; at least one.
+    pub brokers: Vec<Broker>,
+    /// On a broker that is not the first one, a better one is looked for so often ([`LOOK_FOR_BETTER`]), and less often where that is of no use.
+    pub look_for_better: Duration,
     /// TLS, for `mqtts://`.
     pub tls: Option<TlsFiles>,
     /// The user name, if the broker wants one.
@@ -79,23 +89,50 @@ pub async fn run(
 ) {
     let topics = Topics::new(&link.topic_prefix, &link.site);
     let mut backoff = Backoff::new(link.site.as_str());
-    let mut last_error = None;
-    loop {
-        let session = Session { link: &link, topics: &topics, publications: &mut publications, inbox: &inbox };
+    let mut choice = Choice::new(link.brokers.len(), link.look_for_better);
+    // Of each broker.
+    let mut last_errors = vec![None; link.brokers.len()];
+    while let Some(broker) = link.brokers.get(choice.current()) {
+        let better = better(&link.brokers[..choice.current()], choice.look());
+        let (publications, inbox) = (&mut publications, &inbox);
+        let session = Session { link: &link, broker, topics: &topics, publications, inbox };
         let began = Instant::now();
-        let ended = session.run(&mut shutdown).await;
-        let Ended { connected, worked, error } = ended;
-        let Some(error) = error else { return };
+        let Ended { connected, worked, end } = session.run(better, &mut shutdown).await;
         if worked {
             backoff.worked(began.elapsed());
         }
-        // An edge is reported: a lost connection, or a new reason for having none.
-        if connected || last_error.as_ref() != Some(&error) {
-            last_error = Some(error.clone());
+        let (news, waits) = match end {
+            End::Told => return,
+            End::Better => {
+                choice.left();
+                (Some("it is left for a broker that is preferred and can be reached again".to_owned()), false)
+            }
+            End::Failed(error) => {
+                let last = last_errors.get_mut(choice.current());
+                let is_known = last.is_some_and(|last| last.replace(error.clone()).as_ref() == Some(&error));
+                // An edge is reported: a lost connection, or a new reason for having none.
+                ((connected || !is_known).then_some(error), choice.ended(worked))
+            }
+        };
+        if let Some(error) = news {
             let _ = inbox.send(Input::Cloud(CloudInput::Disconnected { error })).await;
         }
-        if wait(backoff.next(), &mut publications, &mut shutdown).await.is_break() {
+        if waits && wait(backoff.next(), publications, &mut shutdown).await.is_break() {
             return;
+        }
+    }
+}
+
+/// Ends when one of the brokers that are preferred can be reached; it is looked for every so often. Never ends where there is none.
+async fn better(preferred: &[Broker], every: Option<Duration>) {
+    let Some(every) = every else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(every).await;
+        for broker in preferred {
+            let connection = TcpStream::connect((broker.host.as_str(), broker.port));
+            if matches!(timeout(REACHED, connection).await, Ok(Ok(_))) {
+                return;
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{CloudLink, stopped, tls};
+use crate::config::Broker;
 use crate::engine::cloud::messages;
 use crate::engine::cloud::topics::Topics;
 use crate::engine::model::ids::Sequence;
@@ -44,6 +45,7 @@ const PACKET_OVERHEAD: usize = 256;
 
 pub(super) struct Session<'a> {
     pub(super) link: &'a CloudLink,
+    pub(super) broker: &'a Broker,
     pub(super) topics: &'a Topics,
     pub(super) publications: &'a mut mpsc::Receiver<Publication>,
     pub(super) inbox: &'a mpsc::Sender<Input>,
@@ -55,8 +57,18 @@ pub(super) struct Ended {
     pub(super) connected: bool,
     /// It was of use: the broker has acknowledged something.
     pub(super) worked: bool,
-    /// Why; `None` if it was to end.
-    pub(super) error: Option<String>,
+    /// Why.
+    pub(super) end: End,
+}
+
+/// Why a connection ended.
+pub(super) enum End {
+    /// It was to end, and has said so to the broker.
+    Told,
+    /// A broker that is preferred can be reached, and this one was told.
+    Better,
+    /// It is lost, or could not be made.
+    Failed(String),
 }
 
 /// What waits for the broker's answer.
@@ -78,12 +90,12 @@ struct Wire {
 }
 
 impl Session<'_> {
-    pub(super) async fn run(self, shutdown: &mut watch::Receiver<bool>) -> Ended {
-        let mut end = Ended { connected: false, worked: false, error: None };
+    /// `better` ends when a broker that is preferred can be reached.
+    pub(super) async fn run(self, better: impl Future<Output = ()>, shutdown: &mut watch::Receiver<bool>) -> Ended {
         let since = self.link.clock.now().utc;
-        let options = match options(self.link, self.topics, since) {
+        let options = match options(self.link, self.broker, self.topics, since) {
             Ok(options) => options,
-            Err(error) => return Ended { error: Some(error), ..end },
+            Err(error) => return Ended { connected: false, worked: false, end: End::Failed(error) },
         };
         let (client, event_loop) = AsyncClient::new(options, UNSENT);
         let mut wire = Wire {
@@ -95,20 +107,26 @@ impl Session<'_> {
             connected: false,
             worked: false,
         };
-        end.error = self.serve(&mut wire, event_loop, shutdown).await.err();
-        Ended { connected: wire.connected, worked: wire.worked, ..end }
+        let ends = std::pin::pin!(async {
+            tokio::select! {
+                () = better => End::Better,
+                () = stopped(shutdown) => End::Told,
+            }
+        });
+        let end = self.serve(&mut wire, event_loop, ends).await.unwrap_or_else(End::Failed);
+        Ended { connected: wire.connected, worked: wire.worked, end }
     }
 
-    /// `Ok`: it was to end, and has said so to the broker.
+    /// `Ok`: it was to end, which `ends` says, and has said so to the broker.
     async fn serve(
         mut self,
         wire: &mut Wire,
         event_loop: EventLoop,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<(), String> {
+        mut ends: std::pin::Pin<&mut impl Future<Output = End>>,
+    ) -> Result<End, String> {
         // The poll in progress is never dropped while the connection lives: rumqttc does not promise that this loses nothing.
         let mut polling = Box::pin(poll(event_loop, CONNECT));
-        loop {
+        let end = loop {
             let room = wire.unsent.len() < UNSENT - 2;
             let overdue = wire.overdue();
             tokio::select! {
@@ -122,19 +140,19 @@ impl Session<'_> {
                     Some(publication) if wire.connected => self.publish(wire, publication).await?,
                     // From before this connection: the outbox starts again when it hears of it.
                     Some(_) => {}
-                    None => break,
+                    None => break End::Told,
                 },
                 () = until(overdue) => {
                     return Err(self.name("the broker does not acknowledge what it was sent"));
                 }
-                () = stopped(shutdown) => break,
+                end = &mut ends => break end,
             }
-        }
+        };
         if wire.connected {
             let farewell = self.farewell(wire, polling);
             let _ = timeout(FAREWELL, farewell).await;
         }
-        Ok(())
+        Ok(end)
     }
 
     async fn take(&mut self, wire: &mut Wire, event: Event) -> Result<(), String> {
@@ -176,6 +194,9 @@ impl Session<'_> {
         let online = messages::connection(true, self.link.clock.now().utc, &self.link.version);
         wire.put(connection_message(self.topics, online)).map_err(|error| self.name(&error))?;
         wire.connected = true;
+        if self.link.brokers.first() != Some(self.broker) {
+            tracing::warn!("{}", self.name("connected to it, since those that are preferred do not work"));
+        }
         self.tell(CloudInput::Connected).await;
         Ok(())
     }
@@ -250,7 +271,7 @@ impl Session<'_> {
     }
 
     fn name(&self, what: &str) -> String {
-        format!("broker {}:{}: {what}", self.link.host, self.link.port)
+        format!("broker {}:{}: {what}", self.broker.host, self.broker.port)
     }
 
     /// What is wrong, and what to check.
@@ -362,8 +383,8 @@ fn connection_message(topics: &Topics, payload: String) -> Publication {
     }
 }
 
-fn options(link: &CloudLink, topics: &Topics, since: Utc) -> Result<MqttOptions, String> {
-    let mut options = MqttOptions::new(&link.client_id, &link.host, link.port);
+fn options(link: &CloudLink, broker: &Broker, topics: &Topics, since: Utc) -> Result<MqttOptions, String> {
+    let mut options = MqttOptions::new(&link.client_id, &broker.host, broker.port);
     options.set_keep_alive(KEEP_ALIVE);
     options.set_clean_start(true);
     options.set_connection_timeout(CONNECT_S);

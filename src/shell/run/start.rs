@@ -189,8 +189,8 @@ pub(super) fn cloud_link(
     let (certificate, private_key) = cloud.client.clone().unzip();
     let tls = cloud.tls.then(|| mqtt::TlsFiles { ca: cloud.ca.clone(), certificate, private_key });
     let link = mqtt::CloudLink {
-        host: cloud.host.clone(),
-        port: cloud.port,
+        brokers: cloud.brokers.clone(),
+        look_for_better: mqtt::LOOK_FOR_BETTER,
         tls,
         username: cloud.username.clone(),
         password: cloud.password.clone(),

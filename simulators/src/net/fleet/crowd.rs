@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use siteward::config::Broker;
 use siteward::engine::cloud::intake::read_command;
 use siteward::engine::cloud::messages::{Messages, response};
 use siteward::engine::cloud::outbox::{Outbox, OutboxAction};
@@ -140,8 +141,8 @@ pub fn start(options: &CrowdOptions, progress: &Arc<CrowdProgress>) -> JoinSet<(
         let (from_link, inbox) = mpsc::channel(QUEUE);
         let site = SiteId::new(&site_id(number));
         let link = CloudLink {
-            host: options.broker.0.clone(),
-            port: options.broker.1,
+            brokers: vec![Broker { host: options.broker.0.clone(), port: options.broker.1 }],
+            look_for_better: mqtt::LOOK_FOR_BETTER,
             tls: None,
             username: None,
             password: None,
@@ -217,7 +218,9 @@ impl Invented {
             CloudInput::Message { payload, response_topic, correlation } => {
                 let Ok(intake) = read_command(&payload) else { return };
                 let result = match intake.command {
-                    Command::EventsAcknowledge { sequence } => self.outbox.application_acknowledged(sequence),
+                    Command::EventsAcknowledge { sequence, store_id: _ } => {
+                        self.outbox.application_acknowledged(sequence)
+                    }
                     Command::EventsReplay { from } => {
                         self.progress.replays.fetch_add(1, Ordering::Relaxed);
                         self.outbox.replay(from)
