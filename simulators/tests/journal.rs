@@ -188,13 +188,13 @@ fn only_what_is_acknowledged_folded_and_older_than_the_history_is_deleted() {
 fn unacknowledged_records_are_never_deleted() {
     let dir = TempDir::new().unwrap();
     let mut journal = Running::new(open(dir.path()).journal);
-    let last = HISTORY + 1_000;
+    let last = HISTORY + 3_000;
     journal.append(1..=last);
     journal.handle.snapshot(Sequence(last), b"state".to_vec()).unwrap();
-    journal.handle.acknowledged(Sequence(300)).unwrap();
+    journal.handle.acknowledged(Sequence(1_000)).unwrap();
     journal.append(last + 1..=last + 1);
     journal.append(last + 2..=last + 2);
-    assert_eq!(journal.read(1, 1), records(301..=301));
+    assert_eq!(journal.read(1, 1), records(1_001..=1_001));
 }
 
 #[test]

@@ -22,8 +22,9 @@ use crate::shell::clock::Clock;
 const BATCH: usize = 500;
 /// A failed store is tried again after so long, in ms.
 const RETRY_MS: u64 = 2_000;
-/// The cloud's cursor is written when it has moved by so much ...
-const CURSOR_STEP: u64 = 100;
+/// The cloud's cursor is written when it has moved by so much (a backlog that leaves moves it thousands of times a second, and reads wait for each
+/// synchronisation) ...
+const CURSOR_STEP: u64 = 1_000;
 /// ... or after so long, in ms: losing it costs duplicates, writing it costs flash.
 const CURSOR_MS: u64 = 1_000;
 /// Records are deleted in lots of this size, so that a deletion is worth its sync ...
