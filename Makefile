@@ -11,6 +11,8 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 # What make bench, make demo, make fleet and make soak hand on.
 ARGS ?=
+# What make bench hands on to siteward-sim journal.
+JOURNAL ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 DEB := $(TARGET)/deb
 DENY_VERSION := 0.20.2
@@ -118,11 +120,12 @@ package-test: ## builds the package and checks it: lintian, contents, the unit's
 	@.ci/need lintian
 	@.ci/check-package $(DEB)/siteward_*.deb
 
-bench: need-cargo ## how fast it is; a backlog of another size: make bench ARGS="--events 1000000"
+bench: need-cargo ## how fast it is, and what it writes; make bench ARGS="--events 1000000" JOURNAL="--dir /srv/disk --days 30"
 	@.ci/need $(BUILD_PACKAGES) mosquitto
 	@cargo bench -p siteward-sim --bench figures --locked --quiet
 	@cargo build --workspace --bins --locked --quiet --release
 	@$(TARGET)/release/siteward-sim drain $(ARGS)
+	@$(TARGET)/release/siteward-sim journal $(JOURNAL)
 
 # ACN-Sim's packages are old and many: a place of their own, made when they are first needed.
 .tools/acnsim/ready: simulators/acnsim/requirements.txt

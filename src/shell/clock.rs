@@ -1,5 +1,6 @@
 //! The only place that reads a clock.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::engine::time::{Mono, Now, Utc};
@@ -11,6 +12,7 @@ const EARLIEST_TRUSTED: Utc = Utc::from_unix_ms(1_767_225_600_000);
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
+    ahead_ms: Option<&'static AtomicU64>,
 }
 
 impl Clock {
@@ -18,7 +20,13 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), ahead_ms: None }
+    }
+
+    /// A clock whose monotonic time is so many ms ahead, which may grow: for a look at a long time that must not take as long.
+    #[must_use]
+    pub fn ahead_by(ms: &'static AtomicU64) -> Self {
+        Self { ahead_ms: Some(ms), ..Self::start() }
     }
 
     /// The time now.
@@ -39,6 +47,7 @@ impl Clock {
     /// The monotonic time now.
     #[must_use]
     pub fn mono(&self) -> Mono {
-        Mono::from_ms(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        let ahead_ms = self.ahead_ms.map_or(0, |ms| ms.load(Ordering::SeqCst));
+        Mono::from_ms(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)).plus_ms(ahead_ms)
     }
 }

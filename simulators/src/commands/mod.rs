@@ -5,6 +5,7 @@ mod demo;
 mod device;
 mod duration;
 mod fleet;
+mod journal;
 mod rig;
 mod soak;
 mod station;
@@ -54,6 +55,8 @@ enum Command {
     SoakCloud(rig::LosslessArguments),
     /// How fast the daemon drains a backlog, beside what its MQTT client can do alone
     Drain(rig::DrainArguments),
+    /// How fast the daemon's journal is, what it writes in a day, how long a start takes, and how much space it needs
+    Journal(journal::Arguments),
     /// How long it takes from the meter seeing an overload to the last station having accepted its cut, on real sockets
     Reaction(rig::ReactionArguments),
     /// Runs a program that is killed when its parent dies
@@ -84,6 +87,7 @@ impl Cli {
             Command::SoakSockets(arguments) => arguments.run(),
             Command::SoakCloud(arguments) => arguments.run(),
             Command::Drain(arguments) => arguments.run(),
+            Command::Journal(arguments) => arguments.run(),
             Command::Reaction(arguments) => arguments.run(),
             Command::Leash { command } => Err(leash(&command)),
         }

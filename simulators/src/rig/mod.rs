@@ -1,6 +1,7 @@
 //! A garage of many stations on real sockets around the real daemon: real WebSockets, a real Modbus meter, the wall clock.
 
 pub mod drain;
+pub mod journal;
 pub mod load;
 pub mod lossless;
 pub mod reaction;

@@ -19,6 +19,9 @@ use crate::engine::model::record::Record;
 const CACHE_BYTES: u64 = 16 << 20;
 /// What sled may hold unwritten: half of its 512 KB segment, beyond which a power cut could tear a record that was promised.
 const SYNC_BYTES: usize = 256 << 10;
+/// How often sled's own thread tidies its segments, in ms. It also synchronises the file each time, with all that the file system notes of it: what is
+/// written here is synchronised already, so more often only costs flash. For half of it a closing may have to wait.
+const TIDY_MS: u64 = 10_000;
 /// An answer to a read is cut there: it is copied through memory to the site.
 const READ_BYTES: usize = 256 << 10;
 /// See [`Store::open`].
@@ -143,7 +146,7 @@ impl Store {
             .path(path)
             .mode(sled::Mode::LowSpace)
             .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(500))
+            .flush_every_ms(Some(TIDY_MS))
             .open()?;
         // sled writes its settings without synchronising them, in two pieces: lost in a power cut they are written anew by the next start, and a
         // second power cut between the pieces would leave a store that it takes for damaged.

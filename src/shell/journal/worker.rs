@@ -13,7 +13,7 @@ use super::side::{self, Mark, State};
 use super::store::{Fault, Store, guarded};
 use super::{MAX_WAITING, Reader, Request};
 use crate::engine::model::ids::Sequence;
-use crate::engine::model::record::Record;
+use crate::engine::model::record::{Record, RecordBody};
 use crate::engine::site::io::{Input, JournalInput};
 use crate::engine::time::Mono;
 use crate::shell::clock::Clock;
@@ -22,13 +22,17 @@ use crate::shell::clock::Clock;
 const BATCH: usize = 500;
 /// A failed store is tried again after so long, in ms.
 const RETRY_MS: u64 = 2_000;
+/// Records for which nobody waits are written after so long, in ms, or with the next one for which somebody does: each commit costs the flash
+/// several times what a record has.
+const LATER_MS: u64 = 5_000;
 /// The cloud's cursor is written when it has moved by so much (a backlog that leaves moves it thousands of times a second, and reads wait for each
 /// synchronisation) ...
-const CURSOR_STEP: u64 = 1_000;
-/// ... or after so long, in ms: losing it costs duplicates, writing it costs flash.
-const CURSOR_MS: u64 = 1_000;
+const CURSOR_STEP: u64 = 500;
+/// ... or after so long, in ms: losing it costs duplicates, which the cloud knows by their numbers; writing it costs as much flash as some
+/// transactions.
+const CURSOR_MS: u64 = 600_000;
 /// Records are deleted in lots of this size, so that a deletion is worth its sync ...
-const PRUNE_LEAST: u64 = 100;
+const PRUNE_LEAST: u64 = 250;
 /// ... and does not hold up a commit.
 const PRUNE_MOST: u64 = 1_000;
 /// Without anything to do the thread looks up so often.
@@ -48,6 +52,10 @@ pub(super) struct Worker {
     durable: u64,
     snapshot_through: u64,
     waiting: VecDeque<Record>,
+    /// The last waiting record for which somebody waits; 0 if there is none.
+    promised: u64,
+    /// Since when records wait.
+    waiting_since: Option<Mono>,
     snapshot: Option<(Sequence, Vec<u8>)>,
     reads: VecDeque<(Sequence, usize, Option<Reader>)>,
     acknowledged: u64,
@@ -73,6 +81,8 @@ impl Worker {
             durable,
             snapshot_through,
             waiting: VecDeque::new(),
+            promised: 0,
+            waiting_since: None,
             snapshot: None,
             reads: VecDeque::new(),
             cursor_since: None,
@@ -92,6 +102,7 @@ impl Worker {
             let closing = closing.load(Ordering::SeqCst);
             if closing {
                 self.cursor_since = Some(Mono::START);
+                self.promised = self.waiting.back().map_or(0, |last| last.sequence.0);
                 self.retry_at = Mono::START;
             }
             self.work_and_report(inbox);
@@ -127,7 +138,10 @@ impl Worker {
         if self.failed {
             return Duration::from_millis(self.retry_at.since(now));
         }
-        self.cursor_since.map_or(IDLE, |since| Duration::from_millis(since.plus_ms(CURSOR_MS).since(now)))
+        let cursor = self.cursor_since.map(|since| since.plus_ms(CURSOR_MS));
+        let records = self.waiting_since.map(|since| since.plus_ms(LATER_MS));
+        let next = [cursor, records].into_iter().flatten().min();
+        next.map_or(IDLE, |at| Duration::from_millis(at.since(now)).min(IDLE))
     }
 
     fn take(&mut self, request: Request) {
@@ -136,7 +150,11 @@ impl Worker {
                 for record in records {
                     let expected = self.waiting.back().map_or(self.durable, |last| last.sequence.0) + 1;
                     assert_eq!(record.sequence.0, expected, "records are numbered without a gap");
+                    if !can_wait(&record.body) {
+                        self.promised = record.sequence.0;
+                    }
                     self.waiting.push_back(record);
+                    self.waiting_since.get_or_insert(self.clock.mono());
                 }
             }
             Request::Snapshot { through, state } => self.snapshot = Some((through, state)),
@@ -200,7 +218,7 @@ impl Worker {
             Some(store) => store,
             None => self.reopen()?,
         };
-        while !self.waiting.is_empty() {
+        while self.must_commit() {
             self.commit(&mut store)?;
             self.recovered(inbox);
             tell(inbox, JournalInput::Durable { through: Sequence(self.durable) });
@@ -217,6 +235,13 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether what waits is written now. A snapshot may fold it in, and must not be ahead of the records.
+    fn must_commit(&self) -> bool {
+        let waited = self.waiting_since.is_some_and(|since| self.clock.mono() >= since.plus_ms(LATER_MS));
+        let wanted = self.promised > self.durable || self.snapshot.is_some() || self.waiting.len() >= BATCH;
+        !self.waiting.is_empty() && (waited || wanted || self.failed)
+    }
+
     fn commit(&mut self, store: &mut Store) -> Result<(), Fault> {
         let count = self.waiting.len().min(BATCH);
         let batch = &self.waiting.make_contiguous()[..count];
@@ -230,6 +255,9 @@ impl Worker {
         self.mark.write(last)?;
         self.durable = last;
         self.waiting.drain(..count);
+        if self.waiting.is_empty() {
+            self.waiting_since = None;
+        }
         Ok(())
     }
 
@@ -293,6 +321,18 @@ impl Worker {
         if std::mem::take(&mut self.failed) {
             tell(inbox, JournalInput::Recovered);
         }
+    }
+}
+
+/// Whether nobody waits for a record: no station and no person has its answer only when it is durable. What is not named here is written at once.
+fn can_wait(body: &RecordBody) -> bool {
+    match body {
+        RecordBody::ChargerConnected { .. }
+        | RecordBody::ChargerDisconnected { .. }
+        | RecordBody::ChargerStatus { .. } => true,
+        // A sample of a session that goes on, from a message that was answered already (OCPP 1.6). The next one makes it good.
+        RecordBody::TransactionUpdated { seq_no: None, trigger: Some(trigger), .. } => trigger == "MeterValuePeriodic",
+        _ => false,
     }
 }
 
