@@ -4,6 +4,7 @@
 //! left alone. One program, so that it is linked once.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail the test")]
+#![expect(clippy::print_stdout, reason = "a run of the dice says its seed and what came of it")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the daemon's log")]
 
 mod daemon;
