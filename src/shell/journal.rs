@@ -3,6 +3,7 @@
 //! Below `store.path` lies one directory `journal`: the database (`db/`), and beside it `state` (store id, boot counter, cursor of
 //! the cloud), `mark` (the last durable record) and `snapshot`. A damaged one is set aside whole as `journal.damaged-<n>`.
 
+mod blobs;
 mod codec;
 mod inspect;
 mod keep;

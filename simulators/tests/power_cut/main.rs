@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail the test")]
 
 mod faults;
+mod large;
 mod replay;
 
 use std::collections::BTreeSet;

@@ -45,13 +45,13 @@ pub(super) fn decode(number: u64, value: &[u8]) -> Result<Record, Fault> {
     let record = match body[0] {
         0 => return Err(damaged("has the format 0, which was never written".to_owned())),
         1 => serde_json::from_slice::<Record>(&body[1..]).map_err(|error| {
-            Fault::Environment(format!(
+            Fault::Newer(format!(
                 "record {number} is whole, but this siteward does not understand it ({error}); a newer one wrote it: install that version again"
             ))
         })?,
         newer => {
             // Not damage: set aside, it could not be read by the version that wrote it either.
-            return Err(Fault::Environment(format!(
+            return Err(Fault::Newer(format!(
                 "record {number} has the format {newer}, written by a newer siteward; this one reads up to {VERSION}: install that version again"
             )));
         }
@@ -77,9 +77,9 @@ pub(super) fn scan(bytes: &[u8]) -> Scan {
         let Some(length) = json_length(&bytes[start..]) else { continue };
         match record_of(&bytes[start - HEADER..start + length]) {
             Ok(record) => found.records.push(record),
-            Err(Fault::Environment(_)) => found.newer += 1,
+            Err(Fault::Newer(_)) => found.newer += 1,
             // Broken, or the beginning of a record in the text of another: the next may stand inside of it.
-            Err(Fault::Damaged(_)) => continue,
+            Err(Fault::Damaged(_) | Fault::Environment(_)) => continue,
         }
         at = start + length;
     }
@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn what_a_newer_version_wrote_is_no_damage() {
         let newer = with_version(VERSION + 1, r#"{"sequence":5,"by":"somebody"}"#);
-        assert!(matches!(decode(5, &newer), Err(Fault::Environment(text)) if text.contains("newer siteward")));
+        assert!(matches!(decode(5, &newer), Err(Fault::Newer(text)) if text.contains("newer siteward")));
         let unknown = with_version(1, r#"{"sequence":5,"stamp":{},"body":{"invented_later":{}}}"#);
-        assert!(matches!(decode(5, &unknown), Err(Fault::Environment(text)) if text.contains("does not understand")));
+        assert!(matches!(decode(5, &unknown), Err(Fault::Newer(text)) if text.contains("does not understand")));
         assert!(matches!(decode(5, &with_version(0, "{}")), Err(Fault::Damaged(_))));
         assert_eq!(scan(&[newer, unknown].concat()).newer, 2);
     }

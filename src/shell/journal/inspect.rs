@@ -113,11 +113,11 @@ pub fn look(dir: &Path, dig: bool) -> Result<Look, LookError> {
     let lock = lock(&home)?;
     let copy = Scratch::copy_of(&home)?;
     drop(lock);
-    let state = side::read_state(&copy.0).map_err(failed)?;
+    let state = side::read_state(&copy.0).map_err(|fault| LookError::Environment(open::text(fault)))?;
     let snapshot = match side::read_snapshot(&copy.0).map_err(failed)? {
         Snapshot::Missing => SnapshotLook::Missing,
         Snapshot::Damaged => SnapshotLook::Damaged,
-        Snapshot::Newer(version) => return Err(LookError::Environment(side::newer_snapshot(version))),
+        Snapshot::Newer(version) => return Err(LookError::Environment(open::text(side::newer_snapshot(version)))),
         Snapshot::Good { through, state } => SnapshotLook::Good { through, state },
     };
     let mark = Mark::open(&copy.0).map_err(failed)?.read();
@@ -190,7 +190,7 @@ fn read_database(copy: &Path, look: &mut Look) -> Result<(), LookError> {
     for fault in faults.unwrap_or_else(|fault| vec![fault]) {
         match fault {
             Fault::Damaged(what) => look.findings.push(what),
-            Fault::Environment(error) => return Err(LookError::Environment(error)),
+            Fault::Environment(error) | Fault::Newer(error) => return Err(LookError::Environment(error)),
         }
     }
     Ok(())
@@ -242,7 +242,7 @@ fn judge(copy: &Path, look: &mut Look) -> Result<(), LookError> {
     let what = match open::load(copy) {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(bad)) => bad.what,
-        Err(error) => return Err(LookError::Environment(error)),
+        Err(fault) => return Err(LookError::Environment(open::text(fault))),
     };
     if !look.findings.contains(&what) {
         look.findings.push(what);

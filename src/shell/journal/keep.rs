@@ -16,6 +16,8 @@ const MOST_BYTES: u64 = 256 << 20;
 pub(super) struct Kept {
     home: PathBuf,
     copy: Option<PathBuf>,
+    /// There was none: what stands there afterwards was made by opening it.
+    absent: bool,
 }
 
 impl Kept {
@@ -30,9 +32,13 @@ impl Kept {
         }
         remove(&copy)?;
         remove(&home.join("db.opened"))?;
-        let mut kept = Self { home: home.to_owned(), copy: None };
-        // One in use is not ours to copy: the opening will say so.
-        let free = File::open(db.join("db")).is_ok_and(|file| file.try_lock().is_ok());
+        let mut kept = Self { home: home.to_owned(), copy: None, absent: !db.exists() };
+        // One in use is not ours to copy: the opening will say so. One without its log has records in the files beside it, which opening
+        // deletes.
+        let free = match File::open(db.join("db")) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
         if free && size_of(&db).is_ok_and(|bytes| bytes <= MOST_BYTES) {
             match copy_tree(&db, &copy) {
                 Ok(()) => kept.copy = Some(copy),
@@ -45,6 +51,9 @@ impl Kept {
 
     /// Puts the copy in the place of the opened database.
     pub(super) fn put_back(mut self) -> io::Result<()> {
+        if self.absent {
+            return remove(&self.home.join("db"));
+        }
         let Some(copy) = self.copy.take() else { return Ok(()) };
         let (db, opened) = (self.home.join("db"), self.home.join("db.opened"));
         sync_tree(&copy)?;

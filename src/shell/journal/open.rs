@@ -44,15 +44,21 @@ pub(super) fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, Ope
         fs::rename(dir.join("journal.new"), &home).and_then(|()| side::sync_directory(dir)).map_err(io_unusable)?;
     }
     let kept = Kept::copy_of(&home).map_err(io_unusable)?;
-    let mut good = match load(&home).map_err(unusable)? {
-        Ok(good) => {
+    let mut good = match load(&home) {
+        Ok(Ok(good)) => {
             drop(kept);
             good
         }
-        Err(bad) => {
+        Err(Fault::Newer(error)) => {
+            // Opening has changed it, by the rules of this version.
+            kept.put_back().map_err(io_unusable)?;
+            return Err(unusable(error));
+        }
+        Err(fault) => return Err(unusable(text(fault))),
+        Ok(Err(bad)) => {
             kept.put_back().map_err(io_unusable)?;
             set_aside(dir, &bad).map_err(unusable)?;
-            let again = load(&home).map_err(unusable)?;
+            let again = load(&home).map_err(|fault| unusable(text(fault)))?;
             again.map_err(|bad| {
                 unusable(format!("a new store is damaged at once ({}): is the disk broken?", bad.what))
             })?
@@ -117,21 +123,22 @@ fn random_name() -> io::Result<String> {
 
 pub(super) fn text(fault: Fault) -> String {
     match fault {
-        Fault::Environment(text) | Fault::Damaged(text) => text,
+        Fault::Environment(text) | Fault::Newer(text) | Fault::Damaged(text) => text,
     }
 }
 
-/// The outer error is the machine's, the inner one the store's.
-pub(super) fn load(home: &Path) -> Result<Result<Good, Bad>, String> {
-    let state = side::read_state(home).map_err(|error| error.to_string())?;
-    let mark = Mark::open(home).map_err(|error| error.to_string())?;
-    let snapshot = side::read_snapshot(home).map_err(|error| error.to_string())?;
+/// The outer error is the machine's or a newer version's, the inner one the store's.
+pub(super) fn load(home: &Path) -> Result<Result<Good, Bad>, Fault> {
+    let machine = |error: io::Error| Fault::Environment(error.to_string());
+    let state = side::read_state(home)?;
+    let snapshot = side::read_snapshot(home).map_err(machine)?;
     let (snapshot_damaged, snapshot) = match snapshot {
         Snapshot::Missing => (false, None),
         Snapshot::Damaged => (true, None),
         Snapshot::Newer(version) => return Err(side::newer_snapshot(version)),
         Snapshot::Good { through, state } => (false, Some((Sequence(through), state))),
     };
+    let mark = Mark::open(home).map_err(machine)?;
     let through = snapshot.as_ref().map_or(0, |(through, _)| through.0);
     let acknowledged = state.as_ref().map_or(0, |state| state.acknowledged);
     let reserved = state.as_ref().map_or(0, |state| state.reserved.saturating_sub(BLOCK));
@@ -146,8 +153,8 @@ pub(super) fn load(home: &Path) -> Result<Result<Good, Bad>, String> {
     });
     let (store, contents, store_id) = match opened {
         Ok(opened) => opened,
-        Err(Fault::Environment(error)) => return Err(error),
         Err(Fault::Damaged(what)) => return bad(what, 0),
+        Err(fault) => return Err(fault),
     };
     let last = contents.last;
     if last < expected {

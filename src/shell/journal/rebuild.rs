@@ -32,7 +32,7 @@ pub fn rebuild(look: &Look, dir: &Path) -> Result<(), String> {
         fs::create_dir(&new)?;
         fill(look, &store_id, &new)
     };
-    let judged = write().map_err(text).and_then(|()| open::load(&new));
+    let judged = write().and_then(|()| open::load(&new));
     let result = match judged {
         // Closed here, before it is moved.
         Ok(Ok(good)) => {
@@ -41,7 +41,7 @@ pub fn rebuild(look: &Look, dir: &Path) -> Result<(), String> {
             return moved.map_err(|error| error.to_string());
         }
         Ok(Err(bad)) => Err(format!("a store cannot have gaps, and {}; --out takes what there is", bad.what)),
-        Err(error) => Err(error),
+        Err(fault) => Err(text(fault)),
     };
     // What is left over is replaced by the next attempt.
     let _ = fs::remove_dir_all(&new);

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::store::Fault;
+
 const STATE: &str = "state";
 const MARK: &str = "mark";
 const SNAPSHOT: &str = "snapshot";
@@ -29,16 +31,26 @@ pub(super) struct State {
     pub(super) damage: Option<String>,
 }
 
-/// Reads the state. `None` if there is none or it is damaged: the database itself knows enough to go on.
-pub(super) fn read_state(home: &Path) -> io::Result<Option<State>> {
+/// Reads the state. `None` if there is none or it is damaged: the database itself knows enough to go on. One that is whole and not
+/// understood was written by a newer version.
+pub(super) fn read_state(home: &Path) -> Result<Option<State>, Fault> {
     let text = match fs::read(home.join(STATE)) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+        Err(error) => return Err(Fault::Environment(error.to_string())),
     };
     let Some((crc, json)) = text.trim_end().split_once(' ') else { return Ok(None) };
     let right = u32::from_str_radix(crc, 16).is_ok_and(|crc| crc == crc32fast::hash(json.as_bytes()));
-    Ok(if right { serde_json::from_str(json).ok() } else { None })
+    if !right {
+        return Ok(None);
+    }
+    let newer = |error: serde_json::Error| {
+        Fault::Newer(format!(
+            "its file `state` is whole, but this siteward does not understand it ({error}); it was written by a newer siteward: install that \
+             version again"
+        ))
+    };
+    serde_json::from_str(json).map(Some).map_err(newer)
 }
 
 /// Whether a store was made to its end: its state is written last.
@@ -116,10 +128,10 @@ pub(super) fn read_snapshot(home: &Path) -> io::Result<Snapshot> {
 }
 
 /// What to do about [`Snapshot::Newer`]: it is no damage, and set aside it could not be read by the version that wrote it either.
-pub(super) fn newer_snapshot(version: u8) -> String {
-    format!(
+pub(super) fn newer_snapshot(version: u8) -> Fault {
+    Fault::Newer(format!(
         "the snapshot has the format {version}, written by a newer siteward; this one reads up to {SNAPSHOT_VERSION}: install that version again"
-    )
+    ))
 }
 
 pub(super) fn write_snapshot(home: &Path, through: u64, state: &[u8]) -> io::Result<()> {

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::blobs::Blobs;
 use super::codec::{decode, encode, number_of};
 use crate::engine::model::record::Record;
 
@@ -54,6 +55,8 @@ pub fn in_guarded_open() -> bool {
 pub(super) enum Fault {
     /// The machine does not let us: full, not allowed, in use. The store itself may be good.
     Environment(String),
+    /// A newer version has written it, which can read it again if it is left as it is.
+    Newer(String),
     /// The store's contents are not what was written.
     Damaged(String),
 }
@@ -72,6 +75,7 @@ impl From<sled::Error> for Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
+        const ENOENT: i32 = 2;
         const EIO: i32 = 5;
         const EINVAL: i32 = 22;
         let text = error.to_string();
@@ -79,8 +83,8 @@ impl From<io::Error> for Fault {
             return Self::Environment(IN_USE.to_owned());
         }
         match error.raw_os_error().or_else(|| os_code(&text)) {
-            // The medium cannot be read there, or a damaged file led to an impossible place in it.
-            Some(EIO | EINVAL) => Self::Damaged(text),
+            // A part of it is gone, the medium cannot be read there, or a damaged file led to an impossible place in it.
+            Some(ENOENT | EIO | EINVAL) => Self::Damaged(text),
             Some(_) => Self::Environment(text),
             // Made by sled itself: the end of a file came too early, or its contents make no sense.
             None => Self::Damaged(text),
@@ -125,6 +129,7 @@ pub(super) struct Contents {
 pub(super) struct Store {
     db: sled::Db,
     sync: File,
+    blobs: Blobs,
     first: u64,
 }
 
@@ -152,7 +157,7 @@ impl Store {
         // second power cut between the pieces would leave a store that it takes for damaged.
         File::open(path.join("conf"))?.sync_all()?;
         let sync = File::open(path.join("db"))?;
-        Ok(Self { db, sync, first: 0 })
+        Ok(Self { db, sync, blobs: Blobs::of(path), first: 0 })
     }
 
     /// The name written into it when it was made.
@@ -161,7 +166,7 @@ impl Store {
         Ok(id.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    pub(super) fn set_store_id(&self, id: &str) -> Result<(), Fault> {
+    pub(super) fn set_store_id(&mut self, id: &str) -> Result<(), Fault> {
         self.db.open_tree(META)?.insert(STORE_ID, id)?;
         self.sync()
     }
@@ -280,8 +285,9 @@ impl Store {
         self.sync()
     }
 
-    fn sync(&self) -> Result<(), Fault> {
+    fn sync(&mut self) -> Result<(), Fault> {
         self.db.flush()?;
+        self.blobs.sync()?;
         // sled's own flush ends in sync_file_range, which does not empty the device's cache.
         self.sync.sync_data()?;
         Ok(())
@@ -290,7 +296,47 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::shell::clock::Clock;
+    use crate::shell::journal::Journal;
+
+    /// The files of a store, once nobody has it open any more.
+    fn files(home: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        while File::open(home.join("db/db")).unwrap().try_lock().is_err() {
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        let folders = [home.to_owned(), home.join("db")];
+        let entries =
+            folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_leaves_the_store_as_it_was() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let open = || Journal::open(dir.path(), 10, Clock::start());
+        drop(open().unwrap());
+        let home = dir.path().join("journal");
+        let body = [&[2], br#"{"sequence":1,"by":"somebody"}"#.as_slice()].concat();
+        let value = [crc32fast::hash(&body).to_be_bytes().as_slice(), &body].concat();
+        let mut store = Store::open(&home.join("db")).unwrap();
+        store.db.insert(1_u64.to_be_bytes(), value).unwrap();
+        store.sync().unwrap();
+        drop(store);
+        let before = files(&home);
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("record 1 has the format 2, written by a newer siteward"), "{error}");
+        assert_eq!(files(&home), before);
+        assert!(!dir.path().join("journal.damaged-1").exists() && !dir.path().join("journal.before").exists());
+    }
+
+    #[test]
+    fn a_part_that_is_gone_is_damage() {
+        assert!(matches!(Fault::from(io::Error::from_raw_os_error(2)), Fault::Damaged(_)));
+    }
 
     #[test]
     fn a_full_disk_is_no_damage_even_as_sled_repeats_it() {

@@ -207,7 +207,7 @@ impl Worker {
     fn read_durable(&self, from: Sequence, limit: usize) -> Result<Vec<Record>, String> {
         let store = self.store.as_ref().ok_or("the disk refuses")?;
         let mut records = store.read(from.0, limit).map_err(|fault| match fault {
-            Fault::Environment(error) | Fault::Damaged(error) => error,
+            Fault::Environment(error) | Fault::Newer(error) | Fault::Damaged(error) => error,
         })?;
         records.retain(|record| record.sequence.0 <= self.durable);
         Ok(records)
@@ -305,7 +305,7 @@ impl Worker {
         }
         let path = self.home.display();
         let error = match fault {
-            Fault::Environment(error) => {
+            Fault::Environment(error) | Fault::Newer(error) => {
                 format!("the store {path} cannot be written: {error}; free space or mount it writable")
             }
             Fault::Damaged(error) => {

@@ -1,0 +1,112 @@
+//! `siteward journal` on a damaged store, held against what was written into it and what of that still stands in its files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use siteward::engine::cloud::messages::Messages;
+use siteward::engine::model::ids::SiteId;
+use tempfile::TempDir;
+
+use crate::filled::{Filled, record};
+use crate::rig;
+use crate::tree::Tree;
+
+/// How the JSON of every record begins.
+const BEGIN: &[u8] = b"{\"sequence\":";
+/// What stands before it: checksum and version.
+const HEADER: usize = 5;
+
+fn siteward(task: &[&str], option: &str, store: &Path) -> Output {
+    let mut command = Command::new(rig::siteward());
+    command.args(["journal"]).args(task).arg(option).arg(store).args(["--config", "none/site.toml"]);
+    command.output().unwrap()
+}
+
+/// `siteward journal verify`: whether it calls the store good.
+pub(crate) fn verify(store: &Path) -> Result<bool, String> {
+    let output = siteward(&["verify"], "--store", store);
+    match output.status.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => Err(format!("verify: {output:?}")),
+    }
+}
+
+/// `siteward journal recover`: every record of which a copy was not hit is there, none is wrong, and it ends with 0 only if none is missing.
+pub(crate) fn recover(aside: &Path, store: &Filled, files: &Tree) -> Result<&'static str, String> {
+    let place = TempDir::new().unwrap();
+    let file = place.path().join("recovered.jsonl");
+    let output = siteward(&["recover", "--out", file.to_str().unwrap()], "--from", aside);
+    let code = output.status.code().filter(|code| *code < 2).ok_or_else(|| format!("recover: {output:?}"))?;
+    let mut found = BTreeSet::new();
+    for line in std::fs::read_to_string(&file).unwrap().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
+        let sequence = event["sequence"].as_u64().unwrap();
+        let written = [store.store_id.as_str(), "-"].map(|store_id| {
+            let messages = Messages::new("", &SiteId::new("-"), store_id);
+            messages.event(&record(sequence, store.large)).payload
+        });
+        if !(1..=store.last).contains(&sequence) || !written.iter().any(|written| written == line) {
+            return Err(format!("recover gives what was not written: {line}"));
+        }
+        if !found.insert(sequence) {
+            return Err(format!("record {sequence} is given twice"));
+        }
+    }
+    let intact = intact(store, files);
+    let forgotten: Vec<u64> = (store.first..=store.last).filter(|n| intact.contains(n) && !found.contains(n)).collect();
+    if !forgotten.is_empty() {
+        return Err(format!("recover leaves out what is whole: {forgotten:?}"));
+    }
+    let missing: Vec<u64> = (store.first..=store.last).filter(|n| !found.contains(n)).collect();
+    if code == 0 && !missing.is_empty() {
+        return Err(format!("recover ends with 0 and lacks {missing:?}: {output:?}"));
+    }
+    Ok(match (missing.is_empty(), missing.len() as u64 == store.last + 1 - store.first) {
+        (true, _) => "set aside, all recovered",
+        (false, false) => "set aside, some recovered",
+        (false, true) => "set aside, none recovered",
+    })
+}
+
+/// The records of which a whole copy stands somewhere in the files of the database.
+fn intact(store: &Filled, files: &Tree) -> BTreeSet<u64> {
+    let whole = values(store);
+    let mut found = BTreeSet::new();
+    for (at, number, bytes) in files.values().flat_map(|bytes| places(bytes)) {
+        if whole.get(&number).is_some_and(|value| bytes[at - HEADER..].starts_with(value)) {
+            found.insert(number);
+        }
+    }
+    found
+}
+
+/// Each record as it stands in the undamaged files, with its header.
+fn values(store: &Filled) -> BTreeMap<u64, Vec<u8>> {
+    let mut values = BTreeMap::new();
+    for (at, number, bytes) in store.files.values().flat_map(|bytes| places(bytes)) {
+        if number == 0 || number > store.last || values.contains_key(&number) {
+            continue;
+        }
+        let json = serde_json::to_vec(&record(number, store.large)).unwrap();
+        if bytes[at..].starts_with(&json) {
+            values.insert(number, bytes[at - HEADER..at + json.len()].to_vec());
+        }
+    }
+    assert!((store.first..=store.last).all(|number| values.contains_key(&number)), "all of them were found");
+    values
+}
+
+/// Where a record seems to begin, and its number.
+fn places(bytes: &[u8]) -> Vec<(usize, u64, &[u8])> {
+    let mut places = Vec::new();
+    for at in HEADER..bytes.len().saturating_sub(BEGIN.len()) {
+        if bytes[at] == b'{' && bytes[at..].starts_with(BEGIN) {
+            let digits = bytes[at + BEGIN.len()..].iter().take_while(|byte| byte.is_ascii_digit()).take(12);
+            let number = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+            places.push((at, number, bytes));
+        }
+    }
+    places
+}
