@@ -3,6 +3,7 @@
 pub mod drain;
 pub mod load;
 pub mod lossless;
+pub mod offline;
 pub mod reaction;
 pub mod rough;
 
