@@ -40,9 +40,9 @@ const DAY_MS: u64 = 86_400_000;
 const BEGIN: i64 = 1_772_323_200_000;
 const PREFIX: &str = "siteward/v1";
 /// A store of so many bytes per transaction is the stated bound (`docs/journal.md`), with this for an empty one.
-pub const BYTES_PER_TRANSACTION: u64 = 64_000;
+pub const BYTES_PER_TRANSACTION: u64 = 20_000;
 /// What a store has without records: the history that is kept and the files beside the database.
-pub const BYTES_BESIDES: u64 = 32_000_000;
+pub const BYTES_BESIDES: u64 = 16_000_000;
 /// A snapshot is made each so many records, and records are deleted in lots of a hundred.
 const LAG: u64 = 1_100;
 
