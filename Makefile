@@ -25,7 +25,7 @@ TEST_PARTS := prepare format lint docs deny unit demo-test package-test
 
 section = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets soak-cloud fleet reaction clean need-cargo
+.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets soak-cloud fleet reaction fuzz offline clean need-cargo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -171,6 +171,16 @@ reaction: need-cargo ## how long from an overload at the meter to the last of 10
 	@.ci/need $(BUILD_PACKAGES)
 	@cargo build --workspace --bins --locked --quiet --release
 	@$(TARGET)/release/siteward-sim reaction $(ARGS)
+
+fuzz: need-cargo ## a million mutated commands and configurations into a living site; make fuzz ARGS="--cases 100000 --seed 7"
+	@.ci/need $(BUILD_PACKAGES)
+	@cargo build --workspace --bins --locked --quiet --release
+	@$(TARGET)/release/siteward-sim fuzz $(ARGS)
+
+offline: need-cargo ## 30 days of 50 stations without the cloud: the space, restarts, the drain; make offline ARGS="--days 7 --store DIR"
+	@.ci/need $(BUILD_PACKAGES)
+	@cargo build --workspace --bins --locked --quiet --release
+	@$(TARGET)/release/siteward-sim offline $(ARGS)
 
 clean: ## removes what was built
 	rm -rf target .venv .tools

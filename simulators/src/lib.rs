@@ -9,6 +9,7 @@ pub mod car;
 pub mod cloud;
 pub mod demo;
 pub mod faults;
+pub mod fuzz;
 pub mod meter;
 pub mod net;
 pub mod oracle;

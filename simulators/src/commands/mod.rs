@@ -5,7 +5,9 @@ mod demo;
 mod device;
 mod duration;
 mod fleet;
+mod fuzz;
 mod journal;
+mod offline;
 mod rig;
 mod soak;
 mod station;
@@ -49,10 +51,14 @@ enum Command {
     World(world::Arguments),
     /// Many sites by dice in virtual time, side by side; fails if an invariant was violated at any
     Soak(soak::Arguments),
+    /// Commands and configurations changed at random, into a site in virtual time: does any of them do what it must not?
+    Fuzz(fuzz::Arguments),
     /// Many stations on real sockets around the real daemon, which is killed again and again while its meter comes and goes
     SoakSockets(rig::RoughArguments),
     /// Is anything lost or doubled between stations and the cloud's books while daemon, broker and consumer are killed again and again?
     SoakCloud(rig::LosslessArguments),
+    /// Days without the cloud into the real journal, with a restart a day: how large is it, and does all of it drain in order?
+    Offline(offline::Arguments),
     /// How fast the daemon drains a backlog, beside what its MQTT client can do alone
     Drain(rig::DrainArguments),
     /// How fast the daemon's journal is, what it writes in a day, how long a start takes, and how much space it needs
@@ -84,8 +90,10 @@ impl Cli {
             Command::Fleet(arguments) => arguments.run(),
             Command::World(arguments) => arguments.run(),
             Command::Soak(arguments) => arguments.run(),
+            Command::Fuzz(arguments) => arguments.run(),
             Command::SoakSockets(arguments) => arguments.run(),
             Command::SoakCloud(arguments) => arguments.run(),
+            Command::Offline(arguments) => arguments.run(),
             Command::Drain(arguments) => arguments.run(),
             Command::Journal(arguments) => arguments.run(),
             Command::Reaction(arguments) => arguments.run(),

@@ -4,6 +4,7 @@ pub mod drain;
 pub mod journal;
 pub mod load;
 pub mod lossless;
+pub mod offline;
 pub mod reaction;
 pub mod rough;
 

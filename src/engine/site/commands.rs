@@ -204,6 +204,10 @@ impl Site {
         if let Some(known) = self.ledger.command(&request.id) {
             let outcome = outcome_of_record(&known.status, known.error.clone());
             let text = response(Some(&request.id), &outcome);
+            // It does not run: the next one with this id must not wait for an answer that never comes.
+            if let Some(cloud) = &mut self.cloud {
+                cloud.answers.answer(&request.id, &text);
+            }
             return self.respond(self.durable, text, (request.response_topic, request.correlation), out);
         }
         if intake.expires.is_some_and(|expires| now.utc_trusted && now.utc >= expires) {

@@ -123,6 +123,23 @@ fn a_change_of_tokens_is_answered_when_it_is_durable_and_survives_a_restart() {
 }
 
 #[test]
+fn a_command_of_an_earlier_run_is_answered_each_time_it_comes_again() {
+    let mut world = with(|_| {});
+    let data = json!({ "tokens": [{ "token": "NEW" }] });
+    assert_eq!(world.tokens("tokens.update", &data)["status"], "accepted");
+    let restored = Restored { boot: 2, ledger: world.site.ledger().clone(), ..Restored::default() };
+    let mut again = World::with(setup(63), restored, world.now);
+    again.durable();
+    let last = again.site.last_sequence();
+    for _ in 0..3 {
+        // The same id as in the run before.
+        again.message = 0;
+        assert_eq!(again.tokens("tokens.update", &data)["status"], "accepted");
+    }
+    assert_eq!(again.site.last_sequence(), last, "it is not carried out again");
+}
+
+#[test]
 fn what_comes_by_command_stands_over_the_file_until_it_is_deleted() {
     let mut world = with(|_| {});
     world.connect(A, 1);
