@@ -57,6 +57,7 @@ pub(super) enum Data<'a> {
 
 /// What every event of a transaction tells.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct AboutTransaction<'a> {
     /// The transaction as the charger knows it.
     transaction_id: &'a TransactionId,
@@ -76,6 +77,7 @@ pub(super) struct AboutTransaction<'a> {
 
 /// A transaction began.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TransactionStarted<'a> {
     #[serde(flatten)]
     about: AboutTransaction<'a>,
@@ -87,6 +89,7 @@ pub(super) struct TransactionStarted<'a> {
 
 /// Something about a transaction changed.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TransactionUpdated<'a> {
     #[serde(flatten)]
     about: AboutTransaction<'a>,
@@ -108,6 +111,7 @@ pub(super) struct TransactionUpdated<'a> {
 
 /// Which prices hold for a transaction to its end.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TransactionPriced<'a> {
     #[serde(flatten)]
     about: AboutTransaction<'a>,
@@ -117,6 +121,7 @@ pub(super) struct TransactionPriced<'a> {
 
 /// A transaction is over.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TransactionEnded<'a> {
     #[serde(flatten)]
     about: AboutTransaction<'a>,
@@ -138,6 +143,7 @@ pub(super) struct TransactionEnded<'a> {
 
 /// A transaction ended otherwise than was said.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TransactionCorrected<'a> {
     #[serde(flatten)]
     about: AboutTransaction<'a>,
@@ -155,6 +161,7 @@ pub(super) struct TransactionCorrected<'a> {
 
 /// A transaction with prices gets no CDR.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct CdrWithheld<'a> {
     #[serde(flatten)]
     about: AboutTransaction<'a>,
@@ -164,6 +171,7 @@ pub(super) struct CdrWithheld<'a> {
 
 /// A meter has signed a value.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SignedValue"))]
 pub(super) struct SignedValueData<'a> {
     /// The transaction; null: it belongs to none.
     transaction_id: Option<&'a TransactionId>,
@@ -195,6 +203,7 @@ pub(super) struct SignedValueData<'a> {
 
 /// What of the energy since the last balance is accounted for.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct EnergyBalance<'a> {
     /// When the last one was made; null: this is the first.
     from: Option<Utc>,
@@ -208,6 +217,7 @@ pub(super) struct EnergyBalance<'a> {
 
 /// What an EVSE's register counted, and what its transactions account for.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EvseBalance"))]
 struct BalanceOfEvse<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -229,6 +239,7 @@ struct BalanceOfEvse<'a> {
 
 /// What a circuit's meter counted, and what the chargers below took.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "CircuitBalance"))]
 struct BalanceOfCircuit<'a> {
     /// The circuit.
     circuit: &'a CircuitId,
@@ -248,6 +259,7 @@ struct BalanceOfCircuit<'a> {
 
 /// A charger connected.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ChargerConnected<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -257,6 +269,7 @@ pub(super) struct ChargerConnected<'a> {
 
 /// A charger booted and said who it is.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ChargerFirmware<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -272,6 +285,7 @@ pub(super) struct ChargerFirmware<'a> {
 
 /// A charger disconnected.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ChargerDisconnected<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -281,6 +295,7 @@ pub(super) struct ChargerDisconnected<'a> {
 
 /// A connector changed its state.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ConnectorState<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -296,6 +311,7 @@ pub(super) struct ConnectorState<'a> {
 
 /// A charger accepted a limit that decays by itself for the first time: from now on it is fail-safe.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct FailSafe<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -311,6 +327,7 @@ pub(super) struct FailSafe<'a> {
 
 /// A form of lease was found for a charger by asking it, or turned out not to work.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct LeaseChosen<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -324,6 +341,7 @@ pub(super) struct LeaseChosen<'a> {
 
 /// A circuit's limit was changed from outside. Older versions recorded it so; it is only sent where such a record is sent again.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct CircuitLimit<'a> {
     /// The circuit.
     circuit: &'a CircuitId,
@@ -335,6 +353,7 @@ pub(super) struct CircuitLimit<'a> {
 
 /// A connector goes first for a while.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct BoostSet<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -345,11 +364,13 @@ pub(super) struct BoostSet<'a> {
     /// When it ends.
     until: Utc,
     /// It holds.
+    #[cfg_attr(test, schemars(extend("const" = "set")))]
     state: &'static str,
 }
 
 /// A boost is over before its transaction is.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct BoostEnded<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -363,6 +384,7 @@ pub(super) struct BoostEnded<'a> {
 
 /// A transaction must have some energy by a certain time.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TargetSet<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -377,11 +399,13 @@ pub(super) struct TargetSet<'a> {
     /// Who set it.
     source: TargetSource,
     /// It holds.
+    #[cfg_attr(test, schemars(extend("const" = "set")))]
     state: &'static str,
 }
 
 /// A target is over before its transaction is.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TargetEnded<'a> {
     /// The charger.
     charger: &'a StationId,
@@ -397,6 +421,7 @@ pub(super) struct TargetEnded<'a> {
 
 /// The daemon started, or something became of a configuration that was sent.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct ConfigurationChanged<'a> {
     /// The daemon's version.
     version: &'a str,
@@ -406,8 +431,10 @@ pub(super) struct ConfigurationChanged<'a> {
 
 /// Other prices hold for transactions that get theirs from now on.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TariffsReplaced<'a> {
     /// The command.
+    #[cfg_attr(test, schemars(extend("const" = "tariffs.replace")))]
     cause: &'static str,
     /// The price list; null: that of the configuration again.
     tariffs: Option<&'a [Tariff]>,
@@ -415,10 +442,13 @@ pub(super) struct TariffsReplaced<'a> {
 
 /// Tokens were changed. How many, not which: that is the sender's business, and a list would be a large event.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TokensChanged<'a> {
     /// What changed.
+    #[cfg_attr(test, schemars(extend("const" = "tokens")))]
     cause: &'static str,
     /// How.
+    #[cfg_attr(test, schemars(extend("enum" = ["update", "delete", "replace", "replace_part"])))]
     change: &'static str,
     /// How many tokens it names.
     entries: usize,
@@ -432,6 +462,7 @@ pub(super) struct TokensChanged<'a> {
 
 /// A command was carried out or refused.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct CommandExecuted<'a> {
     /// The command's id.
     id: &'a str,
@@ -439,6 +470,7 @@ pub(super) struct CommandExecuted<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     /// How it ended.
+    #[cfg_attr(test, schemars(extend("enum" = ["accepted", "rejected", "failed", "expired"])))]
     status: &'a str,
     /// The error; null: there was none.
     error: Option<&'a str>,
@@ -446,6 +478,7 @@ pub(super) struct CommandExecuted<'a> {
 
 /// A damaged store was set aside and a new one begun, with a new store id and sequences from 1.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct StoreRecovered<'a> {
     /// What is known to be missing.
     missing: &'a str,

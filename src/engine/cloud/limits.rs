@@ -20,6 +20,7 @@ pub fn name_of(target: &LimitTarget) -> &str {
 
 /// A limit from outside that stands. One of `limit_a`, `limit_w`, `charging_w` and `limit_percent` says how much is left.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct LimitStanding<'a> {
     #[serde(flatten)]
     about: AboutLimit<'a>,
@@ -37,6 +38,7 @@ pub(super) struct LimitStanding<'a> {
 
 /// A limit from outside has ended.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct LimitEnded<'a> {
     #[serde(flatten)]
     about: AboutLimit<'a>,
@@ -50,6 +52,7 @@ pub(super) struct LimitEnded<'a> {
 
 /// What became of a limit from outside. One of `limit_a`, `limit_w`, `charging_w` and `limit_percent` says how much was left.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LimitProven<'a> {
     #[serde(flatten)]
     about: AboutLimit<'a>,
@@ -75,6 +78,7 @@ pub struct LimitProven<'a> {
 
 /// On what and from whom a limit is.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct AboutLimit<'a> {
     /// The circuit that it is on; null: it is on a charger.
     circuit: Option<&'a CircuitId>,
@@ -86,6 +90,7 @@ struct AboutLimit<'a> {
 
 /// How much is left: one of them.
 #[derive(Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Amount {
     /// On each phase, in A; on a charger, for each of its EVSEs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +108,7 @@ struct Amount {
 
 /// What a limit that must be renewed has beside the others.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Renewal {
     /// It must be renewed within so many s.
     ttl_s: u64,
@@ -115,9 +121,10 @@ struct Renewal {
 /// What holds when a limit is not renewed in time.
 #[derive(Serialize)]
 #[serde(untagged)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 enum Loss {
     /// The last limit goes on (`hold`), or the limit ends (`release`).
-    Word(&'static str),
+    Word(#[cfg_attr(test, schemars(extend("enum" = ["hold", "release"])))] &'static str),
     /// This holds instead until the sender is back.
     Fallback(Amount),
 }

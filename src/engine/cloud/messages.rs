@@ -30,8 +30,10 @@ pub struct Messages {
 
 /// An event: a CloudEvents 1.0 object in structured mode.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Event<'a> {
     /// The version of CloudEvents.
+    #[cfg_attr(test, schemars(extend("const" = "1.0")))]
     specversion: &'static str,
     /// `<store id>-<sequence>`: it never names two events.
     id: String,
@@ -56,13 +58,16 @@ pub(super) struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     uptimems: Option<String>,
     /// The form of `data`.
+    #[cfg_attr(test, schemars(extend("const" = "application/json")))]
     datacontenttype: &'static str,
     /// What this type of event tells.
+    #[cfg_attr(test, schemars(with = "Value"))]
     data: Data<'a>,
 }
 
 /// Whether the site is online. The broker itself sends it with `online` false when the connection breaks.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Connection<'a> {
     /// Whether the site is connected to the broker.
     online: bool,
@@ -74,6 +79,7 @@ pub(super) struct Connection<'a> {
 
 /// The answer to a command.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Answer<'a> {
     /// What the command has found or done; a string where the charger's answer is no JSON; null: there is nothing to tell.
     data: Value,
@@ -82,6 +88,7 @@ pub(super) struct Answer<'a> {
     /// The `id` of the command; null: it had none that could be read.
     id: Option<&'a str>,
     /// `accepted`; `rejected`: it made no sense, nothing was changed; `failed`: it was tried; `expired`: it came too late.
+    #[cfg_attr(test, schemars(extend("enum" = ["accepted", "rejected", "failed", "expired"])))]
     status: &'static str,
 }
 

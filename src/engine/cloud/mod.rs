@@ -7,3 +7,6 @@ pub mod limits;
 pub mod messages;
 pub mod outbox;
 pub mod topics;
+
+#[cfg(test)]
+mod schema_tests;
