@@ -9,4 +9,6 @@ pub mod outbox;
 pub mod topics;
 
 #[cfg(test)]
+mod asyncapi_tests;
+#[cfg(test)]
 mod schema_tests;
