@@ -129,7 +129,7 @@ fn by_itself(value: &Value, keyword: &str, rule: &Value) -> bool {
         // `components` is where AsyncAPI keeps what else stands in `$defs`.
         "$schema" | "title" | "description" | "$defs" | "components" | "default" | "examples" => true,
         // Said by the names of the keys.
-        "additionalProperties" => rule == false,
+        "additionalProperties" | "unevaluatedProperties" => rule == false,
         "type" => match rule {
             Value::Array(types) => types.iter().any(|one| is(value, one)),
             one => is(value, one),

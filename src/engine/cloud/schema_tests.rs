@@ -208,18 +208,21 @@ fn cdr() -> Map<String, Value> {
     let Ok(Value::Object(mut schema)) = serde_json::from_str(&text) else { panic!("an object") };
     let Some(Value::Object(parts)) = schema.remove("$defs") else { panic!("its parts") };
     schema.remove("$schema");
-    let parts = parts.into_iter().map(|(name, part)| (format!("Ocpi{name}"), without_digits(part)));
-    parts.chain([("OcpiCdr".to_owned(), without_digits(Value::Object(schema)))]).collect()
+    let parts = parts.into_iter().map(|(name, part)| (format!("Ocpi{name}"), opened(part)));
+    parts.chain([("OcpiCdr".to_owned(), opened(Value::Object(schema)))]).collect()
 }
 
-/// Without the rule of four decimals: validators that count in binary fractions find 10.87 to be no multiple of 0.0001.
-fn without_digits(schema: Value) -> Value {
+/// As the other schemas of events are: open for keys that come later. And without the rule of four decimals, since validators that count
+/// in binary fractions find 10.87 to be no multiple of 0.0001.
+fn opened(schema: Value) -> Value {
     match schema {
         Value::Object(object) => {
-            let kept = object.into_iter().filter(|(keyword, _)| keyword != "multipleOf");
-            Value::Object(kept.map(|(keyword, rule)| (keyword, without_digits(rule))).collect())
+            let kept = object
+                .into_iter()
+                .filter(|(keyword, _)| !["multipleOf", "additionalProperties"].contains(&keyword.as_str()));
+            Value::Object(kept.map(|(keyword, rule)| (keyword, opened(rule))).collect())
         }
-        Value::Array(values) => Value::Array(values.into_iter().map(without_digits).collect()),
+        Value::Array(values) => Value::Array(values.into_iter().map(opened).collect()),
         other => other,
     }
 }

@@ -45,6 +45,7 @@ pub(in crate::engine::cloud) fn commands() -> Value {
             "description": about,
             "allOf": [{ "$ref": "#/$defs/Command" }],
             "properties": { "type": { "const": kind }, "data": data },
+            "unevaluatedProperties": false,
         });
         if may_lack {
             schema["properties"]["data"] = json!({ "anyOf": [data, { "type": "null" }] });
