@@ -13,6 +13,7 @@ macro_rules! quantity {
     ($(#[$doc:meta])* $name:ident, $repr:ty, $unit:literal, $from:ident, $to:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name($repr);
 

@@ -149,6 +149,11 @@ const PACKAGES: &[Package] = &[
     Package { package: "clap", places: &["crate::cli", "simulators"] },
     Package { package: "ratatui", places: &["simulators::demo", "simulators::rig", "simulators::commands"] },
     Package { package: "crossterm", places: &["simulators::demo", "simulators::rig", "simulators::commands"] },
+    // A dev-dependency: the types of the messages name it under `cfg_attr(test, ..)` only, since the published schemas are made from them.
+    Package {
+        package: "schemars",
+        places: &["crate::engine::cloud", "crate::engine::model", "crate::engine::time", "crate::engine::units"],
+    },
 ];
 
 /// What the engine may not use although it needs no package.

@@ -307,5 +307,7 @@ const fn name_of(value: &Value) -> &'static str {
 }
 
 #[cfg(test)]
+pub(super) mod schema_tests;
+#[cfg(test)]
 #[path = "intake_tests.rs"]
 mod tests;

@@ -8,7 +8,9 @@ use crate::engine::units::Current;
 
 fn read(kind: &str, data: &Value) -> Result<Command, String> {
     let payload = json!({ "id": "c-1", "type": kind, "data": data }).to_string();
-    match read_command(payload.as_bytes()) {
+    let read = read_command(payload.as_bytes());
+    schema_tests::agrees(payload.as_bytes(), read.as_ref().err().map(|rejection| rejection.error.as_str()));
+    match read {
         Ok(intake) => {
             assert_eq!(super::kind(&intake.command), kind);
             Ok(intake.command)
@@ -175,9 +177,12 @@ proptest! {
     #[test]
     fn no_json_makes_it_panic(which in 0..SUPPORTED.len(), data in json_value(), expires in json_value()) {
         let payload = json!({ "id": "c", "type": SUPPORTED[which], "expires": expires, "data": data }).to_string();
-        if let Err(rejection) = read_command(payload.as_bytes()) {
-            prop_assert_eq!(rejection.id.as_deref(), Some("c"));
-            prop_assert!(!rejection.error.is_empty() && rejection.error.len() < 2_000);
+        match read_command(payload.as_bytes()) {
+            Ok(_) => schema_tests::agrees(payload.as_bytes(), None),
+            Err(rejection) => {
+                prop_assert_eq!(rejection.id.as_deref(), Some("c"));
+                prop_assert!(!rejection.error.is_empty() && rejection.error.len() < 2_000);
+            }
         }
     }
 }

@@ -3,21 +3,17 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::data::Data;
 use super::limits;
 use super::topics::Topics;
-use crate::engine::model::alarm::Alarm;
-use crate::engine::model::balance::{Balance, CircuitBalance, EvseBalance};
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::exchange::ConnectorStatus;
 use crate::engine::model::ids::SiteId;
 use crate::engine::model::limit::{LimitOrder, StandingLimit};
-use crate::engine::model::record::{Record, RecordBody, TransactionFacts};
-use crate::engine::model::signed::{PageFault, SignedNote};
+use crate::engine::model::record::{Record, RecordBody};
 use crate::engine::model::status::SiteStatus;
-use crate::engine::model::token::TokensOrder;
 use crate::engine::site::io::Publication;
 use crate::engine::time::Utc;
-use crate::engine::units::{Current, Energy};
 
 /// The content type of an event (CloudEvents 1.0, structured mode).
 pub const CLOUD_EVENT: &str = "application/cloudevents+json";
@@ -32,26 +28,68 @@ pub struct Messages {
     store_id: String,
 }
 
-/// A CloudEvents 1.0 envelope.
+/// An event: a CloudEvents 1.0 object in structured mode.
 #[derive(Serialize)]
-struct Event<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Event<'a> {
+    /// The version of CloudEvents.
+    #[cfg_attr(test, schemars(extend("const" = "1.0")))]
     specversion: &'static str,
+    /// `<store id>-<sequence>`: it never names two events.
     id: String,
+    /// `/siteward/<site id>`.
     source: &'a str,
+    /// What happened.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The charger, the circuit or the subject of the alarm; left out where the whole site is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
+    /// When it was recorded, as far as the gateway knew the time.
     time: Utc,
+    /// Counts 1, 2, 3 … without a gap for the life of the store.
     sequence: u64,
+    /// False: the gateway did not know the time. Then `boot` and `uptimems` are there too.
     clocktrusted: bool,
+    /// Which start of the daemon: an event of the same `boot` with a trusted clock tells the time of all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     boot: Option<u64>,
-    /// A string, since an integer of CloudEvents has 32 bits and 25 days of milliseconds do not fit.
+    /// The ms since that start. A string, since an integer of CloudEvents has 32 bits and 25 days of milliseconds do not fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     uptimems: Option<String>,
+    /// The form of `data`.
+    #[cfg_attr(test, schemars(extend("const" = "application/json")))]
     datacontenttype: &'static str,
+    /// What this type of event tells.
+    #[cfg_attr(test, schemars(with = "Value"))]
+    data: Data<'a>,
+}
+
+/// Whether the site is online. The broker itself sends it with `online` false when the connection breaks.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Connection<'a> {
+    /// Whether the site is connected to the broker.
+    online: bool,
+    /// When this began to be so; in the last will, when the connection that broke was made.
+    since: Utc,
+    /// The daemon's version.
+    version: &'a str,
+}
+
+/// The answer to a command.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Answer<'a> {
+    /// What the command has found or done; a string where the charger's answer is no JSON; null: there is nothing to tell.
     data: Value,
+    /// What was wrong, and what would be right; null: nothing.
+    error: Option<&'a str>,
+    /// The `id` of the command; null: it had none that could be read.
+    id: Option<&'a str>,
+    /// `accepted`; `rejected`: it made no sense, nothing was changed; `failed`: it was tried; `expired`: it came too late.
+    #[cfg_attr(test, schemars(extend("enum" = ["accepted", "rejected", "failed", "expired"])))]
+    status: &'static str,
 }
 
 impl Messages {
@@ -83,7 +121,7 @@ impl Messages {
             boot: (!stamp.trusted).then_some(stamp.boot),
             uptimems: (!stamp.trusted).then(|| stamp.mono.ms().to_string()),
             datacontenttype: JSON,
-            data: data(&record.body),
+            data: Data::from(&record.body),
         };
         Publication {
             topic: self.topics.events(),
@@ -133,7 +171,7 @@ impl Messages {
 /// The payload of `P/connection`. `since` is when this began to be so; in the last will, when the connection that broke was made.
 #[must_use]
 pub fn connection(online: bool, since: Utc, version: &str) -> String {
-    json!({ "online": online, "since": since, "version": version }).to_string()
+    text(&Connection { online, since, version })
 }
 
 /// The payload of an answer: `{"id", "status", "error", "data"}`. `id` is `None` where the command had none that could be read.
@@ -150,7 +188,7 @@ pub fn response(id: Option<&str>, outcome: &CommandOutcome) -> String {
     // Text that is no JSON is passed on as a string: an answer that says less is worse.
     let data =
         data.filter(|data| !data.is_empty()).map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data)));
-    json!({ "id": id, "status": status(outcome), "error": error, "data": data.unwrap_or(Value::Null) }).to_string()
+    text(&Answer { data: data.unwrap_or(Value::Null), error, id, status: status(outcome) })
 }
 
 /// The contract's word for how a command ended, also for the record of it.
@@ -238,175 +276,6 @@ fn subject(body: &RecordBody) -> Option<&str> {
     }
 }
 
-fn data(body: &RecordBody) -> Value {
-    match body {
-        RecordBody::TransactionStarted { facts, seq_no, offline } => {
-            transaction_data(facts, json!({ "seq_no": seq_no, "offline": offline }))
-        }
-        RecordBody::TransactionUpdated { facts, seq_no, at, meter, trigger, offline, charging } => transaction_data(
-            facts,
-            json!({
-                "seq_no": seq_no, "offline": offline, "at": at, "meter_wh": meter, "trigger": trigger,
-                "energy_wh": energy(facts, *meter), "charging": charging,
-            }),
-        ),
-        RecordBody::TransactionPriced { facts, tariff, .. } => transaction_data(facts, json!({ "tariff": tariff })),
-        RecordBody::TransactionEnded { facts, seq_no, ended, meter_stop, reason, reconstructed, cost } => {
-            transaction_data(
-                facts,
-                json!({
-                    "seq_no": seq_no, "ended": ended, "meter_stop_wh": meter_stop, "reason": reason,
-                    "reconstructed": reconstructed, "energy_wh": energy(facts, *meter_stop), "cost": cost,
-                }),
-            )
-        }
-        RecordBody::TransactionCorrected { .. }
-        | RecordBody::CdrCreated(_)
-        | RecordBody::CdrWithheld { .. }
-        | RecordBody::SignedValue(_)
-        | RecordBody::EnergyBalanced(_) => bill_data(body),
-        RecordBody::ChargerConnected { charger, version } => json!({ "charger": charger, "ocpp_version": version }),
-        RecordBody::ChargerBooted { charger, info } => json!({
-            "charger": charger, "vendor": info.vendor, "model": info.model,
-            "serial": info.serial, "firmware": info.firmware,
-        }),
-        RecordBody::ChargerDisconnected { charger, reason } => json!({ "charger": charger, "reason": reason }),
-        RecordBody::ChargerStatus { charger, evse, connector, status, error } => json!({
-            "charger": charger, "evse": evse, "connector": connector, "status": status, "error": error,
-        }),
-        RecordBody::ChargerTamed { charger, evse, fallback, form } => json!({
-            "charger": charger, "evse": evse, "fail_safe": true, "fallback_a": fallback.as_a(), "lease": form.name(),
-        }),
-        RecordBody::LeaseChosen { charger, form, proven } => json!({
-            "charger": charger, "evse": null, "fail_safe": proven, "lease": form.name(),
-        }),
-        RecordBody::AlarmRaised(alarm) | RecordBody::AlarmCleared(alarm) => alarm_data(alarm),
-        RecordBody::OutsideLimit(standing) => limits::standing(standing),
-        RecordBody::OutsideLimitEnded { target, origin, why } => limits::ended(target, origin, *why),
-        RecordBody::LimitProven(proof) => limits::proven(proof),
-        RecordBody::LimitChanged { circuit, limit, until } => json!({
-            "circuit": circuit, "limit_a": limit.map(Current::as_a), "until": until,
-        }),
-        RecordBody::BoostSet { charger, evse, boost } => json!({
-            "charger": charger, "evse": evse, "transaction_id": boost.transaction, "until": boost.until, "state": "set",
-        }),
-        RecordBody::BoostEnded { charger, evse, cause } => json!({
-            "charger": charger, "evse": evse, "until": null, "state": cause,
-        }),
-        RecordBody::TargetSet { charger, evse, transaction, target } => json!({
-            "charger": charger, "evse": evse, "transaction_id": transaction, "energy_wh": target.energy,
-            "departure": target.departure, "source": target.source, "state": "set",
-        }),
-        RecordBody::TargetEnded { charger, evse, transaction, cause, missing } => json!({
-            "charger": charger, "evse": evse, "transaction_id": transaction, "missing_wh": missing, "state": cause,
-        }),
-        RecordBody::ConfigurationChanged { version, cause, .. } => json!({ "version": version, "cause": cause }),
-        RecordBody::TariffsReplaced { .. } | RecordBody::TokensChanged { .. } => by_command_data(body),
-        RecordBody::CommandExecuted { id, kind, status, error } => json!({
-            "id": id, "type": kind, "status": status, "error": error,
-        }),
-        RecordBody::StoreRecovered { missing } => json!({ "missing": missing }),
-    }
-}
-
-/// What commands have put in the place of what the configuration says.
-fn by_command_data(body: &RecordBody) -> Value {
-    match body {
-        RecordBody::TariffsReplaced { tariffs } => json!({ "cause": "tariffs.replace", "tariffs": tariffs }),
-        RecordBody::TokensChanged { order, .. } => tokens_data(order),
-        _ => Value::Null,
-    }
-}
-
-/// What is told of bills after a transaction has ended.
-fn bill_data(body: &RecordBody) -> Value {
-    match body {
-        RecordBody::TransactionCorrected { facts, ended, meter_stop, reason, cost } => transaction_data(
-            facts,
-            json!({
-                "ended": ended, "meter_stop_wh": meter_stop, "reason": reason, "energy_wh": energy(facts, *meter_stop),
-                "cost": cost,
-            }),
-        ),
-        // The CDR itself, so that it can be handed on as it is.
-        RecordBody::CdrCreated(note) => json!(note.cdr),
-        RecordBody::CdrWithheld { facts, reason, .. } => transaction_data(facts, json!({ "reason": reason })),
-        RecordBody::SignedValue(note) => signed_data(note),
-        RecordBody::EnergyBalanced(balance) => balance_data(balance),
-        _ => Value::Null,
-    }
-}
-
-/// How many tokens were changed, not which: that is the sender's business, and a list would be a large event.
-fn tokens_data(order: &TokensOrder) -> Value {
-    let part = order.part();
-    json!({
-        "cause": "tokens", "change": order.word(), "entries": order.count(), "list": part.map(|part| &part.list),
-        "part": part.map(|part| part.part), "parts": part.map(|part| part.parts),
-    })
-}
-
-/// A signed value. The text of `signed_data` is what the station sent, byte for byte.
-fn signed_data(note: &SignedNote) -> Value {
-    let SignedNote { charger, evse, transaction, at, value, page, page_fault, check, reason } = note;
-    let page = page.as_ref().map(|page| json!({ "meter": page.meter, "class": page.class, "number": page.number }));
-    let page_fault = page_fault.map(|fault| match fault {
-        PageFault::Missing(first, last) => json!({ "missing": [first, last] }),
-        PageFault::Repeated => json!("repeated"),
-    });
-    json!({
-        "transaction_id": transaction, "charger": charger, "evse": evse, "at": at, "context": value.context,
-        "signed_data": value.data, "encoding_method": value.encoding, "signing_method": value.method,
-        "public_key": value.key, "page": page, "page_fault": page_fault, "verification": check, "reason": reason,
-    })
-}
-
-/// The balance of a day.
-fn balance_data(balance: &Balance) -> Value {
-    let evse = |evse: &EvseBalance| {
-        json!({
-            "charger": evse.charger, "evse": evse.evse, "register_start_wh": evse.register_start,
-            "register_end_wh": evse.register_end, "transactions_wh": evse.transactions,
-            "difference_wh": evse.difference(), "verdict": evse.verdict, "reason": evse.reason,
-        })
-    };
-    let circuit = |circuit: &CircuitBalance| {
-        json!({
-            "circuit": circuit.circuit, "comparison": circuit.comparison, "metered_wh": circuit.metered,
-            "chargers_wh": circuit.chargers, "tolerance_wh": circuit.tolerance, "verdict": circuit.verdict,
-            "reason": circuit.reason,
-        })
-    };
-    json!({
-        "from": balance.from, "to": balance.to, "evses": balance.evses.iter().map(evse).collect::<Vec<_>>(),
-        "circuits": balance.circuits.iter().map(circuit).collect::<Vec<_>>(),
-    })
-}
-
-/// What every event of a transaction tells, and what this one tells beyond it.
-fn transaction_data(facts: &TransactionFacts, more: Value) -> Value {
-    let mut data = json!({
-        "transaction_id": facts.transaction, "charger": facts.charger, "evse": facts.evse,
-        "connector": facts.connector, "token": facts.token, "started": facts.started, "meter_start_wh": facts.meter_start,
-    });
-    if let (Value::Object(data), Value::Object(more)) = (&mut data, more) {
-        data.extend(more);
-    }
-    data
-}
-
-/// Only a difference of two known registers is an energy; a missing one is never taken for 0.
-fn energy(facts: &TransactionFacts, register: Option<Energy>) -> Option<Energy> {
-    Some(register? - facts.meter_start?)
-}
-
-fn alarm_data(alarm: &Alarm) -> Value {
-    json!({
-        "kind": alarm.key.kind, "subject": alarm.key.subject, "severity": alarm.severity,
-        "message": alarm.message, "remedy": alarm.remedy,
-    })
-}
-
 fn text(value: &impl Serialize) -> String {
     // Our own types have string keys only, so nothing in them can fail to be written.
     serde_json::to_string(value).unwrap_or_else(|error| json!({ "error": error.to_string() }).to_string())
@@ -414,4 +283,4 @@ fn text(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 #[path = "messages_tests.rs"]
-mod tests;
+pub(super) mod tests;

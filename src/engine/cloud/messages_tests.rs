@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rust_decimal::Decimal;
 
 use super::*;
-use crate::engine::model::alarm::{AlarmKey, AlarmKind, Severity};
+use crate::engine::model::alarm::{Alarm, AlarmKey, AlarmKind, Severity};
 use crate::engine::model::balance::{Balance, BalanceVerdict, CircuitBalance, Comparison, EvseBalance};
 use crate::engine::model::cdr::CdrNote;
 use crate::engine::model::exchange::{BootInfo, OcppVersion};
@@ -13,20 +13,20 @@ use crate::engine::model::ids::{CircuitId, IdToken, Sequence, StationId, Transac
 use crate::engine::model::limit::{
     Heartbeat, LimitAmount, LimitEnd, LimitOrigin, LimitProof, LimitTarget, OnLoss, ProofResult,
 };
-use crate::engine::model::record::Stamp;
+use crate::engine::model::record::{Stamp, TransactionFacts};
 use crate::engine::model::signed::{Check, Page, PageFault, SignedNote, SignedValue};
 use crate::engine::model::tariff::{Cost, Element, Prices, Tariff, When};
 use crate::engine::model::token::{ListPart, TokensOrder};
 use crate::engine::model::topology::LeaseForm;
 use crate::engine::model::wish::{Boost, BoostEnd, Target, TargetEnd, TargetSource};
 use crate::engine::time::Mono;
-use crate::engine::units::Power;
+use crate::engine::units::{Current, Energy, Power};
 
 /// The variants of [`RecordBody`]: the arms of [`stored_as`].
 const RECORD_BODIES: usize = 30;
-const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
+pub(crate) const NOON: Utc = Utc::from_unix_ms(1_772_366_400_000);
 
-fn messages() -> Messages {
+pub(crate) fn messages() -> Messages {
     Messages::new("siteward/v1", &SiteId::new("depot-nord"), "5f1c9e0b7a3d2846")
 }
 
@@ -142,7 +142,7 @@ fn tariff() -> Tariff {
     }
 }
 
-fn bodies() -> Vec<RecordBody> {
+pub(crate) fn bodies() -> Vec<RecordBody> {
     let mut bodies = vec![
         RecordBody::TransactionStarted { facts: facts(), seq_no: None, offline: false },
         RecordBody::TransactionUpdated {
@@ -302,7 +302,7 @@ fn wish_bodies() -> [RecordBody; 4] {
     ]
 }
 
-fn record(sequence: u64, body: RecordBody) -> Record {
+pub(crate) fn record(sequence: u64, body: RecordBody) -> Record {
     let stamp = Stamp { utc: NOON, trusted: true, mono: Mono::from_ms(81_234), boot: 7 };
     Record { sequence: Sequence(sequence), stamp, body }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How bad a condition is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing; nothing is lost.
@@ -18,6 +19,7 @@ pub enum Severity {
 
 /// What kind of condition it is. Together with its subject it names the alarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmKind {
     /// A meter gives no usable reading.
@@ -74,6 +76,7 @@ pub enum AlarmKind {
 
 /// The name of an alarm: its kind and what it is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AlarmKey {
     /// What kind of condition.
     pub kind: AlarmKind,
@@ -91,6 +94,7 @@ impl AlarmKey {
 
 /// An alarm that stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Alarm {
     /// Its name.
     #[serde(flatten)]

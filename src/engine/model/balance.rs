@@ -21,6 +21,7 @@ pub struct Balance {
 
 /// What came of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BalanceVerdict {
     /// Both agree within the tolerance.
@@ -67,6 +68,7 @@ impl EvseBalance {
 
 /// How the meter of a circuit and the chargers below can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Comparison {
     /// Nothing but chargers is below: both must be the same.

@@ -16,6 +16,7 @@ use crate::engine::units::{Current, Energy};
 
 /// An OCPP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum OcppVersion {
     /// OCPP 1.6 JSON, subprotocol `ocpp1.6`.
     #[serde(rename = "1.6")]
@@ -57,6 +58,7 @@ pub struct BootInfo {
 
 /// The state of a connector. OCPP 2.x knows only `Occupied` where 1.6 has five states; its transaction events say which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum ConnectorStatus {
     /// No cable.
     Available,

@@ -152,6 +152,7 @@ pub struct OutsideLimits {
 
 /// Why a limit has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LimitEnd {
     /// Whoever set it cleared it.
@@ -179,6 +180,7 @@ impl LimitEnd {
 
 /// How the following of a limit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProofResult {
     /// It was measured that the limit is kept.

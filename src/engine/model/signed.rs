@@ -30,6 +30,7 @@ pub struct SignedValue {
 
 /// Where a signed value stands among those of its meter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SignedPage"))]
 pub struct Page {
     /// The serial number of the meter, or of what signs for it.
     pub meter: String,
@@ -41,6 +42,7 @@ pub struct Page {
 
 /// Whether a signature is that of the meter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "SignatureCheck"))]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// It is: verified with the key in the configuration.
@@ -55,9 +57,11 @@ pub enum Check {
 
 /// What is wrong with the page of a signed value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PageFault {
     /// These pages should have come before, the first and the last of them.
+    #[cfg_attr(test, schemars(with = "[u64; 2]"))]
     Missing(u64, u64),
     /// The page has come before with another value.
     Repeated,

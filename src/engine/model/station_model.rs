@@ -76,6 +76,7 @@ impl StationModel {
 
 /// How a station's limit is made to decay when nobody renews it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LeaseForm {
     /// One `TxDefaultProfile` per EVSE, kind Absolute, that starts in the past and steps to the fallback by itself.

@@ -7,6 +7,7 @@ use crate::engine::time::Utc;
 
 /// The whole site. Currents in A, power in W, energy in Wh.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SiteStatus {
     /// The site's id.
     pub site: String,
@@ -43,6 +44,7 @@ pub struct SiteStatus {
 
 /// A circuit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CircuitStatus {
     /// Its id.
     pub id: String,
@@ -66,6 +68,7 @@ pub struct CircuitStatus {
 
 /// A station.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChargerStatus {
     /// Its OCPP identity.
     pub id: String,
@@ -93,6 +96,7 @@ pub struct ChargerStatus {
 
 /// How many charging profiles a station was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProfileWrites {
     /// In the last 24 to 25 hours. Where there is no budget, since the start of the daemon at most.
     pub in_a_day: u32,
@@ -102,6 +106,7 @@ pub struct ProfileWrites {
 
 /// An EVSE.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EvseStatus {
     /// Its number, from 1.
     pub evse: u32,
@@ -148,6 +153,7 @@ pub struct EvseStatus {
 
 /// What a transaction must have by when.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TargetStatus {
     /// The energy from the start of the transaction on, in Wh.
     pub energy_wh: i64,
@@ -165,6 +171,7 @@ pub struct TargetStatus {
 
 /// A place in the queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct QueueStatus {
     /// 1 is the next.
     pub position: usize,
@@ -189,6 +196,7 @@ pub struct Explanation {
 
 /// A meter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MeterStatus {
     /// Its id.
     pub id: String,
@@ -206,6 +214,7 @@ pub struct MeterStatus {
 
 /// An inverter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct InverterStatus {
     /// Its id.
     pub id: String,
@@ -221,6 +230,7 @@ pub struct InverterStatus {
 
 /// A limit from outside.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LimitStatus {
     /// The circuit that it is on; `None` if it is on a charger.
     pub circuit: Option<String>,
@@ -248,6 +258,7 @@ pub struct LimitStatus {
 
 /// A running transaction.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TransactionStatus {
     /// Its id.
     pub transaction: String,
@@ -265,6 +276,7 @@ pub struct TransactionStatus {
 
 /// The link to the cloud.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CloudStatus {
     /// Whether the broker is connected.
     pub connected: bool,

@@ -41,6 +41,7 @@ pub fn parse_minutes(text: &str) -> Option<u16> {
 
 /// A price list. All prices are in its currency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tariff {
     /// Its name.
     pub id: String,
@@ -60,7 +61,7 @@ pub struct Tariff {
     /// Value added tax in percent; `None`: no tax is shown.
     #[serde(default)]
     pub vat_percent: Option<Decimal>,
-    /// The prices contain the tax. Has no meaning without [`Tariff::vat_percent`].
+    /// The prices contain the tax. Has no meaning without `vat_percent`.
     #[serde(default)]
     pub prices_include_vat: bool,
     /// So long after charging has ended nothing is paid for parking, in s.
@@ -70,6 +71,7 @@ pub struct Tariff {
 
 /// Some prices and when they hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TariffElement"))]
 pub struct Element {
     /// The prices.
     pub prices: Prices,
@@ -79,6 +81,7 @@ pub struct Element {
 
 /// Prices by component. A component without a price in force costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TariffPrices"))]
 pub struct Prices {
     /// For a kWh.
     #[serde(default)]
@@ -109,6 +112,7 @@ impl Prices {
 
 /// When an element holds, in local wall-clock time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "TariffWhen"))]
 pub struct When {
     /// The minute of the day at which it begins, 0 to 1439.
     pub from_min: u16,
@@ -120,6 +124,7 @@ pub struct When {
 
 /// What a transaction costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cost {
     /// ISO 4217 code.
     pub currency: String,

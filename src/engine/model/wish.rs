@@ -121,6 +121,7 @@ pub struct Boost {
 
 /// Why a boost is over. With its transaction it ends too, and the end of that says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BoostEnd {
     /// Its time is over.
@@ -131,6 +132,7 @@ pub enum BoostEnd {
 
 /// Who set a target. A later one stands over an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TargetSource {
     /// The entry of the token or its group.
@@ -154,6 +156,7 @@ pub struct Target {
 
 /// Why a target is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TargetEnd {
     /// The energy is there.

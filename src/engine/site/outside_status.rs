@@ -1,9 +1,9 @@
 //! Limits from outside as people see them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Site;
-use crate::engine::cloud::limits;
+use crate::engine::cloud::limits::LimitProven;
 use crate::engine::model::limit::{LimitAmount, LimitOrigin, LimitTarget, StandingLimit};
 use crate::engine::model::status::LimitStatus;
 use crate::engine::model::topology::{CircuitIndex, EvseIndex};
@@ -16,7 +16,7 @@ impl Site {
     #[must_use]
     pub fn limit_log(&self) -> String {
         let entry = |record: &super::ledger::ProofRecord| {
-            let mut value = limits::proven(&record.proof);
+            let mut value = json!(LimitProven::from(&record.proof));
             if let Value::Object(fields) = &mut value {
                 fields.insert("time".to_owned(), Value::from(record.at.to_string()));
                 fields.insert("clock_trusted".to_owned(), Value::from(record.trusted));

@@ -41,11 +41,14 @@ pub(super) fn log(data: &Map<String, Value>, at: &str) -> Result<Command, String
 #[cfg(test)]
 mod tests {
     use super::super::read_command;
+    use super::super::schema_tests::agrees;
     use super::*;
 
     fn read(kind: &str, data: &str) -> Result<Command, String> {
         let text = format!("{{\"id\":\"1\",\"type\":\"{kind}\",\"data\":{data}}}");
-        read_command(text.as_bytes()).map(|intake| intake.command).map_err(|rejection| rejection.error)
+        let read = read_command(text.as_bytes()).map(|intake| intake.command).map_err(|rejection| rejection.error);
+        agrees(text.as_bytes(), read.as_ref().err().map(String::as_str));
+        read
     }
 
     #[test]

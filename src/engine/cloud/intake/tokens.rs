@@ -188,12 +188,15 @@ mod tests {
     use serde_json::json;
 
     use super::super::read_command;
+    use super::super::schema_tests::agrees;
     use super::*;
     use crate::engine::time::Utc;
 
     fn read(kind: &str, data: &Value) -> Result<TokensOrder, String> {
         let text = json!({ "id": "1", "type": kind, "data": data }).to_string();
-        match read_command(text.as_bytes()).map(|intake| intake.command) {
+        let read = read_command(text.as_bytes()).map(|intake| intake.command);
+        agrees(text.as_bytes(), read.as_ref().err().map(|rejection| rejection.error.as_str()));
+        match read {
             Ok(Command::Tokens(order)) => Ok(order),
             Ok(other) => Err(format!("{other:?}")),
             Err(rejection) => Err(rejection.error),

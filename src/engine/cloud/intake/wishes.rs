@@ -63,12 +63,15 @@ fn place(data: &Map<String, Value>) -> Result<Place, String> {
 #[cfg(test)]
 mod tests {
     use super::super::read_command;
+    use super::super::schema_tests::agrees;
     use super::*;
     use crate::engine::time::Utc;
 
     fn read(kind: &str, data: &str) -> Result<Command, String> {
         let text = format!("{{\"id\":\"1\",\"type\":\"{kind}\",\"data\":{data}}}");
-        read_command(text.as_bytes()).map(|intake| intake.command).map_err(|rejection| rejection.error)
+        let read = read_command(text.as_bytes()).map(|intake| intake.command).map_err(|rejection| rejection.error);
+        agrees(text.as_bytes(), read.as_ref().err().map(String::as_str));
+        read
     }
 
     #[test]
