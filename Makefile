@@ -25,7 +25,7 @@ TEST_PARTS := prepare format lint docs deny unit demo-test package-test
 
 section = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets soak-cloud fleet reaction fuzz offline clean need-cargo
+.PHONY: help demo test prepare format lint docs deny unit demo-test deb package-test bench acnsim soak soak-sockets soak-cloud fleet reaction fuzz damage offline clean need-cargo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -176,6 +176,10 @@ fuzz: need-cargo ## a million mutated commands and configurations into a living 
 	@.ci/need $(BUILD_PACKAGES)
 	@cargo build --workspace --bins --locked --quiet --release
 	@$(TARGET)/release/siteward-sim fuzz $(ARGS)
+
+damage: need-cargo ## a store is damaged at 200 places, and started on at each (make test has 64 of them)
+	@.ci/need $(BUILD_PACKAGES)
+	@SITEWARD_DAMAGE_PLACES=25 cargo test --workspace --locked --test stores damage -- --nocapture
 
 offline: need-cargo ## 30 days of 50 stations without the cloud: the space, restarts, the drain; make offline ARGS="--days 7 --store DIR"
 	@.ci/need $(BUILD_PACKAGES)
