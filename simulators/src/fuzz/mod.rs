@@ -1,6 +1,6 @@
 //! Bad input by the million: commands and configurations that were changed at random, into a site that is alive.
 //!
-//! Each life of a [`bench`] takes some thousand messages of the cloud's command topic, good ones and mutated ones, on the very way on which the
+//! Each life of a bench takes some thousand messages of the cloud's command topic, good ones and mutated ones, on the very way on which the
 //! broker's messages come. After each one the whole state is held against the one before. One seed, one history: a failure is a seed, a life
 //! and a case, and is found again by them.
 
