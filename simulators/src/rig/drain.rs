@@ -18,6 +18,7 @@ use siteward::shell::journal::{HISTORY, Journal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::bytes_below;
 use crate::demo::layout::free_address;
 use crate::net::clock::Clock;
 use crate::net::cloud::lock;
@@ -84,7 +85,7 @@ pub async fn measure(events: u64, siteward: &Path, sim: &Path, say: fn(&str)) ->
     let store = directory.path().join("store");
     say(&format!("writing a journal of {events} records"));
     fill(&store, events).await?;
-    let store_bytes = size(&store);
+    let store_bytes = bytes_below(&store);
     let clock = Clock::start();
     let mut tasks = JoinSet::new();
     let raw = Subscriber::start("raw", &broker, &mut tasks, clock);
@@ -129,16 +130,6 @@ async fn fill(store: &Path, events: u64) -> Result<(), String> {
     journal.snapshot(Sequence(events), ledger.snapshot()).map_err(|error| error.to_string())?;
     drop(said);
     tokio::task::spawn_blocking(move || journal.close()).await.map_err(|error| error.to_string())
-}
-
-fn size(place: &Path) -> u64 {
-    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
-    let each = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(data) if data.is_dir() => size(&entry.path()),
-        Ok(data) => data.len(),
-        Err(_) => 0,
-    };
-    entries.map(each).sum()
 }
 
 /// The same client as the daemon's, with the same window and payloads as large, and nothing between them.

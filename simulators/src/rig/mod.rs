@@ -40,6 +40,17 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The meter's unit id.
 const UNIT: u8 = 1;
 
+/// All files below a directory, in bytes. What cannot be read counts as nothing.
+fn bytes_below(place: &Path) -> u64 {
+    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+    let each = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(data) if data.is_dir() => bytes_below(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    };
+    entries.map(each).sum()
+}
+
 /// What kind of garage.
 #[derive(Clone, Copy, Debug)]
 pub struct RigOptions {

@@ -26,6 +26,7 @@ use siteward::shell::clock::Clock as SystemClock;
 use siteward::shell::journal::{Journal, JournalHandle, Opened};
 use tokio::sync::mpsc;
 
+use super::bytes_below;
 use crate::car::{Car, CarOptions};
 use crate::net::clock::Clock;
 use crate::rng::{Dice, Fnv};
@@ -148,10 +149,10 @@ pub fn measure(options: OfflineOptions, dir: &Path, say: impl Fn(&str)) -> Resul
         say(&format!(
             "day {day}: {} records, {} MB, opened again in {last_start_ms} ms",
             month.fold.last(),
-            size(dir) / 1_000_000
+            bytes_below(dir) / 1_000_000
         ));
     }
-    let store_bytes = size(dir);
+    let store_bytes = bytes_below(dir);
     let drained_ms = month.drain()?;
     let kept = month.prune()?;
     let start_after_ms = month.restart()?;
@@ -166,7 +167,7 @@ pub fn measure(options: OfflineOptions, dir: &Path, say: impl Fn(&str)) -> Resul
         drained_ms,
         kept,
         start_after_ms,
-        bytes_after: size(dir),
+        bytes_after: bytes_below(dir),
     };
     if report.store_bytes > report.bound() {
         return Err(format!("the store is larger than stated: {report}"));
@@ -533,17 +534,6 @@ fn hash(event: &Publication) -> u64 {
     let mut hash = Fnv::default();
     hash.write_long(event.payload.as_bytes());
     hash.value()
-}
-
-/// All files below, in bytes.
-fn size(place: &Path) -> u64 {
-    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
-    let each = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(data) if data.is_dir() => size(&entry.path()),
-        Ok(data) => data.len(),
-        Err(_) => 0,
-    };
-    entries.map(each).sum()
 }
 
 fn identity(index: usize) -> String {

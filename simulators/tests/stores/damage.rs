@@ -10,8 +10,8 @@ use siteward_sim::rng::Dice;
 use tempfile::TempDir;
 
 use crate::filled::{Filled, large, old, young};
-use crate::recovery::{recover, verify};
-use crate::start::{Start, start};
+use crate::recovery::{lacking, recover, verify};
+use crate::start::{Start, WORK, start};
 use crate::tree::{self, Tree};
 
 /// What one test throws. There are eight, so that none is long, also on a machine that has much to do.
@@ -221,15 +221,19 @@ fn goes_on(dir: &Path, store: &Filled, before: &Start) -> Result<(), String> {
 
 /// The starts after a good one on a store that lacks the file of a large page: if one of them misses it, that is said.
 fn missed(dir: &Path, store: &Filled, first: &Start) -> Result<&'static str, String> {
+    let mut last = first.last + WORK + 1;
     for _ in 0..2 {
         let next = start(dir, store)?;
         let right = next.refused.is_none() && next.failed.is_none() && next.wrong.is_empty();
         demand(right, || format!("{next:?} after {first:?}"))?;
         if next.damage.is_some() {
             demand(next.store_id != first.store_id && aside(dir).exists(), || format!("no new store: {next:?}"))?;
+            let lost = lacking(&aside(dir), (first.last + 1).max(last - store.history)..=last)?;
+            demand(lost.is_empty(), || format!("written since the first start and not recovered: {lost:?}"))?;
             return goes_on(dir, store, &next).map(|()| "missed by a later start");
         }
-        demand(next.store_id == first.store_id && next.last > first.last, || format!("{next:?} after {first:?}"))?;
+        demand(next.store_id == first.store_id && next.last == last, || format!("{next:?} after {first:?}"))?;
+        last += WORK + 1;
     }
     Ok("not needed")
 }

@@ -1,6 +1,7 @@
 //! `siteward journal` on a damaged store, held against what was written into it and what of that still stands in its files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -33,14 +34,31 @@ pub(crate) fn verify(store: &Path) -> Result<bool, String> {
     }
 }
 
-/// `siteward journal recover`: every record of which a copy was not hit is there, none is wrong, and it ends with 0 only if none is missing.
-pub(crate) fn recover(aside: &Path, store: &Filled, files: &Tree) -> Result<&'static str, String> {
+/// `siteward journal recover`: which of these records it does not give.
+pub(crate) fn lacking(aside: &Path, numbers: RangeInclusive<u64>) -> Result<Vec<u64>, String> {
+    let (_, lines) = recovered(aside)?;
+    let mut found = BTreeSet::new();
+    for line in &lines {
+        let event: serde_json::Value = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
+        found.extend(event["sequence"].as_u64());
+    }
+    Ok(numbers.filter(|number| !found.contains(number)).collect())
+}
+
+/// How `siteward journal recover` ends, and its lines.
+fn recovered(aside: &Path) -> Result<(i32, Vec<String>), String> {
     let place = TempDir::new().unwrap();
     let file = place.path().join("recovered.jsonl");
     let output = siteward(&["recover", "--out", file.to_str().unwrap()], "--from", aside);
     let code = output.status.code().filter(|code| *code < 2).ok_or_else(|| format!("recover: {output:?}"))?;
+    Ok((code, std::fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect()))
+}
+
+/// `siteward journal recover`: every record of which a copy was not hit is there, none is wrong, and it ends with 0 only if none is missing.
+pub(crate) fn recover(aside: &Path, store: &Filled, files: &Tree) -> Result<&'static str, String> {
+    let (code, lines) = recovered(aside)?;
     let mut found = BTreeSet::new();
-    for line in std::fs::read_to_string(&file).unwrap().lines() {
+    for line in &lines {
         let event: serde_json::Value = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
         let sequence = event["sequence"].as_u64().unwrap();
         let written = [store.store_id.as_str(), "-"].map(|store_id| {
@@ -61,7 +79,7 @@ pub(crate) fn recover(aside: &Path, store: &Filled, files: &Tree) -> Result<&'st
     }
     let missing: Vec<u64> = (store.first..=store.last).filter(|n| !found.contains(n)).collect();
     if code == 0 && !missing.is_empty() {
-        return Err(format!("recover ends with 0 and lacks {missing:?}: {output:?}"));
+        return Err(format!("recover ends with 0 and lacks {missing:?}"));
     }
     Ok(match (missing.is_empty(), missing.len() as u64 == store.last + 1 - store.first) {
         (true, _) => "set aside, all recovered",

@@ -20,7 +20,7 @@ const CHILD: &str = "SITEWARD_TEST_STORE";
 /// Nothing here takes longer on a machine that works.
 const PATIENCE_MS: u64 = 60_000;
 /// Records that a start writes: enough that older ones are deleted and sled moves its pages.
-const WORK: u64 = 250;
+pub(crate) const WORK: u64 = 250;
 
 /// What the child is to do.
 #[derive(Serialize, Deserialize)]

@@ -320,3 +320,20 @@ pub enum RecordBody {
         missing: String,
     },
 }
+
+/// The trigger of a sample that a transaction's progress is recorded by, as OCPP 2.x names it.
+pub const PERIODIC_SAMPLE: &str = "MeterValuePeriodic";
+
+impl RecordBody {
+    /// Whether nobody waits for it: no station and no person has its answer only when it is durable, so that it may be written with the next one, to
+    /// spare the flash. What is not named here is written at once.
+    #[must_use]
+    pub fn can_wait(&self) -> bool {
+        match self {
+            Self::ChargerConnected { .. } | Self::ChargerDisconnected { .. } | Self::ChargerStatus { .. } => true,
+            // A sample of a transaction that goes on, from a message that was answered already (OCPP 1.6). The next one makes it good.
+            Self::TransactionUpdated { seq_no: None, trigger: Some(trigger), .. } => trigger == PERIODIC_SAMPLE,
+            _ => false,
+        }
+    }
+}

@@ -89,7 +89,10 @@ impl Site {
             Command::Tokens(order) => Done::Now(self.change_tokens(order, now, out)),
             Command::EventsAcknowledge { store_id: Some(store_id), .. } if store_id != self.store_id => {
                 // It has got events of the same numbers from the store before this one.
-                rejected(format!("events of store {store_id:?} are not kept here; this is {:?}", self.store_id))
+                rejected(format!(
+                    "the site has another store than {store_id:?} by now: acknowledge events whose id begins with {:?}",
+                    self.store_id
+                ))
             }
             Command::EventsAcknowledge { sequence, store_id: _ } => {
                 Done::Now(self.with_outbox(|outbox| outbox.application_acknowledged(sequence)))

@@ -13,7 +13,7 @@ use crate::engine::model::exchange::{
 };
 use crate::engine::model::ids::{IdToken, Sequence, TransactionId};
 use crate::engine::model::reading::StationReading;
-use crate::engine::model::record::{RecordBody, TransactionFacts};
+use crate::engine::model::record::{PERIODIC_SAMPLE, RecordBody, TransactionFacts};
 use crate::engine::model::topology::StationIndex;
 use crate::engine::ocpp::CallToken;
 use crate::engine::time::{Now, Utc};
@@ -397,7 +397,7 @@ impl Site {
                 continue;
             }
             let facts = open.facts.clone();
-            let trigger = Some("MeterValuePeriodic".to_owned());
+            let trigger = Some(PERIODIC_SAMPLE.to_owned());
             let body = RecordBody::TransactionUpdated {
                 facts,
                 seq_no: None,

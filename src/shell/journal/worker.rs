@@ -13,7 +13,7 @@ use super::side::{self, Mark, State};
 use super::store::{Fault, Store, guarded};
 use super::{MAX_WAITING, Reader, Request};
 use crate::engine::model::ids::Sequence;
-use crate::engine::model::record::{Record, RecordBody};
+use crate::engine::model::record::Record;
 use crate::engine::site::io::{Input, JournalInput};
 use crate::engine::time::Mono;
 use crate::shell::clock::Clock;
@@ -150,7 +150,7 @@ impl Worker {
                 for record in records {
                     let expected = self.waiting.back().map_or(self.durable, |last| last.sequence.0) + 1;
                     assert_eq!(record.sequence.0, expected, "records are numbered without a gap");
-                    if !can_wait(&record.body) {
+                    if !record.body.can_wait() {
                         self.promised = record.sequence.0;
                     }
                     self.waiting.push_back(record);
@@ -305,9 +305,10 @@ impl Worker {
         }
         let path = self.home.display();
         let error = match fault {
-            Fault::Environment(error) | Fault::Newer(error) => {
+            Fault::Environment(error) => {
                 format!("the store {path} cannot be written: {error}; free space or mount it writable")
             }
+            Fault::Newer(error) => format!("the store {path}: {error}"),
             Fault::Damaged(error) => {
                 format!(
                     "the store {path} is damaged: {error}; restart siteward, which sets it aside, and replace the disk"
@@ -321,18 +322,6 @@ impl Worker {
         if std::mem::take(&mut self.failed) {
             tell(inbox, JournalInput::Recovered);
         }
-    }
-}
-
-/// Whether nobody waits for a record: no station and no person has its answer only when it is durable. What is not named here is written at once.
-fn can_wait(body: &RecordBody) -> bool {
-    match body {
-        RecordBody::ChargerConnected { .. }
-        | RecordBody::ChargerDisconnected { .. }
-        | RecordBody::ChargerStatus { .. } => true,
-        // A sample of a session that goes on, from a message that was answered already (OCPP 1.6). The next one makes it good.
-        RecordBody::TransactionUpdated { seq_no: None, trigger: Some(trigger), .. } => trigger == "MeterValuePeriodic",
-        _ => false,
     }
 }
 

@@ -78,16 +78,6 @@ fn fill(journal: &mut Driver, traffic: &mut Traffic, records: u64) -> Result<(),
     journal.settle()
 }
 
-fn store_bytes(place: &Path) -> u64 {
-    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
-    let each = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(data) if data.is_dir() => store_bytes(&entry.path()),
-        Ok(data) => data.len(),
-        Err(_) => 0,
-    };
-    entries.map(each).sum()
-}
-
 fn tenths(number: u64) -> String {
     format!("{}.{}", number / 10, number % 10)
 }

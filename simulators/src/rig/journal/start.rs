@@ -8,7 +8,8 @@ use siteward::shell::clock::Clock;
 
 use super::driver::Driver;
 use super::traffic::{EACH, Traffic};
-use super::{JournalOptions, mb, rate, store_bytes};
+use super::{JournalOptions, mb, rate};
+use crate::rig::bytes_below;
 
 /// Records a day.
 const RECORDS: u64 = 2_400;
@@ -88,7 +89,7 @@ pub(super) fn measure(dir: &Path, options: &JournalOptions) -> Result<Space, Str
             journal.live(traffic.take(GROUP))?;
             journal.acknowledge(journal.durable)?;
         }
-        let bytes = store_bytes(&store);
+        let bytes = bytes_below(&store);
         if day <= GROWN_DAYS {
             grown = bytes;
         }
@@ -101,7 +102,7 @@ pub(super) fn measure(dir: &Path, options: &JournalOptions) -> Result<Space, Str
     for _ in 0..away * RECORDS / GROUP {
         journal.live(traffic.take(GROUP))?;
     }
-    let away_bytes = store_bytes(&store);
+    let away_bytes = bytes_below(&store);
     let away_ms = start(&store, &dir.join("away"), history)?;
     journal.close();
     Ok(Space { history, days, record, sizes, grown, start_ms, away: (away, away_bytes, away_ms) })
