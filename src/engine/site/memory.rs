@@ -28,6 +28,9 @@ struct Remembered {
     /// The station has booted, or its clock was set, and it has accepted no limit since: it may have lost this one.
     #[serde(default)]
     booted: bool,
+    /// Whether it was over was not known to this run either: the least that it may allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    maybe: Option<Current>,
 }
 
 /// What the next run is handed of an EVSE, as it was written down last.
@@ -108,6 +111,7 @@ impl Site {
                 steps_at,
                 trusted: now.utc_trusted,
                 booted,
+                maybe: sent.maybe,
             }
         };
         let of: Vec<SentLimit> = control.tether.candidates().collect();
@@ -137,9 +141,12 @@ impl Site {
                     let certain = now.utc_trusted
                         && entry.trusted
                         && entry.steps_at.since(now.utc) <= i64::try_from(longest).unwrap_or(i64::MAX);
-                    let (limit, left_ms) =
-                        if certain { (entry.limit, left_ms) } else { (entry.limit.max(station.fallback), longest) };
-                    SentLimit { limit, sent_at: now.mono, steps_at: now.mono.plus_ms(left_ms) }
+                    if certain {
+                        return SentLimit { maybe: entry.maybe, ..SentLimit::lasting(entry.limit, now.mono, left_ms) };
+                    }
+                    let least = entry.maybe.unwrap_or(entry.limit).min(station.fallback);
+                    let most = entry.limit.max(station.fallback);
+                    SentLimit { maybe: Some(least), ..SentLimit::lasting(most, now.mono, longest) }
                 })
                 .collect();
             control.tether.restore(limits, booted);

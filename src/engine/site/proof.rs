@@ -429,7 +429,7 @@ mod tests {
             r#"{{"chargingSchedule":{{"duration":{duration_s},"chargingRateUnit":"A","chargingSchedulePeriod":[{periods}]}}}}"#
         );
         let schedule = Composite::read(OcppVersion::V16, &text, 690_000).expect("a schedule");
-        let sent = SentLimit { limit: amps(16), sent_at: NOW, steps_at: NOW.plus_ms(120_000) };
+        let sent = SentLimit::lasting(amps(16), NOW, 120_000);
         judge(&schedule, (sent, form), amps(6), (0, NOW))
     }
 

@@ -12,6 +12,16 @@ pub struct SentLimit {
     pub sent_at: Mono,
     /// When it steps to the fallback by itself.
     pub steps_at: Mono,
+    /// Nobody knows whether it is over already (an earlier run sent it, by a clock that was not right): the least that it may allow until it surely is.
+    pub maybe: Option<Current>,
+}
+
+impl SentLimit {
+    /// A limit that was sent at a time and lasts so long from then on.
+    #[must_use]
+    pub const fn lasting(limit: Current, sent_at: Mono, lasts_ms: u64) -> Self {
+        Self { limit, sent_at, steps_at: sent_at.plus_ms(lasts_ms), maybe: None }
+    }
 }
 
 /// What a message told the EVSE.

@@ -144,9 +144,9 @@ impl Tether {
         tether
     }
 
-    /// What it may have been told before anything was remembered.
+    /// What it may have been told before anything was remembered. It may be over: then the fallback is in force.
     fn unknown(&self, now: Mono) -> SentLimit {
-        SentLimit { limit: self.max, sent_at: now, steps_at: now.plus_ms(self.longest_ms()) }
+        SentLimit { maybe: Some(self.fallback), ..SentLimit::lasting(self.max, now, self.longest_ms()) }
     }
 
     /// The longest that any limit lasts, in ms.
@@ -251,14 +251,14 @@ impl Tether {
 
     /// A limit is on its way that lasts so long, under the caller's number.
     pub fn sent(&mut self, call: u64, limit: Current, lasts_ms: u64, now: Mono) {
-        let sent = SentLimit { limit, sent_at: now, steps_at: now.plus_ms(lasts_ms) };
+        let sent = SentLimit::lasting(limit, now, lasts_ms);
         self.pending.push(Pending { call, sent, told: Told::Limit });
         self.remember(sent);
     }
 
     /// The base is on its way.
     pub fn base_sent(&mut self, call: u64, now: Mono) {
-        let sent = SentLimit { limit: self.fallback, sent_at: now, steps_at: now };
+        let sent = SentLimit::lasting(self.fallback, now, 0);
         self.pending.push(Pending { call, sent, told: Told::Base });
     }
 
@@ -274,7 +274,9 @@ impl Tether {
             let later = first.sent.steps_at.max(second.sent.steps_at);
             let earlier = first.sent.steps_at.min(second.sent.steps_at);
             let steps_at = if limit < self.fallback { earlier } else { later };
-            let sent = SentLimit { limit, sent_at: first.sent.sent_at, steps_at };
+            let least = |sent: SentLimit| sent.maybe.unwrap_or(sent.limit).min(self.fallback);
+            let maybe = Some(least(first.sent).min(least(second.sent)));
+            let sent = SentLimit { limit, sent_at: first.sent.sent_at, steps_at, maybe };
             self.candidates[0] = Candidate { sent, straggles_until: first.straggles_until.max(second.straggles_until) };
         }
     }
@@ -515,7 +517,7 @@ impl Tether {
     #[must_use]
     pub fn least(&self, without: Option<u64>, now: Mono) -> Current {
         let known = if self.holds() { self.tamed } else { self.confirmed };
-        if !known {
+        if !known && self.candidates.is_empty() {
             return self.max;
         }
         let ignored = without.and_then(|call| self.pending_by(call)).map(|pending| pending.sent);

@@ -406,6 +406,35 @@ fn a_restart_does_not_make_certain_what_a_boot_made_uncertain() {
     assert_eq!(after.committed(true, START.plus_ms(10_000)), amps(6));
 }
 
+/// Found in an invented site: a gateway that booted without a clock, and a station whose lease had run out meanwhile.
+#[test]
+fn what_may_be_over_is_no_reason_to_give_as_much() {
+    let mut after = tether(true);
+    let maybe = SentLimit { maybe: Some(amps(6)), ..SentLimit::lasting(amps(16), START, 430_000) };
+    after.restore(vec![maybe], false);
+    let soon = START.plus_ms(1_000);
+    assert_eq!((after.committed(true, soon), after.least(None, soon)), (amps(16), amps(6)));
+    // The next run knows no more, also if its clock is right.
+    let mut next = tether(true);
+    next.restore(after.candidates().collect(), false);
+    assert_eq!((next.committed(true, soon), next.least(None, soon)), (amps(16), amps(6)));
+    // Not before it is certain what it has.
+    next.told(amps(16), soon);
+    assert_eq!(next.least(None, soon), amps(16));
+}
+
+/// Found in an invented site: a lease that is not proven counts at the maximum after a restart, and may be far below that.
+#[test]
+fn who_counts_at_its_maximum_does_not_have_it() {
+    let mut after = tether(true);
+    after.trust(false);
+    after.restore(vec![SentLimit::lasting(amps(16), START, 120_000)], false);
+    let soon = START.plus_ms(1_000);
+    assert_eq!((after.committed(true, soon), after.least(None, soon)), (amps(32), amps(16)));
+    // Of who was never told anything nothing is below the maximum.
+    assert_eq!(tether(false).least(None, soon), amps(32));
+}
+
 /// A limit that ends 120 s after the station has gone offline, which it may notice 90 s late; accepted above its base.
 fn until_offline(limit: Current) -> Tether {
     let mut tether = of_form(LeaseForm::MaxOfflineDuration);

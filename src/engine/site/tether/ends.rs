@@ -31,7 +31,9 @@ impl Tether {
 
     /// The least.
     pub(super) fn best_of(&self, sent: &SentLimit, now: Mono) -> Current {
-        self.allowed_by(sent, now, Current::min)
+        let allowed = self.allowed_by(sent, now, Current::min);
+        let is_over = self.ends(sent).1.is_some_and(|last| last <= now);
+        sent.maybe.filter(|_| !is_over).map_or(allowed, |maybe| maybe.min(allowed))
     }
 
     fn allowed_by(&self, sent: &SentLimit, now: Mono, of: fn(Current, Current) -> Current) -> Current {
