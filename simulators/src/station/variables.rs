@@ -25,6 +25,8 @@ pub(super) struct Variables {
     wait_key: &'static str,
     measurands_key: &'static str,
     meter_interval_s: u64,
+    /// Those of them that are wanted in meter values: asked several times for each.
+    measurands: Vec<String>,
 }
 
 /// What came of setting one.
@@ -60,7 +62,16 @@ impl Variables {
             ],
         };
         let meter_interval_s = options.meter_interval_s;
-        Self { all, interval_key, attempts_key, wait_key, measurands_key, meter_interval_s }
+        let measurands = Vec::new();
+        let mut variables =
+            Self { all, interval_key, attempts_key, wait_key, measurands_key, meter_interval_s, measurands };
+        variables.list_measurands();
+        variables
+    }
+
+    fn list_measurands(&mut self) {
+        let list = self.get(self.measurands_key).map_or("", |list| list.value.as_str());
+        self.measurands = list.split(',').map(|one| one.trim().to_owned()).collect();
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Variable> {
@@ -79,6 +90,7 @@ impl Variables {
         }
         value.clone_into(&mut variable.value);
         self.meter_interval_s = self.number(self.interval_key).unwrap_or(self.meter_interval_s);
+        self.list_measurands();
         Change::Accepted
     }
 
@@ -95,7 +107,7 @@ impl Variables {
 
     /// Whether a measurand is wanted in meter values.
     pub(super) fn wants(&self, measurand: &str) -> bool {
-        self.get(self.measurands_key).is_some_and(|list| list.value.split(',').any(|one| one.trim() == measurand))
+        self.measurands.iter().any(|one| one == measurand)
     }
 
     fn number(&self, key: &str) -> Option<u64> {

@@ -98,6 +98,8 @@ struct StationState {
     said: Said,
     /// Calls without an answer, and when they were sent.
     open: BTreeMap<String, Ms>,
+    /// Until then it counts as it was last counted, unless it is told or says something.
+    next_change: Ms,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -141,6 +143,7 @@ pub struct Guard {
     circuits: Vec<CircuitState>,
     /// The unbalance of a circuit is limited.
     has_unbalance: bool,
+    /// The first moment from which a station may count otherwise.
     next_change: Ms,
     disagreements: Vec<Disagreement>,
     count: u64,
@@ -166,7 +169,7 @@ impl Guard {
             circuits: topology.circuits().iter().map(|_| CircuitState::default()).collect(),
             has_unbalance: topology.circuits().iter().any(|circuit| circuit.max_unbalance.is_some()),
             topology: topology.clone(),
-            next_change: Ms::MIN,
+            next_change: Ms::MAX,
             disagreements: Vec::new(),
             count: 0,
             has_news: false,
@@ -185,7 +188,7 @@ impl Guard {
                 guard.stations[index].hold.tamed(evse.number, station, ms(now.mono));
             }
         }
-        guard.advance(now.mono);
+        (0..guard.stations.len()).for_each(|station| guard.renew(StationIndex(station), now.mono));
         guard
     }
 
@@ -530,18 +533,21 @@ impl Guard {
         if settings.model.lease == LeaseForm::None {
             next = next.min(ms(now) + 1_000);
         }
+        self.stations[station.0].next_change = next;
         self.next_change = self.next_change.min(next);
     }
 
-    /// Counts everything anew where time may have changed it.
+    /// Counts those anew whom time may have changed. On a large site that is somebody in most seconds, and seldom more than a few.
     fn advance(&mut self, now: Mono) {
         if ms(now) < self.next_change {
             return;
         }
-        self.next_change = Ms::MAX;
         for station in 0..self.stations.len() {
-            self.renew(StationIndex(station), now);
+            if self.stations[station].next_change <= ms(now) {
+                self.renew(StationIndex(station), now);
+            }
         }
+        self.next_change = self.stations.iter().map(|station| station.next_change).min().unwrap_or(Ms::MAX);
     }
 }
 

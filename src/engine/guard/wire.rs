@@ -1,8 +1,10 @@
 //! The guard's own reading of the wire: only what decides how much a station may draw. What it does not know to be harmless it calls
 //! [`Sent::Unclear`].
 
+use std::fmt;
+
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
@@ -331,33 +333,66 @@ pub(super) fn heard(text: &str) -> Heard {
 
 /// The time that a station writes by its own clock into a message that is sent at once.
 pub(super) fn stamp(text: &str) -> Option<Utc> {
-    #[derive(Deserialize)]
-    struct Value {
-        timestamp: Option<Utc>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Stamped {
-        timestamp: Option<Utc>,
-        #[serde(default)]
-        offline: bool,
-        #[serde(default)]
-        meter_value: Vec<Value>,
-    }
     if !text.contains("timestamp") {
         return None;
     }
-    let parts: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-    let ("2", [_, _, action, payload, ..]) = (kind(&parts), parts.as_slice()) else { return None };
-    let action = string(action);
-    if !["StatusNotification", "MeterValues", "TransactionEvent"].contains(&action.as_str()) {
-        return None;
+    serde_json::from_str::<StampedFrame>(text).ok()?.0
+}
+
+/// A frame of a station, read for its stamp alone. Nearly all that stations say has one, so that nothing is read twice.
+struct StampedFrame(Option<Utc>);
+
+impl<'de> Deserialize<'de> for StampedFrame {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(StampReader)
     }
-    let read: Stamped = serde_json::from_str(payload.get()).ok()?;
-    if action == "MeterValues" {
-        return read.meter_value.into_iter().filter_map(|value| value.timestamp).max();
+}
+
+struct StampReader;
+
+impl<'de> Visitor<'de> for StampReader {
+    type Value = StampedFrame;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a frame")
     }
-    read.timestamp.filter(|_| !read.offline)
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<StampedFrame, A::Error> {
+        let is_call = parts.next_element::<&RawValue>()?.is_some_and(|kind| kind.get() == "2");
+        parts.next_element::<IgnoredAny>()?;
+        let action = if is_call { parts.next_element::<String>()?.unwrap_or_default() } else { String::new() };
+        let stamp = if ["StatusNotification", "MeterValues", "TransactionEvent"].contains(&action.as_str()) {
+            parts.next_element::<Stamped>()?.and_then(|read| read.stamp(&action))
+        } else {
+            None
+        };
+        while parts.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(StampedFrame(stamp))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stamped {
+    timestamp: Option<Utc>,
+    #[serde(default)]
+    offline: bool,
+    #[serde(default)]
+    meter_value: Vec<StampedValue>,
+}
+
+#[derive(Deserialize)]
+struct StampedValue {
+    timestamp: Option<Utc>,
+}
+
+impl Stamped {
+    fn stamp(self, action: &str) -> Option<Utc> {
+        if action == "MeterValues" {
+            return self.meter_value.into_iter().filter_map(|value| value.timestamp).max();
+        }
+        self.timestamp.filter(|_| !self.offline)
+    }
 }
 
 fn transaction(action: &str, payload: &str) -> Option<Heard> {

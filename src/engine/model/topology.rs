@@ -446,6 +446,12 @@ impl Topology {
         Some(self.by_identity[at])
     }
 
+    /// All stations in the order of their identities.
+    #[must_use]
+    pub fn by_identity(&self) -> &[StationIndex] {
+        &self.by_identity
+    }
+
     /// The circuit with that name.
     #[must_use]
     pub fn find_circuit(&self, id: &CircuitId) -> Option<CircuitIndex> {

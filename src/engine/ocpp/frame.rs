@@ -186,6 +186,17 @@ fn without_id(version: OcppVersion) -> Option<(IdJson, ErrorCode)> {
     }
 }
 
+/// The id, the action and the payload of a CALL that is written as nearly all are: without spaces, and without escapes in its names. It is a CALL if
+/// the payload is JSON, which is left to whoever reads it; `None`: [`parse`] knows.
+pub(super) fn plain_call(text: &str) -> Option<(IdJson, &str, &str)> {
+    let is_plain = |name: &&str| !name.is_empty() && name.bytes().all(|byte| byte >= b' ' && byte != b'\\');
+    let (id, rest) = text.strip_prefix("[2,\"")?.split_once("\",\"")?;
+    let (action, rest) = rest.split_once("\",")?;
+    let payload = rest.strip_suffix(']').filter(|payload| payload.starts_with('{'))?;
+    let fits = is_plain(&id) && is_plain(&action) && !id.contains('"') && !action.contains('"');
+    (fits && id.len() <= MAX_ID_CHARS).then(|| (IdJson(format!("\"{id}\"")), action, payload))
+}
+
 fn call<'a>(parts: &[&'a RawValue], version: OcppVersion) -> Result<Frame<'a>, BadFrame> {
     let id = match parts.get(1).map(|id| call_id(id)) {
         Some(Ok(id)) => id,
@@ -256,6 +267,9 @@ fn quoted(text: &str) -> String {
 
 /// The first `chars` characters of a text.
 pub(super) fn cut(text: &str, chars: usize) -> &str {
+    if text.len() <= chars {
+        return text;
+    }
     text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
 
@@ -277,6 +291,32 @@ mod tests {
             write_error(&id, ErrorCode::FormatViolation, "no \"x\"\n", OcppVersion::V16),
             r#"[4,"1","FormationViolation","no \"x\"\n",{}]"#
         );
+    }
+
+    #[test]
+    fn a_plain_call_is_what_is_read_of_any() {
+        for text in [r#"[2,"17","Heartbeat",{}]"#, r#"[2,"é","A",{"a":["]"]}]"#] {
+            let (id, action, payload) = plain_call(text).expect("plain");
+            let Ok(Frame::Call { id: same_id, action: same_action, payload: same_payload }) =
+                parse(text, OcppVersion::V16)
+            else {
+                panic!("not read as a CALL: {text}");
+            };
+            assert_eq!((id, action, payload), (same_id, same_action.as_str(), same_payload));
+        }
+        for text in [
+            r#"[2,17,"Heartbeat",{}]"#,
+            r#"[2, "17","Heartbeat",{}]"#,
+            r#"[2,"17","Heartbeat"]"#,
+            r#"[2,"17","Heartbeat",null]"#,
+            r#"[2,"","Heartbeat",{}]"#,
+            r#"[2,"1\"","Heartbeat",{}]"#,
+            r#"[2,"1","",{}]"#,
+            r#"[2,"1" ,"A","B",{}]"#,
+            r#"[3,"17",{}]"#,
+        ] {
+            assert!(plain_call(text).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! What is optional and unusable is dropped and noted; what is required and unusable is a [`Refusal`].
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 use super::frame::{ErrorCode, cut};
+use super::tree::{Field, Json};
 use crate::engine::model::exchange::{ConnectorStatus, StationRequest};
 use crate::engine::model::ids::IdToken;
 use crate::engine::time::Utc;
@@ -41,7 +42,7 @@ impl Refusal {
         Self::new(ErrorCode::OccurrenceConstraintViolation, format!("{name} is required"))
     }
 
-    fn wrong(name: &str, value: &Value, wanted: &str) -> Self {
+    fn wrong(name: &str, value: &Json<'_>, wanted: &str) -> Self {
         Self::new(ErrorCode::TypeConstraintViolation, format!("{name} is {}, not {wanted}", shown(value)))
     }
 }
@@ -78,34 +79,44 @@ impl Notes {
 
 /// A JSON object whose fields are read with patience.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a>(&'a Map<String, Value>);
+pub(super) struct Fields<'a>(&'a [Field<'a>]);
 
 impl<'a> Fields<'a> {
     /// The fields of an object; an array of one object counts as that object.
-    pub(super) fn of(value: &'a Value) -> Option<Self> {
+    pub(super) fn of(value: &'a Json<'a>) -> Option<Self> {
         match value {
-            Value::Object(map) => Some(Self(map)),
-            Value::Array(items) => match items.as_slice() {
-                [Value::Object(map)] => Some(Self(map)),
+            Json::Object(fields) => Some(Self(fields)),
+            Json::List(items) => match items.as_slice() {
+                [Json::Object(fields)] => Some(Self(fields)),
                 _ => None,
             },
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+            Json::Null | Json::Bool(_) | Json::Whole(_) | Json::Number(_) | Json::Text(_) => None,
         }
     }
 
-    /// A field as it is; `null` is no value.
-    pub(super) fn get(self, name: &str) -> Option<&'a Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+    /// A field as it is; `null` is no value. Of a field that is there twice the last one counts.
+    pub(super) fn get(self, name: &str) -> Option<&'a Json<'a>> {
+        let (_, value) = self.0.iter().rev().find(|(key, _)| key == name)?;
+        (*value != Json::Null).then_some(value)
     }
 
     /// An optional text; a number or a truth value becomes its text, an empty text is none.
     pub(super) fn text(self, name: &str, notes: &mut Notes) -> Option<String> {
+        self.word(name, notes).map(Cow::into_owned)
+    }
+
+    /// The same, to be looked at and not kept.
+    pub(super) fn word(self, name: &str, notes: &mut Notes) -> Option<Cow<'a, str>> {
         let value = self.get(name)?;
         let text = text_of(value);
         if text.is_none() {
             notes.add(format!("{name} is {}, not a text", shown(value)));
         }
-        text.map(|text| cut(text.trim(), MAX_TEXT_CHARS).to_owned()).filter(|text| !text.is_empty())
+        let text = match text? {
+            Cow::Borrowed(text) => Cow::Borrowed(cut(text.trim(), MAX_TEXT_CHARS)),
+            Cow::Owned(text) => Cow::Owned(cut(text.trim(), MAX_TEXT_CHARS).to_owned()),
+        };
+        Some(text).filter(|text| !text.is_empty())
     }
 
     /// A required name (token, transaction): kept whole or refused.
@@ -190,9 +201,9 @@ impl<'a> Fields<'a> {
     /// An optional truth value; anything that is none is false.
     pub(super) fn flag(self, name: &str) -> bool {
         match self.get(name) {
-            Some(Value::Bool(flag)) => *flag,
-            Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
-            Some(Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_)) | None => false,
+            Some(Json::Bool(flag)) => *flag,
+            Some(Json::Text(text)) => text.eq_ignore_ascii_case("true"),
+            Some(Json::Null | Json::Whole(_) | Json::Number(_) | Json::List(_) | Json::Object(_)) | None => false,
         }
     }
 
@@ -213,11 +224,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A list; one object stands for a list of one (a Huawei station does so), nothing for an empty one.
-    pub(super) fn list(self, name: &str, notes: &mut Notes) -> &'a [Value] {
+    pub(super) fn list(self, name: &str, notes: &mut Notes) -> &'a [Json<'a>] {
         match self.get(name) {
-            Some(Value::Array(items)) => items,
-            Some(value @ Value::Object(_)) => std::slice::from_ref(value),
-            Some(value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_))) => {
+            Some(Json::List(items)) => items,
+            Some(value @ Json::Object(_)) => std::slice::from_ref(value),
+            Some(value @ (Json::Null | Json::Bool(_) | Json::Whole(_) | Json::Number(_) | Json::Text(_))) => {
                 notes.add(format!("{name} is {}, not a list", shown(value)));
                 &[]
             }
@@ -230,7 +241,7 @@ impl<'a> Fields<'a> {
 const MAX_SUMMARY_CHARS: usize = 200;
 
 /// A message that is only taken note of.
-pub(super) fn notify(action: &str, payload: &Value) -> StationRequest {
+pub(super) fn notify(action: &str, payload: &Json<'_>) -> StationRequest {
     let text = payload.to_string();
     let start = cut(&text, MAX_SUMMARY_CHARS);
     let summary = if start.len() < text.len() { format!("{start}…") } else { text };
@@ -254,17 +265,18 @@ pub(super) fn connector_status(text: &str) -> Option<ConnectorStatus> {
     })
 }
 
-fn text_of(value: &Value) -> Option<String> {
+fn text_of<'a>(value: &'a Json<'_>) -> Option<Cow<'a, str>> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+        Json::Text(text) => Some(Cow::Borrowed(text)),
+        Json::Number(text) => Some(Cow::Borrowed(text)),
+        Json::Whole(number) => Some(Cow::Owned(number.to_string())),
+        Json::Bool(flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
+        Json::Null | Json::List(_) | Json::Object(_) => None,
     }
 }
 
 /// The beginning of a value's JSON text.
-pub(super) fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Json<'_>) -> String {
     let text = value.to_string();
     let start = cut(&text, SHOWN_CHARS);
     if start.len() < text.len() { format!("{start}…") } else { text }
@@ -282,11 +294,12 @@ impl Decimal {
     const MAX_DIGITS: usize = 30;
 
     /// The number in a JSON number or text.
-    pub(super) fn of(value: &Value) -> Option<Self> {
+    pub(super) fn of(value: &Json<'_>) -> Option<Self> {
         match value {
-            Value::Number(number) => Self::parse(&number.to_string()),
-            Value::String(text) => Self::parse(text),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+            Json::Whole(number) => Some(Self { digits: i128::from(*number), exponent: 0 }),
+            Json::Number(text) => Self::parse(text),
+            Json::Text(text) => Self::parse(text),
+            Json::Null | Json::Bool(_) | Json::List(_) | Json::Object(_) => None,
         }
     }
 
@@ -374,7 +387,7 @@ mod tests {
 
     #[test]
     fn what_is_optional_and_unusable_is_dropped_and_noted() {
-        let value: Value = serde_json::from_str(r#"{"a": {"b": 1}, "n": "7", "t": "soon", "e": null}"#).unwrap();
+        let value: Json<'_> = serde_json::from_str(r#"{"a": {"b": 1}, "n": "7", "t": "soon", "e": null}"#).unwrap();
         let fields = Fields::of(&value).unwrap();
         let mut notes = Notes::default();
         assert_eq!(fields.text("a", &mut notes), None);
@@ -389,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_refusal_says_which_field_and_why() {
-        let value: Value = serde_json::from_str(r#"{"connectorId": -1, "meterStart": "much"}"#).unwrap();
+        let value: Json<'_> = serde_json::from_str(r#"{"connectorId": -1, "meterStart": "much"}"#).unwrap();
         let fields = Fields::of(&value).unwrap();
         assert_eq!(
             fields.need_number("connectorId").unwrap_err(),

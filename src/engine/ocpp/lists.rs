@@ -5,8 +5,9 @@ use rust_ocpp::v2_0_1::enumerations as kind;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::lenient::{Decimal, Refusal};
+use super::lenient::{Decimal, Fields, Refusal};
 use super::outgoing::{bounded, json};
+use super::tree::Json;
 use super::{v16, v201};
 use crate::engine::model::exchange::OcppVersion;
 use crate::engine::model::local_list::{ListLimits, ListUpdate};
@@ -102,8 +103,9 @@ fn value_201<'a>(payload: &'a Value, key: &str) -> Option<&'a str> {
 /// The version of its list that a station names, from its answer to `GetLocalListVersion`. 0: it has none yet; below it: it has no list at all.
 #[must_use]
 pub fn list_version(payload: &str) -> Option<i64> {
-    let payload: Value = serde_json::from_str(payload).ok()?;
-    let number = payload.get("listVersion").or_else(|| payload.get("versionNumber"))?;
+    let payload: Json<'_> = serde_json::from_str(payload).ok()?;
+    let fields = Fields::of(&payload)?;
+    let number = fields.get("listVersion").or_else(|| fields.get("versionNumber"))?;
     Decimal::of(number)?.scaled(0)
 }
 

@@ -1,8 +1,7 @@
 //! Meter values of stations, in the form that OCPP 1.6 and 2.0.1 share but for the unit.
 
-use serde_json::Value;
-
 use super::lenient::{Decimal, Fields, Notes, shown};
+use super::tree::Json;
 use crate::engine::model::ids::TransactionId;
 use crate::engine::model::reading::StationReading;
 use crate::engine::model::signed::SignedValue;
@@ -26,7 +25,7 @@ pub(super) struct Origin {
 
 /// Reads the elements of a `meterValue` or `transactionData`: one reading for each time. Times without any value that means something to the
 /// site give none.
-pub(super) fn readings(values: &[Value], origin: &Origin, notes: &mut Notes) -> Vec<StationReading> {
+pub(super) fn readings(values: &[Json<'_>], origin: &Origin, notes: &mut Notes) -> Vec<StationReading> {
     let mut samplings: Vec<Sampling> = Vec::new();
     for value in values {
         let Some(fields) = Fields::of(value) else {
@@ -134,13 +133,13 @@ struct Sampling {
 
 impl Sampling {
     /// Takes in one `sampledValue`.
-    fn take(&mut self, sample: &Value, notes: &mut Notes) -> Result<(), String> {
+    fn take(&mut self, sample: &Json<'_>, notes: &mut Notes) -> Result<(), String> {
         let fields = Fields::of(sample).ok_or("not an object")?;
         if self.take_signed(fields, notes) {
             return Ok(());
         }
-        let Some(measurand) = Measurand::named(fields.text("measurand", notes).as_deref()) else { return Ok(()) };
-        let place = match fields.text("phase", notes) {
+        let Some(measurand) = Measurand::named(fields.word("measurand", notes).as_deref()) else { return Ok(()) };
+        let place = match fields.word("phase", notes) {
             None => Place::Whole,
             Some(phase) => Place::named(&phase).ok_or_else(|| format!("there is no phase {phase:?}"))?,
         };
@@ -179,16 +178,16 @@ impl Sampling {
             self.signed.extend(signed_meter_value(beside, context, notes));
             return false;
         }
-        let format = fields.text("format", notes);
+        let format = fields.word("format", notes);
         let value = fields.get("value");
-        let text = value.and_then(Value::as_str);
+        let text = value.and_then(Json::as_str);
         let is_signed = format.is_some_and(|format| format.eq_ignore_ascii_case("SignedData"));
         if !is_signed && !text.is_some_and(|text| text.starts_with("OCMF|")) {
             return false;
         }
         let context = context(notes);
         // The Open Charge Alliance's application note puts the object of 2.x into the text of 1.6.
-        let inner: Option<Value> =
+        let inner: Option<Json<'_>> =
             text.filter(|text| text.starts_with('{')).and_then(|text| serde_json::from_str(text).ok());
         let object = inner.as_ref().or(value).and_then(Fields::of);
         let signed = match (object, text) {
@@ -229,11 +228,11 @@ impl Sampling {
 
 /// A `SignedMeterValueType` of OCPP 2.x.
 fn signed_meter_value(fields: Fields<'_>, context: Option<String>, notes: &mut Notes) -> Option<SignedValue> {
-    let Some(data) = fields.get("signedMeterData").and_then(Value::as_str) else {
+    let Some(data) = fields.get("signedMeterData").and_then(Json::as_str) else {
         notes.add("signedMeterData is not a text".to_owned());
         return None;
     };
-    let key = fields.get("publicKey").and_then(Value::as_str).filter(|key| !key.is_empty());
+    let key = fields.get("publicKey").and_then(Json::as_str).filter(|key| !key.is_empty());
     Some(SignedValue {
         data: data.to_owned(),
         context,
@@ -266,8 +265,8 @@ impl Place {
 /// The power of ten by which a value must be shifted: 1.6 has `unit`, 2.0.1 `unitOfMeasure` with a multiplier.
 fn unit_shift(fields: Fields<'_>, measurand: Measurand, notes: &mut Notes) -> Result<i32, String> {
     let (unit, multiplier) = match fields.get("unitOfMeasure").and_then(Fields::of) {
-        Some(measure) => (measure.text("unit", notes), measure.int("multiplier", notes).unwrap_or(0)),
-        None => (fields.text("unit", notes), 0),
+        Some(measure) => (measure.word("unit", notes), measure.int("multiplier", notes).unwrap_or(0)),
+        None => (fields.word("unit", notes), 0),
     };
     let unit = unit.as_deref();
     let shift =
@@ -277,8 +276,8 @@ fn unit_shift(fields: Fields<'_>, measurand: Measurand, notes: &mut Notes) -> Re
 }
 
 fn rank(fields: Fields<'_>, notes: &mut Notes) -> u8 {
-    let at_begin = fields.text("context", notes).is_some_and(|context| context == "Transaction.Begin");
-    let at_outlet = fields.text("location", notes).is_none_or(|location| location.eq_ignore_ascii_case("Outlet"));
+    let at_begin = fields.word("context", notes).is_some_and(|context| context == "Transaction.Begin");
+    let at_outlet = fields.word("location", notes).is_none_or(|location| location.eq_ignore_ascii_case("Outlet"));
     match (at_begin, at_outlet) {
         (true, _) => 0,
         (false, false) => 1,
@@ -288,13 +287,15 @@ fn rank(fields: Fields<'_>, notes: &mut Notes) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn read(json: &str) -> (Vec<StationReading>, Option<String>) {
-        let value: Value = serde_json::from_str(json).unwrap();
+        let value: Json<'_> = serde_json::from_str(json).unwrap();
         let mut notes = Notes::default();
         let values = match &value {
-            Value::Array(items) => items.as_slice(),
+            Json::List(items) => items.as_slice(),
             other => std::slice::from_ref(other),
         };
         let found = readings(values, &Origin { evse: 1, transaction: None }, &mut notes);

@@ -18,6 +18,7 @@ mod meter;
 mod outgoing;
 mod profile;
 mod session;
+mod tree;
 mod v16;
 mod v201;
 mod v21;

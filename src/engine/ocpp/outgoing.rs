@@ -1,11 +1,11 @@
 //! A CALL to the station, ready to be sent.
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::frame::{ErrorCode, MAX_FRAME_BYTES};
 use super::lenient::{Fields, Refusal};
+use super::tree::Json;
 use crate::engine::model::exchange::StationReply;
 
 /// The longest action name (`CiString36` has room for all of them).
@@ -55,7 +55,7 @@ impl Outgoing {
 impl Verdict {
     /// Judges the payload of a CALLRESULT.
     pub(super) fn judge(self, payload: &str) -> StationReply {
-        let value: Value = match serde_json::from_str(payload) {
+        let value: Json<'_> = match serde_json::from_str(payload) {
             Ok(value) => value,
             Err(error) => return unusable(format!("the answer cannot be read: {error}")),
         };
@@ -65,12 +65,12 @@ impl Verdict {
         let accepted = || StationReply::Accepted { payload: payload.to_owned() };
         let status = match self {
             Self::Answered => return accepted(),
-            Self::Status | Self::StatusIfAny => fields.get("status").and_then(Value::as_str),
+            Self::Status | Self::StatusIfAny => fields.get("status").and_then(Json::as_str),
             Self::Attribute => fields
                 .get("setVariableResult")
                 .and_then(Fields::of)
                 .and_then(|result| result.get("attributeStatus"))
-                .and_then(Value::as_str),
+                .and_then(Json::as_str),
         };
         match status {
             None if self == Self::StatusIfAny => accepted(),

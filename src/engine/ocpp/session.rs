@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde_json::Value;
-
 use super::frame::{self, BadFrame, ErrorCode, Frame, IdJson, MAX_FRAME_BYTES, cut};
 use super::lenient::{Notes, Refusal};
 use super::outgoing::{Outgoing, Verdict};
+use super::tree::Json;
 use super::{v16, v21, v201};
 use crate::engine::model::exchange::{OcppVersion, StationAnswer, StationCall, StationReply, StationRequest};
 use crate::engine::time::{Mono, Now, Utc};
@@ -188,8 +187,15 @@ impl Session {
             self.close(message, out);
             return;
         }
+        if let Some((id, action, payload)) = frame::plain_call(text)
+            && let Ok(payload) = serde_json::from_str(payload)
+        {
+            return self.take_call(OpenCall { id, action: action.to_owned() }, Ok(payload), now, out);
+        }
         match frame::parse(text, self.version) {
-            Ok(Frame::Call { id, action, payload }) => self.take_call(OpenCall { id, action }, payload, now, out),
+            Ok(Frame::Call { id, action, payload }) => {
+                self.take_call(OpenCall { id, action }, serde_json::from_str(payload), now, out);
+            }
             Ok(Frame::Result { id, payload }) => self.take_reply(&id, now.mono, out, |verdict| verdict.judge(payload)),
             Ok(Frame::Error { id, code, description }) => {
                 self.take_reply(&id, now.mono, out, |_| StationReply::Error { code, description });
@@ -197,7 +203,7 @@ impl Session {
             // Nobody waits for an answer, and nothing that decides anything comes this way.
             Ok(Frame::Send { action, payload }) if v21::is_sent(&action) => {
                 self.faults_in_a_row = 0;
-                if serde_json::from_str::<Value>(payload).is_err() {
+                if serde_json::from_str::<Json<'_>>(payload).is_err() {
                     out.fault(&format!("{action}: the payload cannot be read"));
                 }
             }
@@ -326,9 +332,15 @@ impl Session {
         active.into_iter().chain(queued).map(|key| (key, StationReply::Disconnected)).collect()
     }
 
-    fn take_call(&mut self, call: OpenCall, payload: &str, now: Now, out: &mut SessionOutput) {
+    fn take_call(
+        &mut self,
+        call: OpenCall,
+        payload: Result<Json<'_>, serde_json::Error>,
+        now: Now,
+        out: &mut SessionOutput,
+    ) {
         let mut notes = Notes::default();
-        let request = match serde_json::from_str::<Value>(payload) {
+        let request = match payload {
             Ok(value) => self.read(&call.action, &value, now.utc, &mut notes),
             Err(error) => Err(Refusal::new(ErrorCode::FormatViolation, format!("the payload cannot be read: {error}"))),
         };
@@ -362,7 +374,7 @@ impl Session {
         }
     }
 
-    fn read(&self, action: &str, payload: &Value, now: Utc, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+    fn read(&self, action: &str, payload: &Json<'_>, now: Utc, notes: &mut Notes) -> Result<StationRequest, Refusal> {
         match self.version {
             OcppVersion::V16 => v16::request(action, payload, now, notes),
             OcppVersion::V201 => v201::request(action, payload, now, notes),

@@ -14,6 +14,7 @@ use super::lists;
 use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
 use super::profile::{Lease, Purpose, limit_text};
+use super::tree::Json;
 use crate::engine::model::exchange::{
     Admission, AuthorizationStatus, BootInfo, LeasedLimit, StationAnswer, StationCall, StationRequest,
 };
@@ -69,7 +70,12 @@ const OURS: &[&str] = &[
 ];
 
 /// Reads a CALL of the station.
-pub(super) fn request(action: &str, payload: &Value, now: Utc, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+pub(super) fn request(
+    action: &str,
+    payload: &Json<'_>,
+    now: Utc,
+    notes: &mut Notes,
+) -> Result<StationRequest, Refusal> {
     let fields = Fields::of(payload)
         .ok_or_else(|| Refusal::new(ErrorCode::FormatViolation, "the payload is not a JSON object"))?;
     Ok(match action {
@@ -124,9 +130,9 @@ fn boot(fields: Fields<'_>, notes: &mut Notes) -> StationRequest {
     }
 }
 
-fn status(fields: Fields<'_>, payload: &Value, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+fn status(fields: Fields<'_>, payload: &Json<'_>, notes: &mut Notes) -> Result<StationRequest, Refusal> {
     let evse = fields.need_number("connectorId")?;
-    let Some(status) = fields.text("status", notes).and_then(|text| connector_status(&text)) else {
+    let Some(status) = fields.word("status", notes).and_then(|text| connector_status(&text)) else {
         notes.add("status is none of OCPP 1.6, the message changes nothing".to_owned());
         return Ok(notify("StatusNotification", payload));
     };

@@ -13,6 +13,7 @@ use super::lists;
 use super::meter::{Origin, readings};
 use super::outgoing::{Outgoing, Verdict, at_most, bounded, json, property, to_json};
 use super::profile::{Lease, LeasePeriod, Purpose, limit_text};
+use super::tree::Json;
 use crate::engine::model::display::CostNote;
 use crate::engine::model::exchange::{
     Admission, AuthorizationStatus, BootInfo, ChargingState, LeasedLimit, StationAnswer, StationCall, StationRequest,
@@ -98,7 +99,12 @@ const OURS: &[&str] = &[
 ];
 
 /// Reads a CALL of the station.
-pub(super) fn request(action: &str, payload: &Value, now: Utc, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+pub(super) fn request(
+    action: &str,
+    payload: &Json<'_>,
+    now: Utc,
+    notes: &mut Notes,
+) -> Result<StationRequest, Refusal> {
     let fields = Fields::of(payload)
         .ok_or_else(|| Refusal::new(ErrorCode::FormatViolation, "the payload is not a JSON object"))?;
     Ok(match action {
@@ -142,10 +148,10 @@ fn boot(fields: Fields<'_>, notes: &mut Notes) -> StationRequest {
     StationRequest::Boot { info, reason: fields.text("reason", notes) }
 }
 
-fn status(fields: Fields<'_>, payload: &Value, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+fn status(fields: Fields<'_>, payload: &Json<'_>, notes: &mut Notes) -> Result<StationRequest, Refusal> {
     let evse = fields.need_number("evseId")?;
     let connector = fields.need_number("connectorId")?;
-    let Some(status) = fields.text("connectorStatus", notes).and_then(|text| connector_status(&text)) else {
+    let Some(status) = fields.word("connectorStatus", notes).and_then(|text| connector_status(&text)) else {
         notes.add("connectorStatus is none of OCPP 2.0.1, the message changes nothing".to_owned());
         return Ok(notify("StatusNotification", payload));
     };
@@ -208,7 +214,7 @@ fn transaction_event(fields: Fields<'_>, now: Utc, notes: &mut Notes) -> Result<
         evse,
         connector,
         token: fields.object("idToken", notes).and_then(|token| token.token("idToken", notes)),
-        charging_state: info.text("chargingState", notes).and_then(|text| {
+        charging_state: info.word("chargingState", notes).and_then(|text| {
             let state = charging_state(&text);
             if state.is_none() {
                 notes.add(format!("chargingState {text:?} is none of OCPP 2.0.1"));

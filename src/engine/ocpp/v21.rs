@@ -11,6 +11,7 @@ use super::frame::ErrorCode;
 use super::lenient::{Notes, Refusal, notify};
 use super::outgoing::{Outgoing, property};
 use super::profile::Lease;
+use super::tree::Json;
 use super::v201;
 use crate::engine::model::exchange::{StationAnswer, StationCall, StationRequest};
 use crate::engine::time::Utc;
@@ -56,7 +57,12 @@ pub(super) fn is_sent(action: &str) -> bool {
 }
 
 /// Reads a CALL of the station.
-pub(super) fn request(action: &str, payload: &Value, now: Utc, notes: &mut Notes) -> Result<StationRequest, Refusal> {
+pub(super) fn request(
+    action: &str,
+    payload: &Json<'_>,
+    now: Utc,
+    notes: &mut Notes,
+) -> Result<StationRequest, Refusal> {
     if OURS.contains(&action) {
         return Err(Refusal::new(ErrorCode::NotSupported, format!("{action} is sent by a CSMS, not to one")));
     }
@@ -64,7 +70,7 @@ pub(super) fn request(action: &str, payload: &Value, now: Utc, notes: &mut Notes
         return Err(Refusal::new(ErrorCode::NotSupported, format!("nobody here can answer {action}")));
     }
     if NOTIFICATIONS.contains(&action) {
-        if !payload.is_object() {
+        if !matches!(payload, Json::Object(_)) {
             return Err(Refusal::new(ErrorCode::FormatViolation, "the payload is not a JSON object"));
         }
         return Ok(notify(action, payload));

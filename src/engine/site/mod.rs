@@ -405,6 +405,9 @@ impl Site {
         {
             self.note_charging(station);
         }
+        if let RecordBody::TokensChanged { .. } | RecordBody::ConfigurationChanged { .. } = &record.body {
+            self.tokens.revocation.look_at_all_again();
+        }
         self.wishes_stale = true;
         out.push(Output::Append(record));
         if sequence.0 >= self.snapshot_at.0 + SNAPSHOT_EVERY {

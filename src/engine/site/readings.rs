@@ -192,6 +192,7 @@ impl Site {
 
     /// Notes where at a station transactions run. After each record of one: the question is asked much more often.
     pub(super) fn note_charging(&mut self, station: StationIndex) {
+        self.tokens.revocation.look_again(station);
         let facts = self.ledger.station(self.station_id(station));
         let evses: Vec<EvseIndex> = self.setup.topology.evses_of(station).collect();
         for index in evses {

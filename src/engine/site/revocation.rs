@@ -2,6 +2,7 @@
 
 use super::io::{LogLevel, Output};
 use super::ledger::OpenTransaction;
+use super::tokens::Verdict;
 use super::{Purpose, Site, log};
 use crate::engine::model::exchange::{AuthorizationStatus, StationCall, StationReply};
 use crate::engine::model::ids::TransactionId;
@@ -24,18 +25,26 @@ const CLEARED_BY_ALL_MS: i64 = 7 * 86_400_000;
 /// What is under way to make the end of a right felt.
 #[derive(Debug, Default)]
 pub(super) struct Revocation {
-    /// Of each station.
-    watched: Vec<Vec<Watched>>,
+    watched: Vec<WatchedStation>,
     caches: Vec<Cache>,
 }
 
-/// A running transaction with a token.
+/// The running transactions of a station.
+#[derive(Debug)]
+struct WatchedStation {
+    running: Vec<Watched>,
+    /// They may have changed, or what is known of their tokens: they are looked up again.
+    stale: bool,
+}
+
+/// A running transaction. All are looked at each second, so that what is looked up by names is kept.
 #[derive(Debug)]
 struct Watched {
     transaction: TransactionId,
+    evse: Option<EvseIndex>,
+    /// `None`: nobody has identified.
+    verdict: Option<Verdict>,
     since: Mono,
-    /// It still ran then.
-    seen: Mono,
     /// Its token had a right at some time in this run.
     had_right: bool,
     end: Option<End>,
@@ -69,7 +78,18 @@ impl Revocation {
     pub(super) fn new(stations: usize, revoked: Option<Utc>, now: Now) -> Self {
         let stale = revoked.is_some_and(|at| !now.utc_trusted || now.utc.since(at) < CLEARED_BY_ALL_MS);
         let caches = (0..stations).map(|_| Cache { stale, ..Cache::default() }).collect();
-        Self { watched: (0..stations).map(|_| Vec::new()).collect(), caches }
+        let watched = (0..stations).map(|_| WatchedStation { running: Vec::new(), stale: true }).collect();
+        Self { watched, caches }
+    }
+
+    /// The transactions of a station may have changed.
+    pub(super) fn look_again(&mut self, station: StationIndex) {
+        self.watched[station.0].stale = true;
+    }
+
+    /// Tokens may have changed.
+    pub(super) fn look_at_all_again(&mut self) {
+        self.watched.iter_mut().for_each(|of| of.stale = true);
     }
 
     /// All stations have to forget which tokens were accepted.
@@ -80,54 +100,39 @@ impl Revocation {
     }
 }
 
-/// What is kept of a running transaction of a station, from its first time on. A station has few of them, and this is done for all of them each second.
-fn watch<'a>(of: &'a mut Vec<Watched>, transaction: &TransactionId, now: Mono) -> &'a mut Watched {
-    let at = of.iter().position(|state| state.transaction == *transaction).unwrap_or_else(|| {
-        of.push(Watched { transaction: transaction.clone(), since: now, seen: now, had_right: false, end: None });
-        of.len() - 1
-    });
-    let state = &mut of[at];
-    state.seen = now;
-    state
-}
-
 impl Site {
     /// Ends the transactions whose token has no right any more.
     pub(super) fn end_refused(&mut self, now: Now, out: &mut Vec<Output>) {
         let mut watched = std::mem::take(&mut self.tokens.revocation.watched);
         let mut due = Vec::new();
-        let mut used_up = Vec::new();
-        for open in self.ledger.open() {
-            let Some(station) = self.setup.topology.find_station(&open.facts.charger) else { continue };
-            let Some(state) = watched.get_mut(station.0).map(|of| watch(of, &open.facts.transaction, now.mono)) else {
-                continue;
-            };
-            let why = self.why_to_end(station, open, state.since, now);
-            used_up.extend(
-                self.setup.topology.find_evse(station, open.facts.evse).map(|evse| (evse, why == Some(Why::UsedUp))),
-            );
+        for station in self.setup.topology.by_identity().iter().copied() {
+            let of = &mut watched[station.0];
+            if std::mem::take(&mut of.stale) {
+                of.running = self.watched_at(station, std::mem::take(&mut of.running), now.mono);
+            }
             let connected = self.stations[station.0].session.is_some();
-            if let Some(why) = why.filter(|why| *why == Why::UsedUp || self.setup.authorization.stop_refused) {
-                let wait = if state.had_right || why == Why::UsedUp { 0 } else { STATIONS_OWN_MS };
-                let end = state.end.get_or_insert(End { next: now.mono.plus_ms(wait), tries: 0 });
-                if connected && now.mono >= end.next {
-                    due.push((station, open.facts.transaction.clone(), why, end.tries));
-                    let wait = WAITS_MS.get(end.tries).or(WAITS_MS.last()).copied().unwrap_or(CLEAR_EVERY_MS);
-                    *end = End { next: now.mono.plus_ms(wait), tries: end.tries + 1 };
+            for state in &mut of.running {
+                let why = self.why_to_end(station, state, now);
+                if let Some(evse) = state.evse {
+                    let used_up = why == Some(Why::UsedUp);
+                    self.dirty |= self.wishes[evse.0].used_up != used_up;
+                    self.wishes[evse.0].used_up = used_up;
                 }
-            } else if why.is_none() {
-                state.had_right = true;
-                state.end = None;
+                if let Some(why) = why.filter(|why| *why == Why::UsedUp || self.setup.authorization.stop_refused) {
+                    let wait = if state.had_right || why == Why::UsedUp { 0 } else { STATIONS_OWN_MS };
+                    let end = state.end.get_or_insert(End { next: now.mono.plus_ms(wait), tries: 0 });
+                    if connected && now.mono >= end.next {
+                        due.push((station, state.transaction.clone(), why, end.tries));
+                        let wait = WAITS_MS.get(end.tries).or(WAITS_MS.last()).copied().unwrap_or(CLEAR_EVERY_MS);
+                        *end = End { next: now.mono.plus_ms(wait), tries: end.tries + 1 };
+                    }
+                } else if why.is_none() {
+                    state.had_right = true;
+                    state.end = None;
+                }
             }
         }
-        for of in &mut watched {
-            of.retain(|state| state.seen == now.mono);
-        }
         self.tokens.revocation.watched = watched;
-        for (evse, used_up) in used_up {
-            self.dirty |= self.wishes[evse.0].used_up != used_up;
-            self.wishes[evse.0].used_up = used_up;
-        }
         for (station, transaction, why, tries) in due {
             if tries == 0 {
                 self.say_end(station, &transaction, why, out);
@@ -136,10 +141,28 @@ impl Site {
         }
     }
 
+    /// The transactions that run at a station now, each with what is kept of it from its first time on.
+    fn watched_at(&self, station: StationIndex, before: Vec<Watched>, now: Mono) -> Vec<Watched> {
+        let mut before = before;
+        let facts = self.ledger.station(self.station_id(station));
+        let running = facts.iter().flat_map(|facts| &facts.open).map(|open| {
+            let (transaction, verdict) = (&open.facts.transaction, open.facts.token.as_ref());
+            let (evse, verdict) =
+                (self.setup.topology.find_evse(station, open.facts.evse), verdict.map(|token| self.verdict(token)));
+            match before.iter().position(|state| state.transaction == *transaction) {
+                Some(at) => Watched { evse, verdict, ..before.swap_remove(at) },
+                None => {
+                    let transaction = transaction.clone();
+                    Watched { transaction, evse, verdict, since: now, had_right: false, end: None }
+                }
+            }
+        });
+        running.collect()
+    }
+
     /// Why a transaction has to end now; `None` where it may go on, or nobody has identified.
-    fn why_to_end(&self, station: StationIndex, open: &OpenTransaction, since: Mono, now: Now) -> Option<Why> {
-        let token = open.facts.token.as_ref()?;
-        let verdict = self.verdict(token);
+    fn why_to_end(&self, station: StationIndex, state: &Watched, now: Now) -> Option<Why> {
+        let verdict = state.verdict?;
         let status = verdict.at(now);
         if status != AuthorizationStatus::Accepted {
             return Some(Why::Status(status));
@@ -147,8 +170,9 @@ impl Site {
         if !verdict.limited {
             return None;
         }
-        let index = self.setup.topology.find_evse(station, open.facts.evse)?;
-        self.is_used_up(index, open, since, now).then_some(Why::UsedUp)
+        let index = state.evse?;
+        let open = self.ledger.station(self.station_id(station))?.transaction(&state.transaction)?;
+        self.is_used_up(index, open, state.since, now).then_some(Why::UsedUp)
     }
 
     /// Whether an unknown token has had what it may.

@@ -90,6 +90,8 @@ pub struct Tether {
     owed: Vec<Pending>,
     /// After a cut the car may still draw the old current until then. A later cut does not lengthen the time of an earlier one.
     settling: Vec<(Current, Mono)>,
+    /// The last moment of all of them: after it, which is nearly always, nobody looks at each.
+    settles_until: Mono,
     /// Since when a booted station has not accepted a limit yet.
     booted_at: Option<Mono>,
     /// It had not in the run before this one either.
@@ -131,6 +133,7 @@ impl Tether {
             pending: Vec::new(),
             owed: Vec::new(),
             settling: Vec::new(),
+            settles_until: Mono::START,
             booted_at: None,
             booted_before: false,
             refused_at: None,
@@ -351,6 +354,12 @@ impl Tether {
             let (other, later) = self.settling[0];
             self.settling[0] = (first.max(other), end.max(later));
         }
+        self.settles_until = self.settling.iter().map(|(_, end)| *end).max().unwrap_or(now);
+    }
+
+    /// The old limits that a car may still be drawing, with some that are over.
+    fn old_limits(&self, now: Mono) -> &[(Current, Mono)] {
+        if now < self.settles_until { &self.settling } else { &[] }
     }
 
     /// What is on its way was refused: it is not in force. `status`: by a status, not by an error.
@@ -541,7 +550,7 @@ impl Tether {
         if self.suspect || (!self.holds() && !reachable) {
             return self.max;
         }
-        let settling = self.settling.iter().filter(|(_, until)| now < *until).map(|(old, _)| *old).max();
+        let settling = self.old_limits(now).iter().filter(|(_, until)| now < *until).map(|(old, _)| *old).max();
         let settling = settling.unwrap_or(Current::ZERO);
         // Some stations drop the profile of a transaction as soon as they are offline (`IgnoredProfilePurposesOffline`).
         let dropped = self.form == LeaseForm::TxProfile && !reachable;
@@ -552,7 +561,7 @@ impl Tether {
     /// Whether a cut is still working its way to the car.
     #[must_use]
     pub fn is_settling(&self, now: Mono) -> bool {
-        !self.pending.is_empty() || self.settling.iter().any(|(_, until)| now < *until)
+        !self.pending.is_empty() || self.old_limits(now).iter().any(|(_, until)| now < *until)
     }
 }
 

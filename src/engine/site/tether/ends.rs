@@ -86,7 +86,7 @@ impl Tether {
             let (first, last) = self.ends(&candidate.sent);
             [Some(first), last]
         });
-        let settled = self.settling.iter().map(|(_, until)| *until);
+        let settled = self.old_limits(now).iter().map(|(_, until)| *until);
         let boot = self.booted_at.map(|since| since.plus_ms(BOOT_GRACE_MS + 1));
         steps.flatten().chain(settled).chain(boot).filter(|at| *at > now).min()
     }
