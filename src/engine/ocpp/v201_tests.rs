@@ -12,7 +12,7 @@ fn now() -> Utc {
 }
 
 fn read(action: &str, payload: &str) -> (Result<StationRequest, Refusal>, Option<String>) {
-    let value: Value = serde_json::from_str(payload).unwrap();
+    let value: Json<'_> = serde_json::from_str(payload).unwrap();
     let mut notes = Notes::default();
     let request = request(action, &value, now(), &mut notes);
     (request, notes.summary())

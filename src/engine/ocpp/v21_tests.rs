@@ -5,7 +5,7 @@ use crate::engine::units::Current;
 const NOW: Utc = Utc::from_unix_ms(1_772_366_400_000);
 
 fn asked(action: &str, payload: &str) -> Result<StationRequest, Refusal> {
-    let value: Value = serde_json::from_str(payload).unwrap();
+    let value: Json<'_> = serde_json::from_str(payload).unwrap();
     request(action, &value, NOW, &mut Notes::default())
 }
 
