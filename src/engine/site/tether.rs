@@ -525,13 +525,13 @@ impl Tether {
     /// The least that may be in force by what it was told, without what waits for its answer under a number: more than this may be a raise.
     #[must_use]
     pub fn least(&self, without: Option<u64>, now: Mono) -> Current {
-        let known = if self.holds() { self.tamed } else { self.confirmed };
-        if !known && self.candidates.is_empty() {
-            return self.max;
-        }
         let ignored = without.and_then(|call| self.pending_by(call)).map(|pending| pending.sent);
         let told = self.candidates.iter().filter(|candidate| Some(candidate.sent) != ignored);
         let least = told.map(|candidate| self.best_of(&candidate.sent, now)).min();
+        let known = if self.holds() { self.tamed } else { self.confirmed };
+        if !known && least.is_none() {
+            return self.max;
+        }
         let base = self.base_in_force.then(|| self.base_level());
         let left = if self.holds() { self.fallback } else { self.max };
         least.into_iter().chain(base).min().unwrap_or(left)
