@@ -9,6 +9,7 @@ mod inspect;
 mod keep;
 mod open;
 mod rebuild;
+mod rehearsal;
 mod side;
 mod store;
 mod worker;

@@ -157,6 +157,13 @@ impl Cuts<'_> {
         if self.starts_after_a_cut {
             moments.extend(0..START);
         }
+        // What a start finds out it writes down in several places, one after the other.
+        if !self.without_fdatasync {
+            let is_start =
+                |change: &Change| matches!(change, Change::Create { path, .. } if path.ends_with("/.writable"));
+            let starts = self.trace.iter().enumerate().filter(|(_, change)| is_start(change));
+            moments.extend(starts.flat_map(|(at, _)| at..(at + START).min(self.trace.len())));
+        }
         let mut disk = before;
         disk.without_fdatasync = self.without_fdatasync;
         let mut tally = Tally::default();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::side::sync_directory;
 
 /// A larger database is not copied: on slow flash that would hold up the start for longer than the evidence is worth.
-const MOST_BYTES: u64 = 256 << 20;
+pub(super) const MOST_BYTES: u64 = 256 << 20;
 
 /// A copy of the database that is removed when this is dropped, unless it was put back.
 pub(super) struct Kept {
@@ -73,14 +73,14 @@ impl Drop for Kept {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn size_of(path: &Path) -> io::Result<u64> {
+pub(super) fn size_of(path: &Path) -> io::Result<u64> {
     fs::read_dir(path)?
         .map(|entry| {
             let entry = entry?;
@@ -89,7 +89,7 @@ fn size_of(path: &Path) -> io::Result<u64> {
         .sum()
 }
 
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::blobs::Blobs;
 use super::codec::{decode, encode, number_of};
+use super::rehearsal::rehearse;
 use crate::engine::model::record::Record;
 
 /// sled's page cache: enough for what is read again soon, small enough for a gateway with 256 MB.
@@ -98,13 +99,18 @@ fn os_code(text: &str) -> Option<i32> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// How a database is opened.
+pub(super) fn settings(path: &Path) -> sled::Config {
+    sled::Config::new().path(path).mode(sled::Mode::LowSpace).cache_capacity(CACHE_BYTES)
+}
+
 /// Runs `work` so that a panic in it becomes [`Fault::Damaged`].
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    OPENING.with(|flag| flag.set(true));
+    let within = OPENING.with(|flag| flag.replace(true));
     OPENINGS.fetch_add(1, Ordering::SeqCst);
     let result = catch_unwind(AssertUnwindSafe(work));
     OPENINGS.fetch_sub(1, Ordering::SeqCst);
-    OPENING.with(|flag| flag.set(false));
+    OPENING.with(|flag| flag.set(within));
     result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         let text = format!("the database cannot be read: {}", text.unwrap_or("no reason given"));
@@ -147,12 +153,8 @@ impl Store {
     }
 
     fn try_open(path: &Path) -> Result<Self, Fault> {
-        let db = sled::Config::new()
-            .path(path)
-            .mode(sled::Mode::LowSpace)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(TIDY_MS))
-            .open()?;
+        rehearse(path)?;
+        let db = settings(path).flush_every_ms(Some(TIDY_MS)).open()?;
         // sled writes its settings without synchronising them, in two pieces: lost in a power cut they are written anew by the next start, and a
         // second power cut between the pieces would leave a store that it takes for damaged.
         File::open(path.join("conf"))?.sync_all()?;
