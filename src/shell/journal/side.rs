@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::store::Fault;
 
+/// More than what a disk that is called full gives back by chance.
+const PROBE_BYTES: usize = 256 << 10;
 const STATE: &str = "state";
 const MARK: &str = "mark";
 const SNAPSHOT: &str = "snapshot";
@@ -151,6 +153,17 @@ fn replace(home: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, home.join(name))?;
     sync_directory(home)
+}
+
+/// Whether the disk takes anything: tried before more is done with a store that could not be written.
+pub(super) fn try_to_write(home: &Path) -> io::Result<()> {
+    let path = home.join("probe");
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&[0; PROBE_BYTES])?;
+        file.sync_data()
+    });
+    let removed = fs::remove_file(&path);
+    written.and(removed)
 }
 
 /// Makes names created, renamed or removed in `directory` durable.

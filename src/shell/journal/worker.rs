@@ -285,6 +285,8 @@ impl Worker {
     }
 
     fn reopen(&self) -> Result<Store, Fault> {
+        // To open a store costs a copy of it: not every two seconds on a disk that is full.
+        side::try_to_write(&self.home)?;
         let (store, last) = guarded(|| {
             let mut store = Store::open(&self.home.join("db"))?;
             let last = store.resume(self.first)?;
