@@ -152,8 +152,8 @@ soak-sockets: need-cargo ## 10 minutes on real sockets with kill -9 and meter lo
 	$(call section,20 kills of the controller while cars charge)
 	@$(TARGET)/release/siteward-sim demo --headless --duration 300s --kill-controller 20
 
-soak-cloud: need-cargo ## 500 kills of the daemon, 100 of the broker with 5 wipes: is anything lost or doubled? make soak-cloud ARGS="--link-cut 30m"
-	@.ci/need $(BUILD_PACKAGES) mosquitto
+soak-cloud: need-cargo ## 500 kills of the daemon, 100 of the broker with 5 wipes: is anything lost or doubled? make soak-cloud ARGS="--link-cut 30m --namespaces"
+	@.ci/need $(BUILD_PACKAGES) mosquitto iproute2 socat
 	@cargo build --workspace --bins --locked --quiet --release
 	@$(TARGET)/release/siteward-sim soak-cloud $(ARGS)
 

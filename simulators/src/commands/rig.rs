@@ -108,6 +108,9 @@ pub(super) struct LosslessArguments {
     /// Then, how long nothing passes between daemon and broker: 60s, 30m [default: not at all]
     #[arg(long, value_parser = duration::parse)]
     link_cut: Option<Duration>,
+    /// The daemon runs in a network of its own (root), and the cut is a pulled cable; otherwise a relay stops
+    #[arg(long)]
+    namespaces: bool,
     /// For cars, and for the moments of the kills; without it, another one at each run
     #[arg(long)]
     seed: Option<u64>,
@@ -127,6 +130,7 @@ impl LosslessArguments {
             broker_kills: self.broker_kills,
             broker_wipes: self.broker_wipes,
             link_cut: self.link_cut,
+            namespaces: self.namespaces,
             seed,
         };
         let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;

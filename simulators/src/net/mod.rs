@@ -7,6 +7,7 @@ pub mod devices;
 pub mod fleet;
 pub mod modbus;
 pub mod mosquitto;
+pub mod namespace;
 pub mod process;
 pub mod pty;
 pub mod station;

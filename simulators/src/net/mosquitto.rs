@@ -1,6 +1,6 @@
 //! mosquitto, as Debian has it, in a directory of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,15 +40,32 @@ impl Mosquitto {
     /// # Errors
     /// If it is not installed or does not start.
     pub fn start(directory: &Path, persistent: bool, leash: &Path) -> Result<Self, String> {
+        Self::start_with(directory, persistent, leash, None)
+    }
+
+    /// As [`Mosquitto::start`], and it listens at the same port of `besides`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(
+        directory: &Path,
+        persistent: bool,
+        leash: &Path,
+        besides: Option<IpAddr>,
+    ) -> Result<Self, String> {
         let told = |error: std::io::Error| format!("mosquitto in {}: {error}", directory.display());
         let address = free_address().map_err(told)?;
         let config = directory.join("mosquitto.conf");
         // Root gives its rights up otherwise, and could not write there. No queue is cut: what a consumer cannot take at once waits.
-        let mut lines = format!(
+        let mut lines = String::new();
+        if let Some(ip) = besides {
+            lines.push_str(&format!("listener {} {ip}\n", address.port()));
+        }
+        lines.push_str(&format!(
             "listener {} {}\nallow_anonymous true\nuser root\nmax_queued_messages 0\nmax_inflight_messages 1000\n",
             address.port(),
             address.ip()
-        );
+        ));
         let data = directory.join("mosquitto-data");
         if persistent {
             std::fs::create_dir_all(&data).map_err(told)?;

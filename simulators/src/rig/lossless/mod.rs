@@ -51,6 +51,8 @@ pub struct LosslessOptions {
     pub broker_wipes: u64,
     /// How long the link between them is cut.
     pub link_cut: Option<Duration>,
+    /// Whether the daemon has a network of its own, and the cut is a pulled cable; otherwise a relay stops.
+    pub namespaces: bool,
     /// For everything random: cars, and the moments of the kills.
     pub seed: u64,
 }
@@ -149,7 +151,7 @@ impl Soak {
     async fn cut_the_link(&mut self, cut: Option<Duration>) -> Result<(), String> {
         let Some(cut) = cut else { return Ok(()) };
         let cut_ms = u64::try_from(cut.as_millis()).unwrap_or(u64::MAX);
-        self.parts.set_cut(true);
+        self.parts.set_cut(true)?;
         self.live(cut_ms / 2).await;
         // The backlog is on the disk, not in the process.
         self.parts.kill_daemon();
@@ -158,7 +160,7 @@ impl Soak {
         self.live(cut_ms - cut_ms / 2).await;
         self.report.link_cut_ms = cut_ms;
         self.report.backlog = self.parts.cloud().map_or(0, |cloud| cloud.backlog);
-        self.parts.set_cut(false);
+        self.parts.set_cut(false)?;
         Ok(())
     }
 

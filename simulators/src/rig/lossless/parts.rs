@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::LosslessOptions;
 use super::commands::Commands;
-use super::{LosslessOptions, link};
+use super::link::{self, Wires};
 use crate::demo::layout::free_address;
 use crate::net::clock::Clock;
 use crate::net::cloud::lock;
@@ -29,6 +30,8 @@ pub(super) const PREFIX: &str = "siteward/v1";
 pub(super) const SITE: &str = "soak";
 /// A station that lost its controller tries again after that time.
 const RECONNECT: Duration = Duration::from_millis(300);
+/// The daemon answers within that time after its first start.
+const STARTED: Duration = Duration::from_secs(60);
 
 /// All of it. Dropping it ends everything that it started.
 pub(super) struct Parts {
@@ -41,7 +44,10 @@ pub(super) struct Parts {
     books: PathBuf,
     agent: ureq::Agent,
     api: SocketAddr,
-    cut: watch::Sender<bool>,
+    /// What the daemon knows that address by.
+    host: String,
+    wires: Wires,
+    _proxy: Option<Running>,
     _cables: Vec<watch::Sender<bool>>,
     _tasks: JoinSet<()>,
     // Last: the directory goes when nothing writes into it any more.
@@ -56,27 +62,29 @@ impl Parts {
         let siteward = siteward.unwrap_or_else(|| sim.with_file_name("siteward"));
         let directory = tempfile::Builder::new().prefix("siteward-lossless-").tempdir().map_err(told)?;
         let home = directory.path();
-        let broker = Mosquitto::start(home, true, &sim)?;
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(told)?;
-        let (ocpp, api) = (free_address().map_err(told)?, free_address().map_err(told)?);
+        let mut tasks = JoinSet::new();
+        let (wires, broker, link) = wire(options, home, &sim, &mut tasks).await?;
+        let (mut ocpp, local_api) = (free_address().map_err(told)?, free_address().map_err(told)?);
+        ocpp.set_ip(wires.daemon());
+        let (proxy, api) = wires.proxy(local_api, &home.join("proxy.log"), &sim)?;
         let names: Vec<String> = (0..options.stations).map(name).collect();
         std::fs::create_dir_all(home.join("store")).map_err(told)?;
-        let text = configuration((ocpp, api, listener.local_addr().map_err(told)?), &home.join("store"), &names);
+        let text = configuration((ocpp, local_api, link), &home.join("store"), &names);
         let config = home.join("site.toml");
         std::fs::write(&config, text).map_err(told)?;
         let arguments = [Path::new("run"), Path::new("--config"), config.as_path()];
         let daemon = Recipe::new(&siteward, &arguments, &home.join("siteward.log")).leashed(&sim);
+        let daemon = wires.around(daemon);
         let books = home.join("books.sqlite");
         let address = broker.address().to_string();
         let database = books.display().to_string();
         let arguments =
             ["cloud", "--broker", &address, "--database", &database, "--from-start", "--name", "soak-cloud"];
         let consumer = Recipe::new(&sim, &arguments, &home.join("cloud.log")).leashed(&sim);
-        let (cut, is_cut) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(link::pass(listener, broker.address(), is_cut));
         let commands = Commands::start(broker.address(), names.clone(), options.seed);
-        let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
+        // The way to the site is ours alone, whatever proxy the environment names.
+        let agent = ureq::Agent::config_builder().proxy(None).timeout_global(Some(Duration::from_secs(2)));
+        let agent = agent.build().into();
         let mut parts = Self {
             clock: Clock::start(),
             stations: Vec::new(),
@@ -87,12 +95,15 @@ impl Parts {
             books,
             agent,
             api,
-            cut,
+            host: local_api.to_string(),
+            wires,
+            _proxy: proxy,
             _cables: Vec::new(),
             _tasks: tasks,
             directory,
         };
         parts.start_daemon()?;
+        parts.first_answer().await?;
         parts.restart_consumer()?;
         for (index, name) in names.iter().enumerate() {
             parts.set_up(index, name, ocpp, options.seed);
@@ -124,6 +135,19 @@ impl Parts {
         self.stations.push(model);
     }
 
+    /// A daemon that does not even start would be waited for until the end.
+    async fn first_answer(&self) -> Result<(), String> {
+        let answers = async {
+            while self.cloud().is_none() {
+                tokio::time::sleep(RECONNECT).await;
+            }
+        };
+        tokio::time::timeout(STARTED, answers).await.map_err(|_| {
+            let log = std::fs::read_to_string(self.directory.path().join("siteward.log")).unwrap_or_default();
+            format!("the daemon does not answer at {}; it said:\n{}", self.api, log.trim_end())
+        })
+    }
+
     /// Starts the daemon.
     pub(super) fn start_daemon(&mut self) -> Result<(), String> {
         self.daemon.1 = Some(self.daemon.0.start().map_err(|error| error.to_string())?);
@@ -143,13 +167,14 @@ impl Parts {
     }
 
     /// Cuts the link between daemon and broker, or mends it.
-    pub(super) fn set_cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
+    pub(super) fn set_cut(&self, cut: bool) -> Result<(), String> {
+        self.wires.set_cut(cut)
     }
 
     /// What the daemon says of its link to the cloud.
     pub(super) fn cloud(&self) -> Option<CloudStatus> {
-        let mut answer = self.agent.get(format!("http://{}/api/v1/site", self.api)).call().ok()?;
+        let site = format!("http://{}/api/v1/site", self.api);
+        let mut answer = self.agent.get(site).header("Host", &self.host).call().ok()?;
         answer.body_mut().read_json::<SiteStatus>().ok()?.cloud
     }
 
@@ -189,6 +214,27 @@ impl Parts {
         self.directory.disable_cleanup(true);
         self.directory.path().to_owned()
     }
+}
+
+/// The broker, what lies between it and the daemon, and where the daemon finds it.
+async fn wire(
+    options: &LosslessOptions,
+    home: &Path,
+    sim: &Path,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Wires, Mosquitto, SocketAddr), String> {
+    if options.namespaces {
+        let wires = Wires::cables()?;
+        let broker = Mosquitto::start_with(home, true, sim, wires.broker())?;
+        let link = SocketAddr::new(wires.broker().unwrap_or(broker.address().ip()), broker.address().port());
+        return Ok((wires, broker, link));
+    }
+    let broker = Mosquitto::start(home, true, sim)?;
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+    let link = listener.local_addr().map_err(|error| error.to_string())?;
+    let (cut, is_cut) = watch::channel(false);
+    tasks.spawn(link::pass(listener, broker.address(), is_cut));
+    Ok((Wires::Relay(cut), broker, link))
 }
 
 fn name(index: usize) -> String {
