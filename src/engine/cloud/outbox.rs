@@ -310,13 +310,14 @@ impl Outbox {
         }
     }
 
-    /// The wait for the application's acknowledgement is over: everything goes out again.
+    /// The wait for the application's acknowledgement is over: everything goes out again, once, also where a replay is about to begin.
     fn finish_standstill(&mut self, now: Mono) {
-        let over = self.progress_at.is_some_and(|since| now.since(since) >= self.standstill_wait_ms);
-        if over && self.rewind.is_none() {
+        if self.progress_at.is_some_and(|since| now.since(since) >= self.standstill_wait_ms) {
             self.progress_at = None;
             self.standstill_wait_ms = (self.standstill_wait_ms * 2).min(STANDSTILL_MAX_MS);
-            self.rewind = Some(Rewind { to: self.acknowledged + 1, not_before: None, wait_ms: 0 });
+            let all = self.acknowledged + 1;
+            let begins = Rewind { to: all, not_before: None, wait_ms: 0 };
+            self.rewind = Some(self.rewind.map_or(begins, |earlier| Rewind { to: earlier.to.min(all), ..earlier }));
         }
     }
 

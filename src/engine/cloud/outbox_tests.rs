@@ -151,6 +151,21 @@ fn an_application_that_stands_still_gets_everything_again() {
 }
 
 #[test]
+fn a_standstill_that_is_over_while_a_replay_waits_does_not_send_again_twice() {
+    let mut outbox = started(Acknowledge::Application, 2);
+    assert_eq!(pump(&mut outbox, Mono::START, 2), vec![1, 2]);
+    outbox.broker_acknowledged(Sequence(1));
+    outbox.replay(Sequence(1)).unwrap();
+    assert_eq!(pump(&mut outbox, Mono::from_ms(59_000), 2), Vec::<u64>::new(), "2 is still open");
+    let over = Mono::from_ms(60_200);
+    outbox.broker_acknowledged(Sequence(2));
+    assert_eq!(pump(&mut outbox, over, 2), vec![1, 2]);
+    outbox.broker_acknowledged(Sequence(1));
+    outbox.broker_acknowledged(Sequence(2));
+    assert_eq!(pump(&mut outbox, over, 2), Vec::<u64>::new(), "once is enough");
+}
+
+#[test]
 fn an_application_that_is_away_is_not_flooded() {
     let mut outbox = started(Acknowledge::Application, 5_000);
     let mut sent = 0;
