@@ -1,6 +1,6 @@
 //! Bad input in the suite: the same as `make fuzz`, shorter.
 
-use siteward_sim::fuzz::{FuzzOptions, fuzz};
+use siteward_sim::fuzz::{Failure, FuzzOptions, Part, fuzz, replay};
 
 #[test]
 fn mutated_commands_and_files_neither_panic_nor_change_what_they_may_not() {
@@ -20,4 +20,19 @@ fn the_same_seed_gives_the_same_history() {
     };
     // Or a failure would not be found again by its seed.
     assert_eq!(run(1), run(2));
+}
+
+/// A fault of the test itself: what the outbox was about to do was laid at the message's door.
+#[test]
+fn what_was_due_anyway_is_not_the_doing_of_a_message() {
+    let found = Failure {
+        seed: 600_751_700_000,
+        part: Part::Commands,
+        life: 319,
+        case: 777,
+        what: String::new(),
+        payload: String::new(),
+    };
+    let report = replay(&found).unwrap();
+    assert_eq!(report.failed, 0, "{report}");
 }

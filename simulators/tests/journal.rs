@@ -286,14 +286,36 @@ fn only_what_is_acknowledged_folded_and_older_than_the_history_is_deleted() {
 #[test]
 fn unacknowledged_records_are_never_deleted() {
     let dir = TempDir::new().unwrap();
-    let mut journal = Running::new(open(dir.path()).journal);
+    let ahead: &'static AtomicU64 = Box::leak(Box::default());
+    let mut journal = Running::new(Journal::open(dir.path(), HISTORY, Clock::ahead_by(ahead)).unwrap().journal);
     let last = HISTORY + 3_000;
     journal.append(1..=last);
     journal.handle.snapshot(Sequence(last), b"state".to_vec()).unwrap();
     journal.handle.acknowledged(Sequence(600)).unwrap();
     journal.append(last + 1..=last + 1);
+    assert_eq!(journal.read(1, 1), records(1..=1), "a backlog that leaves is not held up");
+    // It stands still, for now.
+    ahead.fetch_add(5_000, Ordering::SeqCst);
     journal.append(last + 2..=last + 2);
     assert_eq!(journal.read(1, 1), records(601..=601));
+}
+
+#[test]
+fn a_backlog_that_leaves_for_long_does_not_keep_what_is_delivered() {
+    let dir = TempDir::new().unwrap();
+    let ahead: &'static AtomicU64 = Box::leak(Box::default());
+    let mut journal = Running::new(Journal::open(dir.path(), HISTORY, Clock::ahead_by(ahead)).unwrap().journal);
+    let last = HISTORY + 6_000;
+    journal.append(1..=last);
+    journal.handle.snapshot(Sequence(last), b"state".to_vec()).unwrap();
+    for through in [500, 1_000, 1_500, 2_000] {
+        journal.handle.acknowledged(Sequence(through)).unwrap();
+        assert_eq!(journal.read(1, 1), records(1..=1), "through {through}");
+        ahead.fetch_add(200_000, Ordering::SeqCst);
+    }
+    journal.handle.acknowledged(Sequence(2_500)).unwrap();
+    journal.read(1, 1);
+    assert_eq!(journal.read(1, 1), records(1_001..=1_001), "a lot of 1000");
 }
 
 #[test]

@@ -179,7 +179,9 @@ async fn outbox_site(mut site: Site, last: u64) {
             input = site.inbox.recv() => match input {
                 Some(Input::Cloud(CloudInput::Connected)) => outbox.connected(),
                 Some(Input::Cloud(CloudInput::Disconnected { .. })) => outbox.disconnected(),
-                Some(Input::Cloud(CloudInput::Acknowledged { sequence })) => outbox.broker_acknowledged(sequence),
+                Some(Input::Cloud(CloudInput::Acknowledged { sequences })) => {
+                    sequences.into_iter().for_each(|sequence| outbox.broker_acknowledged(sequence));
+                }
                 Some(Input::Cloud(CloudInput::NotTaken { sequence, .. })) => outbox.not_taken(sequence, clock.mono()),
                 Some(Input::Cloud(CloudInput::Message { payload, .. })) => match read_command(&payload).unwrap().command {
                     Command::EventsAcknowledge { sequence, .. } => outbox.application_acknowledged(sequence).unwrap(),

@@ -187,6 +187,8 @@ impl Bench {
         }
         self.visit(dice);
         self.tell(Input::Tick);
+        // The outbox looks at the time once a second, and with every word from the broker: what is due is not the next message's doing.
+        self.tell(Input::Cloud(CloudInput::Acknowledged { sequences: Vec::new() }));
         self.look_at_circuits();
     }
 
@@ -335,7 +337,7 @@ impl Bench {
 
     fn publish(&mut self, publication: Publication, inputs: &mut VecDeque<Input>) {
         if let Some(sequence) = publication.sequence {
-            inputs.push_back(Input::Cloud(CloudInput::Acknowledged { sequence }));
+            inputs.push_back(Input::Cloud(CloudInput::Acknowledged { sequences: vec![sequence] }));
         } else if let Some(correlation) = publication.correlation.clone() {
             self.heard.answers.push((correlation, publication));
         }

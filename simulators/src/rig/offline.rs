@@ -477,7 +477,7 @@ impl Month {
             return Err(format!("event {sequence} is not what was written down: {}", publication.payload));
         }
         self.delivered += 1;
-        inputs.push_back(Input::Cloud(CloudInput::Acknowledged { sequence }));
+        inputs.push_back(Input::Cloud(CloudInput::Acknowledged { sequences: vec![sequence] }));
         Ok(())
     }
 

@@ -244,7 +244,7 @@ impl World {
 
     pub(super) fn acknowledged(&mut self, link: u64, sequence: Sequence) {
         if link == self.broker_link {
-            self.tell_site(Input::Cloud(CloudInput::Acknowledged { sequence }));
+            self.tell_site(Input::Cloud(CloudInput::Acknowledged { sequences: vec![sequence] }));
         }
     }
 

@@ -22,6 +22,8 @@ pub const READ_BATCH: usize = 100;
 /// Records sent beyond the application's acknowledgement at most: what a broker queues for a consumer that is away (mosquitto's
 /// default `max_queued_messages` is 1000) and what is sent twice when it comes back.
 pub const MAX_UNACKNOWLEDGED: u64 = 1_000;
+/// The cursor is reported in steps of so many while more is in flight: each report wakes whoever keeps it.
+const REPORT_STEP: u64 = WINDOW / 2;
 /// In application mode: so long nothing may be acknowledged before everything is sent again, in ms.
 const STANDSTILL_MS: u64 = 60_000;
 /// The longest wait before everything is sent again once more, in ms: doubled from [`STANDSTILL_MS`] as long as nothing is acknowledged.
@@ -247,7 +249,8 @@ impl Outbox {
             self.publish(&mut actions);
             self.watch_standstill(now);
         }
-        if self.acknowledged > self.reported {
+        let step = if self.in_flight.is_empty() { 1 } else { REPORT_STEP };
+        if self.acknowledged >= self.reported + step {
             self.reported = self.acknowledged;
             actions.push(OutboxAction::Acknowledged(Sequence(self.acknowledged)));
         }

@@ -165,7 +165,9 @@ impl Site {
                 cloud.error = Some(error);
                 cloud.outbox.disconnected();
             }
-            CloudInput::Acknowledged { sequence } => cloud.outbox.broker_acknowledged(sequence),
+            CloudInput::Acknowledged { sequences } => {
+                sequences.into_iter().for_each(|sequence| cloud.outbox.broker_acknowledged(sequence));
+            }
             CloudInput::NotTaken { sequence, reason } => {
                 log(out, LogLevel::Debug, format!("the broker did not take event {sequence}: {reason}"));
                 cloud.outbox.not_taken(sequence, now.mono);

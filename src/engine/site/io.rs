@@ -134,10 +134,10 @@ pub enum CloudInput {
         /// Why.
         error: String,
     },
-    /// The broker has taken over an event (PUBACK with success).
+    /// The broker has taken over events (PUBACK with success).
     Acknowledged {
-        /// Which record.
-        sequence: Sequence,
+        /// Which records, in the order of its answers. Those that came together are told together: a backlog leaves in thousands a second.
+        sequences: Vec<Sequence>,
     },
     /// The broker refused an event, or said that nobody is subscribed.
     NotTaken {

@@ -31,10 +31,20 @@ const CURSOR_STEP: u64 = 500;
 /// ... or after so long, in ms: losing it costs duplicates, which the cloud knows by their numbers; writing it costs as much flash as some
 /// transactions.
 const CURSOR_MS: u64 = 600_000;
+/// ... and so often at most, in ms: a backlog that leaves at 20,000 a second would wait for the disk most of the time.
+const CURSOR_PAUSE_MS: u64 = 500;
 /// Records are deleted in lots of this size, so that a deletion is worth its sync ...
 const PRUNE_LEAST: u64 = 250;
 /// ... and does not hold up a commit.
 const PRUNE_MOST: u64 = 1_000;
+/// While more than so many records leave for the cloud nothing is deleted: it would hold up the reads ...
+const LEAVING: u64 = 2_000;
+/// ... which is so as long as the cursor has moved within so many ms ...
+const LEAVING_MS: u64 = 5_000;
+/// ... and for so long at most, in ms: a link on which a backlog needs hours leaves time for both.
+const PRUNE_LATER_MS: u64 = 600_000;
+/// The pause between two lots, in ms, while more is to be deleted.
+const PRUNE_PAUSE_MS: u64 = 20;
 /// Without anything to do the thread looks up so often.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -59,7 +69,13 @@ pub(super) struct Worker {
     snapshot: Option<(Sequence, Vec<u8>)>,
     reads: VecDeque<(Sequence, usize, Option<Reader>)>,
     acknowledged: u64,
+    /// When that last moved.
+    acknowledged_at: Mono,
     cursor_since: Option<Mono>,
+    /// When its file was last written, in this life.
+    cursor_at: Option<Mono>,
+    /// Since when there is something to be deleted.
+    prune_since: Option<Mono>,
     failed: bool,
     retry_at: Mono,
 }
@@ -85,7 +101,10 @@ impl Worker {
             waiting_since: None,
             snapshot: None,
             reads: VecDeque::new(),
+            acknowledged_at: Mono::START,
             cursor_since: None,
+            cursor_at: None,
+            prune_since: None,
             failed: false,
             retry_at: Mono::START,
         }
@@ -138,9 +157,10 @@ impl Worker {
         if self.failed {
             return Duration::from_millis(self.retry_at.since(now));
         }
-        let cursor = self.cursor_since.map(|since| since.plus_ms(CURSOR_MS));
+        let cursor = self.cursor_since.map(|since| self.cursor_due(since));
         let records = self.waiting_since.map(|since| since.plus_ms(LATER_MS));
-        let next = [cursor, records].into_iter().flatten().min();
+        let prune = self.prune_since.map(|since| self.prune_due(since, now).max(now.plus_ms(PRUNE_PAUSE_MS)));
+        let next = [cursor, records, prune].into_iter().flatten().min();
         next.map_or(IDLE, |at| Duration::from_millis(at.since(now)).min(IDLE))
     }
 
@@ -161,6 +181,7 @@ impl Worker {
             Request::Acknowledged(through) => {
                 if through.0 > self.acknowledged {
                     self.acknowledged = through.0;
+                    self.acknowledged_at = self.clock.mono();
                     self.cursor_since.get_or_insert(self.clock.mono());
                 }
             }
@@ -263,8 +284,9 @@ impl Worker {
 
     fn write_cursor(&mut self) -> Result<(), Fault> {
         let Some(since) = self.cursor_since else { return Ok(()) };
-        let moved = self.acknowledged - self.state.acknowledged;
-        if moved > 0 && (moved >= CURSOR_STEP || self.clock.mono().since(since) >= CURSOR_MS || since == Mono::START) {
+        let now = self.clock.mono();
+        if self.acknowledged > self.state.acknowledged && (now >= self.cursor_due(since) || since == Mono::START) {
+            self.cursor_at = Some(now);
             let state = State { acknowledged: self.acknowledged, ..self.state.clone() };
             side::write_state(&self.home, &state)?;
             self.state = state;
@@ -275,13 +297,34 @@ impl Worker {
         Ok(())
     }
 
+    /// When the cursor that moved at `since` is written.
+    fn cursor_due(&self, since: Mono) -> Mono {
+        let late = since.plus_ms(CURSOR_MS);
+        let moved = self.acknowledged - self.state.acknowledged;
+        let soon = self.cursor_at.map_or(since, |at| at.plus_ms(CURSOR_PAUSE_MS));
+        if moved >= CURSOR_STEP { late.min(soon) } else { late }
+    }
+
     /// Deletes what the cloud has, a snapshot holds and no history wants.
-    fn prune(&self, store: &mut Store) -> Result<(), Fault> {
+    fn prune(&mut self, store: &mut Store) -> Result<(), Fault> {
         let through = self.state.acknowledged.min(self.snapshot_through).min(self.durable.saturating_sub(self.history));
-        if store.first() > 0 && through >= store.first() + PRUNE_LEAST {
+        if store.first() == 0 || through < store.first() + PRUNE_LEAST {
+            self.prune_since = None;
+            return Ok(());
+        }
+        let now = self.clock.mono();
+        let since = *self.prune_since.get_or_insert(now);
+        if now >= self.prune_due(since, now) {
             store.prune(through, PRUNE_MOST)?;
         }
         Ok(())
+    }
+
+    /// When what is to be deleted since `since` is deleted.
+    fn prune_due(&self, since: Mono, now: Mono) -> Mono {
+        let moves = now.since(self.acknowledged_at) < LEAVING_MS;
+        let leaves = moves && self.durable.saturating_sub(self.acknowledged) > LEAVING;
+        since.plus_ms(if leaves { PRUNE_LATER_MS } else { 0 })
     }
 
     fn reopen(&self) -> Result<Store, Fault> {

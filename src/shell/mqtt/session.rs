@@ -1,6 +1,7 @@
 //! One connection to the broker, from its first byte to its last.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::Poll;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -11,7 +12,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, interval, timeout};
 
 use super::{CloudLink, stopped, tls};
 use crate::config::Broker;
@@ -36,6 +37,10 @@ const POLL_MARGIN: Duration = Duration::from_secs(10);
 const SUBSCRIBED: Duration = Duration::from_secs(30);
 /// A broker that does not answer a publication for so long has forgotten it: a new connection starts again.
 const PUBACK: Duration = Duration::from_secs(60);
+/// How often it is looked whether the broker owes an answer.
+const LOOK: Duration = Duration::from_secs(1);
+/// Packets that have arrived together and are taken before anything else has its turn; their PUBACKs are told to the site in one piece.
+const TOGETHER: u32 = 64;
 /// How long the farewell may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// The largest packet taken in: a command of the largest size with its properties, so that a larger one is still answered.
@@ -83,6 +88,8 @@ struct Wire {
     /// Given to rumqttc, in order; it names the packet id when it sends.
     unsent: VecDeque<(bool, Option<Sequence>)>,
     open: BTreeMap<u16, Sent>,
+    /// What the broker has taken over and the site was not told of yet.
+    taken: Vec<Sequence>,
     since: Instant,
     max_packet: usize,
     connected: bool,
@@ -91,7 +98,7 @@ struct Wire {
 
 impl Session<'_> {
     /// `better` ends when a broker that is preferred can be reached.
-    pub(super) async fn run(self, better: impl Future<Output = ()>, shutdown: &mut watch::Receiver<bool>) -> Ended {
+    pub(super) async fn run(mut self, better: impl Future<Output = ()>, shutdown: &mut watch::Receiver<bool>) -> Ended {
         let since = self.link.clock.now().utc;
         let options = match options(self.link, self.broker, self.topics, since) {
             Ok(options) => options,
@@ -102,6 +109,7 @@ impl Session<'_> {
             client,
             unsent: VecDeque::new(),
             open: BTreeMap::new(),
+            taken: Vec::with_capacity(usize::from(IN_FLIGHT)),
             since: Instant::now(),
             max_packet: usize::MAX,
             connected: false,
@@ -114,27 +122,35 @@ impl Session<'_> {
             }
         });
         let end = self.serve(&mut wire, event_loop, ends).await.unwrap_or_else(End::Failed);
+        self.tell_taken(&mut wire).await;
         Ended { connected: wire.connected, worked: wire.worked, end }
     }
 
     /// `Ok`: it was to end, which `ends` says, and has said so to the broker.
     async fn serve(
-        mut self,
+        &mut self,
         wire: &mut Wire,
         event_loop: EventLoop,
         mut ends: std::pin::Pin<&mut impl Future<Output = End>>,
     ) -> Result<End, String> {
         // The poll in progress is never dropped while the connection lives: rumqttc does not promise that this loses nothing.
         let mut polling = Box::pin(poll(event_loop, CONNECT));
+        let mut look = interval(LOOK);
         let end = loop {
             let room = wire.unsent.len() < UNSENT - 2;
-            let overdue = wire.overdue();
             tokio::select! {
-                (mut event_loop, event) = &mut polling => {
-                    let patience = patience(&mut event_loop.options);
-                    polling.set(poll(event_loop, patience));
-                    let event = event.map_err(|error| self.explain(error))?;
-                    self.take(wire, event).await?;
+                polled = &mut polling => {
+                    let mut polled = Some(polled);
+                    let mut together = 0;
+                    while let Some((mut event_loop, event)) = polled {
+                        let patience = patience(&mut event_loop.options);
+                        polling.set(poll(event_loop, patience));
+                        let event = event.map_err(|error| self.explain(error))?;
+                        self.take(wire, event).await?;
+                        together += 1;
+                        polled = if together < TOGETHER { ready(polling.as_mut()).await } else { None };
+                    }
+                    self.tell_taken(wire).await;
                 }
                 publication = self.publications.recv(), if room => match publication {
                     Some(publication) if wire.connected => self.publish(wire, publication).await?,
@@ -142,8 +158,10 @@ impl Session<'_> {
                     Some(_) => {}
                     None => break End::Told,
                 },
-                () = until(overdue) => {
-                    return Err(self.name("the broker does not acknowledge what it was sent"));
+                now = look.tick() => {
+                    if wire.overdue().is_some_and(|overdue| now >= overdue) {
+                        return Err(self.name("the broker does not acknowledge what it was sent"));
+                    }
                 }
                 end = &mut ends => break end,
             }
@@ -222,17 +240,27 @@ impl Session<'_> {
         let Some(sent) = wire.open.remove(&puback.pkid) else { return };
         wire.worked = true;
         let Some(sequence) = sent.sequence else { return };
-        let input = match puback.reason {
-            PubAckReason::Success => CloudInput::Acknowledged { sequence },
-            PubAckReason::NoMatchingSubscribers => {
-                CloudInput::NotTaken { sequence, reason: "nobody is subscribed to the events".to_owned() }
+        let reason = match puback.reason {
+            PubAckReason::Success => {
+                wire.taken.push(sequence);
+                if wire.taken.len() >= usize::from(IN_FLIGHT) {
+                    self.tell_taken(wire).await;
+                }
+                return;
             }
-            reason => CloudInput::NotTaken {
-                sequence,
-                reason: format!("the broker refuses it ({reason:?}): check its access list"),
-            },
+            PubAckReason::NoMatchingSubscribers => "nobody is subscribed to the events".to_owned(),
+            reason => format!("the broker refuses it ({reason:?}): check its access list"),
         };
-        self.tell(input).await;
+        // In the order of the answers.
+        self.tell_taken(wire).await;
+        self.tell(CloudInput::NotTaken { sequence, reason }).await;
+    }
+
+    async fn tell_taken(&self, wire: &mut Wire) {
+        if !wire.taken.is_empty() {
+            let sequences = std::mem::take(&mut wire.taken);
+            self.tell(CloudInput::Acknowledged { sequences }).await;
+        }
     }
 
     async fn message(&self, publish: Publish) {
@@ -337,13 +365,13 @@ async fn poll(mut event_loop: EventLoop, longest: Duration) -> Polled {
     (event_loop, event)
 }
 
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => {
-            let _ = timeout_at(instant, std::future::pending::<()>()).await;
-        }
-        None => std::future::pending().await,
-    }
+/// What it has to say at once, if anything.
+async fn ready<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(said) => Poll::Ready(Some(said)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 impl Wire {
@@ -418,7 +446,8 @@ mod tests {
     fn wire(options: MqttOptions) -> Wire {
         let (client, _) = AsyncClient::new(options, 1);
         let (unsent, open) = (VecDeque::new(), BTreeMap::new());
-        Wire { client, unsent, open, since: Instant::now(), max_packet: 0, connected: false, worked: false }
+        let since = Instant::now();
+        Wire { client, unsent, open, taken: Vec::new(), since, max_packet: 0, connected: false, worked: false }
     }
 
     #[tokio::test]

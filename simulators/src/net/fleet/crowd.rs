@@ -213,7 +213,9 @@ impl Invented {
                 self.outbox.connected();
             }
             CloudInput::Disconnected { .. } => self.outbox.disconnected(),
-            CloudInput::Acknowledged { sequence } => self.outbox.broker_acknowledged(sequence),
+            CloudInput::Acknowledged { sequences } => {
+                sequences.into_iter().for_each(|sequence| self.outbox.broker_acknowledged(sequence));
+            }
             CloudInput::NotTaken { sequence, .. } => self.outbox.not_taken(sequence, now),
             CloudInput::Message { payload, response_topic, correlation } => {
                 let Ok(intake) = read_command(&payload) else { return };
