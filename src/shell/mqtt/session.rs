@@ -121,7 +121,7 @@ impl Session<'_> {
                 () = stopped(shutdown) => End::Told,
             }
         });
-        let end = self.serve(&mut wire, event_loop, ends).await.unwrap_or_else(End::Failed);
+        let end = self.serve(&mut wire, Box::new(event_loop), ends).await.unwrap_or_else(End::Failed);
         self.tell_taken(&mut wire).await;
         Ended { connected: wire.connected, worked: wire.worked, end }
     }
@@ -130,7 +130,7 @@ impl Session<'_> {
     async fn serve(
         &mut self,
         wire: &mut Wire,
-        event_loop: EventLoop,
+        event_loop: Box<EventLoop>,
         mut ends: std::pin::Pin<&mut impl Future<Output = End>>,
     ) -> Result<End, String> {
         // The poll in progress is never dropped while the connection lives: rumqttc does not promise that this loses nothing.
@@ -353,10 +353,11 @@ fn patience(options: &mut MqttOptions) -> Duration {
     options.keep_alive() + POLL_MARGIN
 }
 
-type Polled = (EventLoop, Result<Event, Option<ConnectionError>>);
+/// In a box, for it is large and changes hands with each event.
+type Polled = (Box<EventLoop>, Result<Event, Option<ConnectionError>>);
 
 /// One step of the event loop, which is handed back. `Err(None)`: it hangs.
-async fn poll(mut event_loop: EventLoop, longest: Duration) -> Polled {
+async fn poll(mut event_loop: Box<EventLoop>, longest: Duration) -> Polled {
     let event = match timeout(longest, event_loop.poll()).await {
         Ok(Ok(event)) => Ok(event),
         Ok(Err(error)) => Err(Some(error)),
