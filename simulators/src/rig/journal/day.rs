@@ -15,7 +15,7 @@ use super::{JournalOptions, mb};
 
 /// The clock goes on in such steps.
 const STEP_MS: u64 = 500;
-/// After so long ext4 writes down what has changed in its files' entries (`commit=`) ...
+/// After so long ext4 writes down what has changed in its files' entries (`commit=`), unless it is mounted with `lazytime` ...
 const ENTRIES_MS: u64 = 5_000;
 /// ... and the kernel writes what was never synchronised (`vm.dirty_expire_centisecs`).
 const PAGES_MS: u64 = 30_000;
@@ -71,18 +71,21 @@ impl fmt::Display for Day {
 struct Kernel {
     db: File,
     mark: File,
+    is_lazy: bool,
     entries_at: Option<u64>,
     pages_at: Option<u64>,
 }
 
 impl Kernel {
-    fn new(store: &Path) -> Result<Self, String> {
+    fn new(store: &Path, is_lazy: bool) -> Result<Self, String> {
         let open = |name: &str| File::open(store.join("journal").join(name)).map_err(|error| error.to_string());
-        Ok(Self { db: open("db/db")?, mark: open("mark")?, entries_at: None, pages_at: None })
+        Ok(Self { db: open("db/db")?, mark: open("mark")?, is_lazy, entries_at: None, pages_at: None })
     }
 
     fn changed(&mut self, now_ms: u64) {
-        self.entries_at.get_or_insert(now_ms + ENTRIES_MS);
+        if !self.is_lazy {
+            self.entries_at.get_or_insert(now_ms + ENTRIES_MS);
+        }
         self.pages_at.get_or_insert(now_ms + PAGES_MS);
     }
 
@@ -93,7 +96,8 @@ impl Kernel {
         }
         if self.pages_at.is_some_and(|at| now_ms >= at) {
             self.pages_at = None;
-            self.mark.sync_all().map_err(|error| error.to_string())?;
+            let written = if self.is_lazy { self.mark.sync_data() } else { self.mark.sync_all() };
+            written.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -112,7 +116,7 @@ pub(super) fn measure(
     let mut journal = Driver::open(&store, history)?;
     let mut traffic = Traffic::new(records, records);
     super::fill(&mut journal, &mut traffic, history + 2_000)?;
-    let mut kernel = Kernel::new(&store)?;
+    let mut kernel = Kernel::new(&store, place.is_lazy)?;
     traffic.dawn();
     // The middle of the day: sessions neither begin nor end with it.
     let midnight_ms = traffic.next_at().unwrap_or(0) / DAY_MS * DAY_MS;

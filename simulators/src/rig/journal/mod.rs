@@ -48,7 +48,8 @@ pub fn measure(dir: &Path, options: &JournalOptions, say: fn(&str)) -> Result<bo
     let work = tempfile::Builder::new().prefix("siteward-journal-").tempdir_in(&place.path);
     let work = work.map_err(|error| format!("{}: {error}", place.path.display()))?;
     let mut is_good = true;
-    say(&format!("journal, safe from a power cut, in {} ({})", place.path.display(), place.kind));
+    let lazy = if place.is_lazy { ", lazytime" } else { "" };
+    say(&format!("journal, safe from a power cut, in {} ({}{lazy})", place.path.display(), place.kind));
     for groups in GROUPS {
         let rate = rate::measure(work.path(), options, groups)?;
         say(&format!("  {rate}"));

@@ -13,6 +13,8 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     /// Its file system: ext4, btrfs, ...
     pub(super) kind: String,
+    /// Whether it is mounted with `lazytime`: that a file was written to is not written down at once.
+    pub(super) is_lazy: bool,
     /// What Linux counts for the device below it, if it counts it.
     device: Option<PathBuf>,
 }
@@ -25,7 +27,7 @@ impl Place {
     pub(super) fn of(path: &Path) -> Result<Self, String> {
         let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
-        let (_, number, kind) = mounts
+        let (_, number, (kind, options)) = mounts
             .lines()
             .filter_map(mount)
             .filter(|(point, ..)| path.starts_with(point))
@@ -37,7 +39,8 @@ impl Place {
             return Err(format!("{path} lies in memory ({kind}): name a directory on a disk with --dir"));
         }
         let device = PathBuf::from(format!("/sys/dev/block/{number}/stat"));
-        Ok(Self { kind: kind.to_owned(), device: written(&device).map(|_| device), path })
+        let is_lazy = options.split(',').any(|option| option == "lazytime");
+        Ok(Self { kind: kind.to_owned(), is_lazy, device: written(&device).map(|_| device), path })
     }
 
     /// The bytes written so far, by whose count.
@@ -74,12 +77,13 @@ impl Written {
     }
 }
 
-/// The mount point, the device's number and the kind of file system of a line of `mountinfo`.
-fn mount(line: &str) -> Option<(&str, &str, &str)> {
+/// The mount point, the device's number, and the kind of file system with its options of a line of `mountinfo`.
+fn mount(line: &str) -> Option<(&str, &str, (&str, &str))> {
     let (place, system) = line.split_once(" - ")?;
     let mut place = place.split(' ').skip(2);
     let number = place.next()?;
-    Some((place.nth(1)?, number, system.split(' ').next()?))
+    let mut system = system.split(' ');
+    Some((place.nth(1)?, number, (system.next()?, system.nth(1).unwrap_or_default())))
 }
 
 fn written(stat: &Path) -> Option<u64> {
@@ -94,8 +98,8 @@ mod tests {
 
     #[test]
     fn a_line_of_mountinfo_says_where_on_what_and_as_what() {
-        let line = "36 35 98:0 /root /mnt rw,noatime shared:1 - ext4 /dev/root rw,errors=continue";
-        assert_eq!(mount(line), Some(("/mnt", "98:0", "ext4")));
+        let line = "36 35 98:0 /root /mnt rw,noatime shared:1 - ext4 /dev/root rw,lazytime,errors=continue";
+        assert_eq!(mount(line), Some(("/mnt", "98:0", ("ext4", "rw,lazytime,errors=continue"))));
     }
 
     #[test]
