@@ -31,7 +31,7 @@ const CURSOR_STEP: u64 = 500;
 /// ... or after so long, in ms: losing it costs duplicates, which the cloud knows by their numbers; writing it costs as much flash as some
 /// transactions.
 const CURSOR_MS: u64 = 600_000;
-/// ... and so often at most, in ms: a backlog that leaves at 20,000 a second would wait for the disk most of the time.
+/// ... and not again within so many ms: a backlog that leaves at 20,000 a second would have the disk synchronise its file 40 times.
 const CURSOR_PAUSE_MS: u64 = 500;
 /// Records are deleted in lots of this size, so that a deletion is worth its sync ...
 const PRUNE_LEAST: u64 = 250;

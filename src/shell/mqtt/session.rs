@@ -1,9 +1,9 @@
 //! One connection to the broker, from its first byte to its last.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::poll_immediate;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectReturnCode, LastWill, LastWillProperties, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubAck,
@@ -109,7 +109,7 @@ impl Session<'_> {
             client,
             unsent: VecDeque::new(),
             open: BTreeMap::new(),
-            taken: Vec::with_capacity(usize::from(IN_FLIGHT)),
+            taken: Vec::new(),
             since: Instant::now(),
             max_packet: usize::MAX,
             connected: false,
@@ -148,7 +148,7 @@ impl Session<'_> {
                         let event = event.map_err(|error| self.explain(error))?;
                         self.take(wire, event).await?;
                         together += 1;
-                        polled = if together < TOGETHER { ready(polling.as_mut()).await } else { None };
+                        polled = if together < TOGETHER { poll_immediate(polling.as_mut()).await } else { None };
                     }
                     self.tell_taken(wire).await;
                 }
@@ -243,9 +243,6 @@ impl Session<'_> {
         let reason = match puback.reason {
             PubAckReason::Success => {
                 wire.taken.push(sequence);
-                if wire.taken.len() >= usize::from(IN_FLIGHT) {
-                    self.tell_taken(wire).await;
-                }
                 return;
             }
             PubAckReason::NoMatchingSubscribers => "nobody is subscribed to the events".to_owned(),
@@ -364,15 +361,6 @@ async fn poll(mut event_loop: Box<EventLoop>, longest: Duration) -> Polled {
         Err(_) => Err(None),
     };
     (event_loop, event)
-}
-
-/// What it has to say at once, if anything.
-async fn ready<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    std::future::poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(said) => Poll::Ready(Some(said)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
 }
 
 impl Wire {
