@@ -36,6 +36,12 @@ fn records(range: std::ops::RangeInclusive<u64>) -> Vec<Record> {
     range.map(record).collect()
 }
 
+/// An open journal, and by how many ms its clock is to be ahead.
+fn pushed_on(path: &Path) -> (Running, &'static AtomicU64) {
+    let ahead: &'static AtomicU64 = Box::leak(Box::default());
+    (Running::new(Journal::open(path, HISTORY, Clock::ahead_by(ahead)).unwrap().journal), ahead)
+}
+
 fn open(dir: &Path) -> Opened {
     Journal::open(dir, HISTORY, Clock::start()).unwrap()
 }
@@ -198,9 +204,8 @@ fn records_for_which_nobody_waits_are_written_with_the_next_promise() {
 #[test]
 fn records_for_which_nobody_waits_are_written_before_long_and_before_a_snapshot_of_them() {
     let dir = TempDir::new().unwrap();
-    let (ahead, good): (&'static AtomicU64, _) = (Box::leak(Box::default()), dir.path().join("good"));
-    let opened = Journal::open(&good, HISTORY, Clock::ahead_by(ahead)).unwrap();
-    let mut journal = Running::new(opened.journal);
+    let good = dir.path().join("good");
+    let (mut journal, ahead) = pushed_on(&good);
     journal.handle.append(vec![status(1)]).unwrap();
     assert_eq!(journal.read(1, 1), vec![]);
     ahead.fetch_add(5_000, Ordering::SeqCst);
@@ -219,9 +224,7 @@ fn records_for_which_nobody_waits_are_written_before_long_and_before_a_snapshot_
 #[test]
 fn the_cursor_is_written_seldom_and_at_the_end() {
     let dir = TempDir::new().unwrap();
-    let ahead: &'static AtomicU64 = Box::leak(Box::default());
-    let opened = Journal::open(dir.path(), HISTORY, Clock::ahead_by(ahead)).unwrap();
-    let mut journal = Running::new(opened.journal);
+    let (mut journal, ahead) = pushed_on(dir.path());
     journal.append(1..=700);
     let written = || fs::read_to_string(dir.path().join("journal/state")).unwrap();
     let wrote = |through: u64| written().contains(&format!("\"acknowledged\":{through},"));
@@ -286,8 +289,7 @@ fn only_what_is_acknowledged_folded_and_older_than_the_history_is_deleted() {
 #[test]
 fn unacknowledged_records_are_never_deleted() {
     let dir = TempDir::new().unwrap();
-    let ahead: &'static AtomicU64 = Box::leak(Box::default());
-    let mut journal = Running::new(Journal::open(dir.path(), HISTORY, Clock::ahead_by(ahead)).unwrap().journal);
+    let (mut journal, ahead) = pushed_on(dir.path());
     let last = HISTORY + 3_000;
     journal.append(1..=last);
     journal.handle.snapshot(Sequence(last), b"state".to_vec()).unwrap();
@@ -303,8 +305,7 @@ fn unacknowledged_records_are_never_deleted() {
 #[test]
 fn a_backlog_that_leaves_for_long_does_not_keep_what_is_delivered() {
     let dir = TempDir::new().unwrap();
-    let ahead: &'static AtomicU64 = Box::leak(Box::default());
-    let mut journal = Running::new(Journal::open(dir.path(), HISTORY, Clock::ahead_by(ahead)).unwrap().journal);
+    let (mut journal, ahead) = pushed_on(dir.path());
     let last = HISTORY + 6_000;
     journal.append(1..=last);
     journal.handle.snapshot(Sequence(last), b"state".to_vec()).unwrap();

@@ -15,12 +15,18 @@ const INTERVAL: Duration = Duration::from_millis(300);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Asks the daemon's interface. It is on this machine; a proxy of the environment is not for it.
+#[must_use]
+pub fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().proxy(None).timeout_global(Some(PATIENCE)).build().into()
+}
+
 /// Asks the daemon for its state again and again on a thread of its own, until nobody listens any more. `None`: no answer.
 #[must_use]
 pub fn watch_status(api: SocketAddr) -> watch::Receiver<Option<SiteStatus>> {
     let (sender, receiver) = watch::channel(None);
     std::thread::spawn(move || {
-        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
+        let agent = agent();
         let url = format!("http://{api}/api/v1/site");
         while !sender.is_closed() {
             sender.send_replace(ask(&agent, &url));

@@ -12,6 +12,10 @@ use super::process::Recipe;
 /// Their names: this and our process id. So what a killed run left can be told from what runs.
 const PREFIX: &str = "siteward-";
 
+/// The nets of four addresses in 198.18.0.0/15, and how many they are.
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+const NETS: u32 = 1 << 15;
+
 /// Such a network. Dropping it removes it, with its cables, as soon as nobody runs in it any more.
 #[derive(Debug)]
 pub struct Namespace {
@@ -47,13 +51,14 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Lays a cable, the `number`-th of at most 64: a net of two addresses from those that are kept for tests of networks (RFC 2544), which no
-    /// machine has by itself. (Those for examples, RFC 5737, are seen on virtual machines.)
+    /// Lays the first cable (0) or the second one (1): a net of two addresses from those that are kept for tests of networks (RFC 2544), which no
+    /// machine has by itself (those for examples, RFC 5737, are seen on virtual machines), and no other run that goes on beside.
     ///
     /// # Errors
-    /// If the system refuses, as where another run has laid it.
+    /// If the system refuses.
     pub fn cable(&self, number: u8) -> Result<Cable, String> {
-        let address = |end: u8| Ipv4Addr::new(198, 18, 0, number % 64 * 4 + end);
+        let net = (std::process::id() * 2 + u32::from(number)) % NETS;
+        let address = |end: u32| Ipv4Addr::from(u32::from(FIRST) + net * 4 + end);
         let (near, far) = (address(1), address(2));
         let (device, other) = (format!("sw{number}n{}", std::process::id()), format!("far{number}"));
         ip(&["link", "add", &device, "type", "veth", "peer", "name", &other, "netns", &self.name])?;

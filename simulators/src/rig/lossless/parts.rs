@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::LosslessOptions;
 use super::commands::Commands;
 use super::link::{self, Wires};
+use crate::demo::daemon;
 use crate::demo::layout::free_address;
 use crate::net::clock::Clock;
 use crate::net::cloud::lock;
@@ -32,6 +33,8 @@ pub(super) const SITE: &str = "soak";
 const RECONNECT: Duration = Duration::from_millis(300);
 /// The daemon answers within that time after its first start.
 const STARTED: Duration = Duration::from_secs(60);
+/// So much of its log is told if it does not.
+const LAST_LINES: usize = 10;
 
 /// All of it. Dropping it ends everything that it started.
 pub(super) struct Parts {
@@ -82,9 +85,6 @@ impl Parts {
             ["cloud", "--broker", &address, "--database", &database, "--from-start", "--name", "soak-cloud"];
         let consumer = Recipe::new(&sim, &arguments, &home.join("cloud.log")).leashed(&sim);
         let commands = Commands::start(broker.address(), names.clone(), options.seed);
-        // The way to the site is ours alone, whatever proxy the environment names.
-        let agent = ureq::Agent::config_builder().proxy(None).timeout_global(Some(Duration::from_secs(2)));
-        let agent = agent.build().into();
         let mut parts = Self {
             clock: Clock::start(),
             stations: Vec::new(),
@@ -93,7 +93,7 @@ impl Parts {
             daemon: (daemon, None),
             consumer: (consumer, None),
             books,
-            agent,
+            agent: daemon::agent(),
             api,
             host: local_api.to_string(),
             wires,
@@ -144,7 +144,13 @@ impl Parts {
         };
         tokio::time::timeout(STARTED, answers).await.map_err(|_| {
             let log = std::fs::read_to_string(self.directory.path().join("siteward.log")).unwrap_or_default();
-            format!("the daemon does not answer at {}; it said:\n{}", self.api, log.trim_end())
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+            format!(
+                "the daemon does not answer at {} within {} s of its start; the end of its log, which says why unless the way there is closed:\n{last}",
+                self.api,
+                STARTED.as_secs()
+            )
         })
     }
 
