@@ -32,8 +32,7 @@ impl Tether {
     /// The least. A lease that is not trusted may end by itself all the same.
     pub(super) fn best_of(&self, sent: &SentLimit, now: Mono) -> Current {
         let may_end = self.form != LeaseForm::None && !self.holds() && now >= self.ends(sent).0;
-        let allowed =
-            if may_end { sent.limit.min(self.fallback) } else { self.allowed_by(sent, now, Current::min) };
+        let allowed = if may_end { sent.limit.min(self.fallback) } else { self.allowed_by(sent, now, Current::min) };
         let is_over = self.ends(sent).1.is_some_and(|last| last <= now);
         sent.maybe.filter(|_| !is_over).map_or(allowed, |maybe| maybe.min(allowed))
     }
