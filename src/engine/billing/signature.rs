@@ -1,10 +1,19 @@
 //! Verifying what a meter has signed, with its public key.
 //!
-//! Verified are signatures by ECDSA on secp256r1 and secp384r1 with SHA-256. The other curves of the Open Charge Metering Format (secp192k1,
-//! secp192r1, secp256k1, those of Brainpool) are known by name only: for them the answer is "not here", never "wrong".
+//! Verified are signatures by ECDSA with SHA-256 on secp256r1, secp384r1, secp256k1, brainpoolP256r1 and brainpoolP384r1. The other curves of the
+//! Open Charge Metering Format (secp192k1, secp192r1) are known by name only: for them the answer is "not here", never "wrong".
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bp256::BrainpoolP256r1;
+use bp384::BrainpoolP384r1;
+use ecdsa::elliptic_curve::array::ArraySize;
+use ecdsa::elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
+use ecdsa::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize};
+use ecdsa::signature::hazmat::PrehashVerifier as _;
+use ecdsa::{EcdsaCurve, Signature, SignatureSize, VerifyingKey};
+use k256::Secp256k1;
+use ring::digest::{SHA256, digest};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, EcdsaVerificationAlgorithm, UnparsedPublicKey};
 
 use super::ocmf::{Record, hex};
@@ -82,11 +91,19 @@ impl Curve {
         }
     }
 
-    fn verifier(self) -> Option<&'static EcdsaVerificationAlgorithm> {
+    /// What verifies `signature` over `message` with the public key `point`; `None`: nothing here.
+    fn verifier(self) -> Option<fn(point: &[u8], message: &[u8], signature: &Numbers) -> bool> {
         match self {
-            Self::Secp256r1 => Some(&ECDSA_P256_SHA256_ASN1),
-            Self::Secp384r1 => Some(&ECDSA_P384_SHA256_ASN1),
-            Self::Secp192k1 | Self::Secp192r1 | Self::Secp256k1 | Self::Brainpool256r1 | Self::Brainpool384r1 => None,
+            Self::Secp256r1 => {
+                Some(|point, message, signature| by_ring(&ECDSA_P256_SHA256_ASN1, point, message, signature))
+            }
+            Self::Secp384r1 => {
+                Some(|point, message, signature| by_ring(&ECDSA_P384_SHA256_ASN1, point, message, signature))
+            }
+            Self::Secp256k1 => Some(by_curve::<Secp256k1>),
+            Self::Brainpool256r1 => Some(by_curve::<BrainpoolP256r1>),
+            Self::Brainpool384r1 => Some(by_curve::<BrainpoolP384r1>),
+            Self::Secp192k1 | Self::Secp192r1 => None,
         }
     }
 
@@ -186,11 +203,29 @@ pub fn verify(record: &Record<'_>, key: &Key) -> Verdict {
     let Some(verifier) = curve.verifier() else {
         return Verdict::Unknown(format!("signatures on {} cannot be verified here", curve.name()));
     };
-    let Some(signature) = canonical(&record.signature, curve.coordinate()) else { return Verdict::Wrong };
-    match UnparsedPublicKey::new(verifier, &key.point).verify(record.payload.as_bytes(), &signature) {
-        Ok(()) => Verdict::Right,
-        Err(_) => Verdict::Wrong,
-    }
+    let signature = Numbers::of(&record.signature, curve.coordinate());
+    let is_right = signature.is_some_and(|signature| verifier(&key.point, record.payload.as_bytes(), &signature));
+    if is_right { Verdict::Right } else { Verdict::Wrong }
+}
+
+fn by_ring(algorithm: &'static EcdsaVerificationAlgorithm, point: &[u8], message: &[u8], signature: &Numbers) -> bool {
+    let signature = signature.der();
+    signature.is_some_and(|signature| UnparsedPublicKey::new(algorithm, point).verify(message, &signature).is_ok())
+}
+
+fn by_curve<C>(point: &[u8], message: &[u8], signature: &Numbers) -> bool
+where
+    C: EcdsaCurve + CurveArithmetic,
+    AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
+    FieldBytesSize<C>: ModulusSize,
+    SignatureSize<C>: ArraySize,
+{
+    let (key, signature) = (VerifyingKey::<C>::from_sec1_bytes(point), Signature::<C>::from_slice(&signature.bare()));
+    // Of secp256k1 only the smaller of two equivalent numbers is taken, which is a rule of currencies and not of meters.
+    let is_right = |key: &VerifyingKey<C>, signature: &Signature<C>| {
+        key.verify_prehash(digest(&SHA256, message).as_ref(), &signature.normalize_s()).is_ok()
+    };
+    matches!((key, signature), (Ok(key), Ok(signature)) if is_right(&key, &signature))
 }
 
 /// The curve of a signature. Where it names no algorithm it is the key's, or the default of the format.
@@ -216,20 +251,44 @@ fn curve_of(algorithm: Option<&str>, key: &Key) -> Result<Curve, String> {
     }
 }
 
-/// A signature in DER as the standard wants it: from one that a meter wrote with needless zeros, or as the two bare numbers.
-fn canonical(signature: &[u8], coordinate: usize) -> Option<Vec<u8>> {
-    let (r, s) =
-        numbers(signature).or_else(|| (signature.len() == 2 * coordinate).then(|| signature.split_at(coordinate)))?;
-    let mut body = integer(r)?;
-    body.extend(integer(s)?);
-    let mut written = vec![0x30];
-    let length = u8::try_from(body.len()).ok()?;
-    if length >= 0x80 {
-        written.push(0x81);
+/// The two numbers of a signature, in as many bytes as a coordinate has.
+struct Numbers {
+    r: Vec<u8>,
+    s: Vec<u8>,
+}
+
+impl Numbers {
+    /// From DER, also where a meter wrote needless zeros, or the two bare numbers.
+    fn of(signature: &[u8], coordinate: usize) -> Option<Self> {
+        let (r, s) = numbers(signature)
+            .or_else(|| (signature.len() == 2 * coordinate).then(|| signature.split_at(coordinate)))?;
+        Some(Self { r: padded(r, coordinate)?, s: padded(s, coordinate)? })
     }
-    written.push(length);
-    written.extend(body);
-    Some(written)
+
+    fn bare(&self) -> Vec<u8> {
+        [self.r.as_slice(), &self.s].concat()
+    }
+
+    /// In DER as the standard wants it.
+    fn der(&self) -> Option<Vec<u8>> {
+        let body = [integer(&self.r)?, integer(&self.s)?].concat();
+        let mut written = vec![0x30];
+        let length = u8::try_from(body.len()).ok()?;
+        if length >= 0x80 {
+            written.push(0x81);
+        }
+        written.push(length);
+        written.extend(body);
+        Some(written)
+    }
+}
+
+/// A positive number in `length` bytes.
+fn padded(magnitude: &[u8], length: usize) -> Option<Vec<u8>> {
+    let first = magnitude.iter().position(|byte| *byte != 0)?;
+    let digits = magnitude.get(first..)?;
+    let zeros = length.checked_sub(digits.len())?;
+    Some([vec![0; zeros].as_slice(), digits].concat())
 }
 
 /// The two numbers of a signature in DER.
