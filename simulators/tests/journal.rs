@@ -208,7 +208,7 @@ fn records_for_which_nobody_waits_are_written_before_long_and_before_a_snapshot_
     let (mut journal, ahead) = pushed_on(&good);
     journal.handle.append(vec![status(1)]).unwrap();
     assert_eq!(journal.read(1, 1), vec![]);
-    ahead.fetch_add(5_000, Ordering::SeqCst);
+    ahead.fetch_add(15_000, Ordering::SeqCst);
     journal.handle.read(Sequence(1), 1).unwrap();
     assert_eq!(journal.next(), JournalInput::Durable { through: Sequence(1) });
     assert_eq!(journal.next(), JournalInput::Records { records: vec![status(1)] });

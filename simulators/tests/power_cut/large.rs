@@ -23,7 +23,10 @@ const MOMENTS: usize = 60;
 /// Each fifth is as large as a list of tokens in one message.
 fn record(sequence: u64) -> Record {
     let length = if sequence.is_multiple_of(5) { 20_000 + sequence * 7_919 % 200_000 } else { 300 };
-    let missing = format!("{sequence} {}", "x".repeat(usize::try_from(length).unwrap()));
+    // Without a pattern: what can be packed would not be large.
+    let mut dice = Dice::new(sequence);
+    let letters = (0..length).map(|_| char::from(b' ' + u8::try_from(dice.below(90)).unwrap()));
+    let missing = format!("{sequence} {}", letters.collect::<String>());
     Record { body: RecordBody::StoreRecovered { missing }, ..crate::record(sequence) }
 }
 

@@ -52,7 +52,10 @@ pub(crate) fn record(sequence: u64, large: bool) -> Record {
     let mut body = bodies[usize::try_from(sequence * 7).unwrap() % bodies.len()].clone();
     if large && sequence.is_multiple_of(23) {
         let part = ListPart { list: "2026-03-01".to_owned(), part: u32::try_from(sequence).unwrap(), parts: 4_000 };
-        let tokens = (0..sequence * 31 % 9_000).map(|n| IdToken::new(&format!("{sequence:06}{n:08}"))).collect();
+        // As different as cards are: a list that can be packed to nothing would not fill the database's pages.
+        let mut dice = Dice::new(sequence);
+        let tokens =
+            (0..sequence * 31 % 9_000).map(|_| IdToken::new(&format!("{:014X}", dice.below(1 << 56)))).collect();
         // Two forms of it: entries carry more than their token.
         body = if sequence.is_multiple_of(2) {
             RecordBody::TokensChanged { order: Box::new(TokensOrder::Delete { tokens }), revokes: true }

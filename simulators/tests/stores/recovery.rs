@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use siteward::engine::cloud::messages::Messages;
 use siteward::engine::model::ids::SiteId;
+use siteward::engine::model::record::Record;
 use tempfile::TempDir;
 
 use crate::filled::{Filled, record};
@@ -15,6 +16,10 @@ use crate::tree::Tree;
 
 /// How the JSON of every record begins.
 const BEGIN: &[u8] = b"{\"sequence\":";
+/// How a packed one begins.
+const MARK: &[u8] = &[0xf5, 0xc0, 0xff];
+/// What packed ones have in common.
+const DICTIONARY: &[u8] = include_bytes!("../../../src/shell/journal/dictionary-2.txt");
 /// What stands before it: checksum and version.
 const HEADER: usize = 5;
 
@@ -91,10 +96,13 @@ pub(crate) fn recover(aside: &Path, store: &Filled, files: &Tree) -> Result<&'st
 /// The records of which a whole copy stands somewhere in the files of the database.
 fn intact(store: &Filled, files: &Tree) -> BTreeSet<u64> {
     let whole = values(store);
+    let by_checksum: BTreeMap<&[u8], (u64, &Vec<u8>)> =
+        whole.iter().map(|(number, value)| (&value[..4], (*number, value))).collect();
     let mut found = BTreeSet::new();
-    for (at, number, bytes) in files.values().flat_map(|bytes| places(bytes)) {
-        if whole.get(&number).is_some_and(|value| bytes[at - HEADER..].starts_with(value)) {
-            found.insert(number);
+    for bytes in files.values() {
+        for at in places(bytes) {
+            let known = by_checksum.get(&bytes[at..at + 4]);
+            found.extend(known.filter(|(_, value)| bytes[at..].starts_with(value)).map(|(number, _)| *number));
         }
     }
     found
@@ -103,28 +111,47 @@ fn intact(store: &Filled, files: &Tree) -> BTreeSet<u64> {
 /// Each record as it stands in the undamaged files, with its header.
 fn values(store: &Filled) -> BTreeMap<u64, Vec<u8>> {
     let mut values = BTreeMap::new();
-    for (at, number, bytes) in store.files.values().flat_map(|bytes| places(bytes)) {
-        if number == 0 || number > store.last || values.contains_key(&number) {
-            continue;
-        }
-        let json = serde_json::to_vec(&record(number, store.large)).unwrap();
-        if bytes[at..].starts_with(&json) {
-            values.insert(number, bytes[at - HEADER..at + json.len()].to_vec());
+    for bytes in store.files.values() {
+        for at in places(bytes) {
+            let Some((json, length)) = json_at(&bytes[at + HEADER..]) else { continue };
+            let Ok(found) = serde_json::from_slice::<Record>(&json) else { continue };
+            let number = found.sequence.0;
+            if (1..=store.last).contains(&number) && found == record(number, store.large) {
+                values.insert(number, bytes[at..at + HEADER + length].to_vec());
+            }
         }
     }
     assert!((store.first..=store.last).all(|number| values.contains_key(&number)), "all of them were found");
     values
 }
 
-/// Where a record seems to begin, and its number.
-fn places(bytes: &[u8]) -> Vec<(usize, u64, &[u8])> {
-    let mut places = Vec::new();
-    for at in HEADER..bytes.len().saturating_sub(BEGIN.len()) {
-        if bytes[at] == b'{' && bytes[at..].starts_with(BEGIN) {
-            let digits = bytes[at + BEGIN.len()..].iter().take_while(|byte| byte.is_ascii_digit()).take(12);
-            let number = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-            places.push((at, number, bytes));
+/// The JSON of what begins there behind its header, and how long it is in the file.
+fn json_at(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let Some(mut rest) = bytes.strip_prefix(MARK) else {
+        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<serde_json::Value>();
+        values.next()?.ok()?;
+        let length = values.byte_offset();
+        return Some((bytes[..length].to_vec(), length));
+    };
+    let mut number = || {
+        let mut value = 0;
+        for shift in [0, 7, 14, 21] {
+            let (byte, after) = rest.split_first()?;
+            rest = after;
+            value |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
         }
-    }
-    places
+        None
+    };
+    let (json, length) = (number()?, number()?);
+    let json = lz4_flex::block::decompress_with_dict(rest.get(..length)?, json, DICTIONARY).ok()?;
+    Some((json, bytes.len() - rest.len() + length))
+}
+
+/// Where a record seems to begin with its header.
+fn places(bytes: &[u8]) -> Vec<usize> {
+    let begins = |at: &usize| bytes[*at..].starts_with(BEGIN) || bytes[*at..].starts_with(MARK);
+    (HEADER..bytes.len()).filter(begins).map(|at| at - HEADER).collect()
 }

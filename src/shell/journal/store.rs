@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::blobs::Blobs;
-use super::codec::{decode, encode, number_of};
+use super::codec::{decode, encode, number_of, size_of};
 use super::rehearsal::rehearse;
 use crate::engine::model::record::Record;
 
@@ -248,7 +248,7 @@ impl Store {
         let mut bytes = 0;
         for entry in self.db.range(from.to_be_bytes()..).take(limit) {
             let (key, value) = entry?;
-            bytes += value.len();
+            bytes += size_of(&value);
             if bytes > READ_BYTES && !records.is_empty() {
                 break;
             }
@@ -322,7 +322,7 @@ mod tests {
         let open = || Journal::open(dir.path(), 10, Clock::start());
         drop(open().unwrap());
         let home = dir.path().join("journal");
-        let body = [&[2], br#"{"sequence":1,"by":"somebody"}"#.as_slice()].concat();
+        let body = [&[3], br#"{"sequence":1,"by":"somebody"}"#.as_slice()].concat();
         let value = [crc32fast::hash(&body).to_be_bytes().as_slice(), &body].concat();
         let mut store = Store::open(&home.join("db")).unwrap();
         store.db.insert(1_u64.to_be_bytes(), value).unwrap();
@@ -330,7 +330,7 @@ mod tests {
         drop(store);
         let before = files(&home);
         let error = open().unwrap_err().to_string();
-        assert!(error.contains("record 1 has the format 2, written by a newer siteward"), "{error}");
+        assert!(error.contains("record 1 has the format 3, written by a newer siteward"), "{error}");
         assert_eq!(files(&home), before);
         assert!(!dir.path().join("journal.damaged-1").exists() && !dir.path().join("journal.before").exists());
     }

@@ -24,7 +24,7 @@ const BATCH: usize = 500;
 const RETRY_MS: u64 = 2_000;
 /// Records for which nobody waits are written after so long, in ms, or with the next one for which somebody does: each commit costs the flash
 /// several times what a record has.
-const LATER_MS: u64 = 5_000;
+const LATER_MS: u64 = 15_000;
 /// The cloud's cursor is written when it has moved by so much (a backlog that leaves moves it thousands of times a second, and reads wait for each
 /// synchronisation) ...
 const CURSOR_STEP: u64 = 500;
