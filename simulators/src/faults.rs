@@ -313,6 +313,38 @@ pub fn by_seed(dice: &mut Dice, end_ms: u64, targets: Targets, per_day: u64) -> 
     planned
 }
 
+/// Who limits the power of a site from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside {
+    /// Its circuits, each of which the cloud may limit.
+    pub circuits: usize,
+    /// Whether the grid operator may dim it.
+    pub can_be_dimmed: bool,
+}
+
+/// Limits from outside by dice: a storm of powers for every 20 faults a day, and the site is dimmed as often. They begin and last whole seconds.
+#[must_use]
+pub fn outside_by_seed(dice: &mut Dice, end_ms: u64, outside: Outside, per_day: u64) -> Vec<Planned> {
+    if end_ms <= FIRST_MS {
+        return Vec::new();
+    }
+    let count = (per_day * end_ms).div_ceil(20 * 86_400_000);
+    let circuits = u64::try_from(outside.circuits).unwrap_or(1);
+    let mut planned = Vec::new();
+    for _ in 0..count {
+        let circuit = usize::try_from(dice.below(circuits)).unwrap_or(0);
+        let kinds = [(Fault::PowerStorm(circuit), 300), (Fault::Dimmed, 3_600)];
+        for (fault, longest_s) in
+            kinds.into_iter().filter(|(fault, _)| *fault != Fault::Dimmed || outside.can_be_dimmed)
+        {
+            let at_ms = dice.between(FIRST_MS, end_ms) / 1000 * 1000;
+            let for_ms = dice.between(1, longest_s) * 1000;
+            planned.push(Planned { at_ms, for_ms: for_ms.min((end_ms - at_ms) / 1000 * 1000), fault });
+        }
+    }
+    planned
+}
+
 /// A fault, and the most seconds it lasts.
 fn throw(dice: &mut Dice, targets: Targets) -> (Fault, u64) {
     let one = |dice: &mut Dice, of: usize| usize::try_from(dice.below(u64::try_from(of).unwrap_or(1))).unwrap_or(0);

@@ -5,6 +5,7 @@
 
 mod authorization;
 mod availability;
+mod bay;
 mod calls;
 mod display;
 mod link;
@@ -23,75 +24,14 @@ use siteward::engine::units::{Current, PerPhase, Phase};
 use crate::car::{Car, WH_IN_MWMS};
 use crate::rng::Dice;
 pub use authorization::{ListFault, OwnTokens};
+use bay::{Bay, Running};
 pub use display::COST_VENDOR;
 use link::{Link, Plain};
-pub use options::{Quirks, StationOptions};
+pub use options::{Quirks, Rectifier, StationOptions};
 use profiles::{Asked, LimitAt, Profiles};
 use transaction::{Sample, TxMessage, TxPart, TxQueue};
 pub use transaction::{StopReason, TransactionTruth};
 use variables::Variables;
-
-/// The least current that the control pilot can offer (IEC 61851-1).
-const LEAST_OFFER: Current = Current::from_a(6);
-
-/// A running transaction.
-#[derive(Clone, Debug)]
-struct Running {
-    /// Its place in the list of transactions.
-    index: usize,
-    next_seq: i64,
-    state: ChargingState,
-}
-
-/// One place for one car.
-#[derive(Clone, Debug)]
-struct Bay {
-    number: u32,
-    car: Option<Car>,
-    /// Who wants to charge, until the transaction begins.
-    token: Option<String>,
-    remote_start: Option<i64>,
-    authorized: bool,
-    asked: bool,
-    running: Option<Running>,
-    finishing: bool,
-    /// It was taken out of service: no transaction begins there.
-    inoperative: bool,
-    energy_mwms: i64,
-    /// How many values its meter has signed.
-    pages: u64,
-    offered: Current,
-    told: Option<ConnectorStatus>,
-    metered_at: Mono,
-    /// The profiles as its transaction found them.
-    profiles_at_start: Profiles,
-}
-
-impl Bay {
-    fn new(number: u32) -> Self {
-        Self {
-            profiles_at_start: Profiles::default(),
-            number,
-            car: None,
-            token: None,
-            remote_start: None,
-            authorized: false,
-            asked: false,
-            running: None,
-            finishing: false,
-            inoperative: false,
-            energy_mwms: 0,
-            pages: 0,
-            offered: Current::ZERO,
-            told: None,
-            metered_at: Mono::START,
-        }
-    }
-
-    const fn energy_wh(&self) -> i64 {
-        self.energy_mwms / WH_IN_MWMS
-    }
-}
 
 /// A charging station.
 #[derive(Clone, Debug)]
@@ -360,7 +300,8 @@ impl Station {
 
     fn at_terminals(&self, bay: &Bay) -> PerPhase<Option<Current>> {
         let wired = usize::try_from(self.options.wiring.phases().len()).unwrap_or(3);
-        let (phases, drawn) = bay.car.as_ref().map_or((0, Current::ZERO), |car| (car.options().phases, car.current()));
+        let (phases, taken) = bay.car.as_ref().map_or((0, Current::ZERO), |car| (car.options().phases, car.current()));
+        let drawn = self.options.rectifier.map_or(taken, |rectifier| rectifier.draws(taken));
         PerPhase::from_fn(|terminal: Phase| {
             let index = terminal.index();
             (index < wired).then_some(if index < phases { drawn } else { Current::ZERO })
@@ -416,6 +357,7 @@ impl Station {
     fn renew_offers(&mut self, clock: Utc) {
         self.offers_are_old = false;
         let mut until: Option<Utc> = None;
+        let least = self.options.least_offer();
         for index in 0..self.bays.len() {
             let found = self.limit_at(self.bays[index].number, clock);
             until = match (until, found.until) {
@@ -428,7 +370,7 @@ impl Station {
             };
             let allowed = self.options.level_below(allowed);
             let bay = &mut self.bays[index];
-            let possible = bay.running.is_some() && allowed >= LEAST_OFFER;
+            let possible = bay.running.is_some() && allowed >= least;
             bay.offered = if possible { allowed } else { Current::ZERO };
         }
         self.offers_hold_until = until;
@@ -436,8 +378,12 @@ impl Station {
 
     fn sample(&self, index: usize, at: Utc) -> Sample {
         let bay = &self.bays[index];
-        let current = Phase::ALL.map(|terminal| self.at_terminals(bay).of(terminal));
-        let total: Current = current.iter().flatten().copied().sum();
+        let drawn = Phase::ALL.map(|terminal| self.at_terminals(bay).of(terminal));
+        let (current, total): (_, Current) = match self.options.rectifier {
+            None => (drawn, drawn.iter().flatten().copied().sum()),
+            // Its meter is at the output, where there are no phases.
+            Some(_) => ([None; 3], bay.car.iter().flat_map(|car| [car.current(); 3]).sum()),
+        };
         Sample {
             at,
             current,

@@ -21,6 +21,9 @@ pub struct StationOptions {
     pub max: Current,
     /// The only currents that it offers, rising; none: every one from 6 A.
     pub levels: Vec<Current>,
+    /// Its rectifier, if its outputs are DC. Then a limit is a power at the output, and every current of an offer, a profile and a car stands for
+    /// the power that it would be on three phases at nominal voltage; what is drawn for it from the grid is more.
+    pub rectifier: Option<Rectifier>,
     /// The voltage from phase to neutral.
     pub voltage: Voltage,
     /// How often it sends meter values before anybody configures it, in s; 0: never.
@@ -54,6 +57,7 @@ impl StationOptions {
             wiring: Wiring::STRAIGHT,
             max: Current::from_a(32),
             levels: Vec::new(),
+            rectifier: None,
             voltage: Voltage::from_mv(230_000),
             meter_interval_s: 10,
             reaction_ms: 200,
@@ -68,7 +72,32 @@ impl StationOptions {
     }
 }
 
+/// What becomes of a power on its way to a DC output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rectifier {
+    /// Output power for 1000 W that are drawn.
+    pub efficiency_permille: u16,
+    /// Active power for 1000 VA that are drawn.
+    pub power_factor_permille: u16,
+}
+
+impl Rectifier {
+    /// What is drawn from the grid so that `output` comes out.
+    #[must_use]
+    pub fn draws(self, output: Current) -> Current {
+        let factor = i64::from(self.efficiency_permille.max(1)) * i64::from(self.power_factor_permille.max(1));
+        let ma = i64::from(output.ma()) * 1_000_000 / factor;
+        Current::from_ma(i32::try_from(ma).unwrap_or(i32::MAX))
+    }
+}
+
 impl StationOptions {
+    /// The least that it offers: what the control pilot can say (IEC 61851-1); nobody says such a thing of a DC output.
+    #[must_use]
+    pub const fn least_offer(&self) -> Current {
+        if self.rectifier.is_some() { Current::from_ma(1) } else { Current::from_a(6) }
+    }
+
     /// The current that it offers where `allowed` is allowed: the next of its levels below, if it has such.
     #[must_use]
     pub fn level_below(&self, allowed: Current) -> Current {

@@ -7,13 +7,14 @@ use siteward::engine::model::limit::Dimming;
 use siteward::engine::model::setup::{Acknowledge, ChargingSetup, CloudSetup, OutsideSetup, Setup};
 use siteward::engine::model::token::{AuthorizationSetup, TokenEntry};
 use siteward::engine::model::topology::{
-    Circuit, CircuitIndex, Inverter, InverterRole, LeaseForm, Meter, MeterIndex, Station, StationModel, Topology,
-    Wiring,
+    Circuit, CircuitIndex, DcSupply, Inverter, InverterRole, LeaseForm, Meter, MeterIndex, Station, StationModel,
+    Topology, Wiring,
 };
 use siteward::engine::site::sabotage::Sabotage;
 use siteward::engine::units::{Current, PerPhase, Phase, Power, Voltage};
 
 use crate::faults::FaultFile;
+use crate::station::Rectifier;
 
 use super::prices;
 use super::tamper::Tampering;
@@ -192,6 +193,9 @@ pub struct StationPlan {
     /// Whether the controller knows their order.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub order_known: bool,
+    /// Its outputs, if they are DC. Then what follows in A is what is drawn for that, rounded up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dc: Option<DcPlan>,
     /// The most an EVSE gives per phase.
     pub max_a: i32,
     /// The least it gives.
@@ -219,6 +223,57 @@ pub struct StationPlan {
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub odd_ms: i64,
 }
+
+/// The DC outputs of a station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DcPlan {
+    /// The most power of one.
+    pub max_w: i64,
+    /// The least.
+    pub min_w: i64,
+    /// What it may give without the controller.
+    pub fallback_w: i64,
+    /// The efficiency that the controller is told.
+    pub efficiency_permille: u16,
+    /// The power factor that the controller is told.
+    pub power_factor_permille: u16,
+}
+
+impl DcPlan {
+    fn supply(&self) -> DcSupply {
+        DcSupply {
+            max: Power::from_w(self.max_w),
+            min: Power::from_w(self.min_w),
+            efficiency_permille: self.efficiency_permille,
+            power_factor_permille: self.power_factor_permille,
+        }
+    }
+
+    /// What it draws on each of three phases for a power at the output, rounded up.
+    #[must_use]
+    pub fn draws(&self, watts: i64) -> Current {
+        let drawn = self.supply().current_for(Power::from_w(watts), VOLTAGE, Wiring::STRAIGHT);
+        drawn.unwrap_or(Current::MAX)
+    }
+
+    /// What it is: a little better than what is stated on the safe side.
+    #[must_use]
+    pub fn rectifier(&self) -> Rectifier {
+        Rectifier {
+            efficiency_permille: (self.efficiency_permille + 15).min(1_000),
+            power_factor_permille: (self.power_factor_permille + 30).min(1_000),
+        }
+    }
+}
+
+/// A power on three phases, as the current on each.
+#[must_use]
+pub fn on_three_phases(watts: i64) -> Current {
+    Power::from_w(watts / 3).current_at(VOLTAGE).unwrap_or(Current::MAX)
+}
+
+const VOLTAGE: Voltage = Voltage::from_mv(230_000);
 
 const fn usual_lease() -> LeaseForm {
     LeaseForm::TxDefaultProfile
@@ -277,6 +332,30 @@ impl StationPlan {
         Ok(if self.order_known { wiring } else { Wiring::unknown(self.phases.len()).unwrap_or(wiring) })
     }
 
+    /// The station as the controller knows it.
+    ///
+    /// # Errors
+    /// If the phases are none.
+    pub fn configured(&self) -> Result<Station, String> {
+        let drawn = |amperes: i32, watts: fn(&DcPlan) -> i64| {
+            self.dc.as_ref().map_or(Current::from_a(amperes), |dc| dc.draws(watts(dc)))
+        };
+        Ok(Station {
+            id: StationId::new(&identity(self.number)),
+            circuit: CircuitIndex(self.circuit),
+            model: self.model(),
+            wiring: self.configured_wiring()?,
+            max: drawn(self.max_a, |dc| dc.max_w),
+            min: drawn(self.min_a, |dc| dc.min_w),
+            fallback: drawn(self.fallback_a, |dc| dc.fallback_w),
+            evse_count: usize::try_from(self.evses).unwrap_or(1),
+            priority: 0,
+            weight: 1,
+            dc: self.dc.as_ref().map(DcPlan::supply),
+            password: None,
+        })
+    }
+
     fn model(&self) -> StationModel {
         StationModel {
             lease: self.lease,
@@ -325,7 +404,7 @@ impl Blueprint {
     /// If it does not make a site.
     pub fn setup(&self) -> Result<Setup, String> {
         let circuits = self.circuit.iter().map(circuit).collect();
-        let stations: Vec<Station> = self.station.iter().map(station).collect::<Result<_, _>>()?;
+        let stations: Vec<Station> = self.station.iter().map(StationPlan::configured).collect::<Result<_, _>>()?;
         let meters = self.meter.iter().enumerate().map(|(index, plan)| Meter {
             id: MeterId::new(&format!("meter-{index}")),
             stale_after_ms: plan.stale_after_ms,
@@ -338,7 +417,7 @@ impl Blueprint {
             max: None,
         });
         let devices = (meters.collect(), inverters.collect());
-        let topology = Topology::new(SiteId::new("world"), Voltage::from_mv(230_000), circuits, stations, devices)
+        let topology = Topology::new(SiteId::new("world"), VOLTAGE, circuits, stations, devices)
             .map_err(|error| error.to_string())?;
         Ok(Setup {
             topology,
@@ -388,21 +467,4 @@ fn circuit(plan: &CircuitPlan) -> Circuit {
         max_power: plan.max_w.map(Power::from_w),
         short_time: None,
     }
-}
-
-fn station(plan: &StationPlan) -> Result<Station, String> {
-    Ok(Station {
-        id: StationId::new(&identity(plan.number)),
-        circuit: CircuitIndex(plan.circuit),
-        model: plan.model(),
-        wiring: plan.configured_wiring()?,
-        max: Current::from_a(plan.max_a),
-        min: Current::from_a(plan.min_a),
-        fallback: Current::from_a(plan.fallback_a),
-        evse_count: usize::try_from(plan.evses).unwrap_or(1),
-        priority: 0,
-        weight: 1,
-        dc: None,
-        password: None,
-    })
 }

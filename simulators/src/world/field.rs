@@ -1,7 +1,7 @@
 //! The physical side of the world: stations with their links, cars that come and go.
 
 use siteward::engine::model::ids::ConnectionId;
-use siteward::engine::model::topology::StationIndex;
+use siteward::engine::model::topology::{self, StationIndex};
 use siteward::engine::site::io::Input;
 use siteward::engine::units::{Current, PerPhase, Phase};
 
@@ -10,7 +10,7 @@ use crate::faults::Oddity;
 use crate::rng::Dice;
 use crate::station::{OwnTokens, Quirks, Station, StationOptions};
 
-use super::blueprint::{Blueprint, StationPlan, identity, token};
+use super::blueprint::{Blueprint, DcPlan, StationPlan, identity, on_three_phases, token};
 use super::tamper::{Tampered, tamper};
 use super::{Event, World, prices, scenario};
 
@@ -19,6 +19,11 @@ pub(super) const LATENCY_MS: u64 = 40;
 
 /// A driver sees after so long that the car does not charge any more.
 const DRIVER_MS: u64 = 5 * 60_000;
+
+/// The least that a car takes at a DC output, in W.
+const DC_LEAST_W: i64 = 2_000;
+/// A car at a DC output goes from nothing to its most, and back, in so long.
+pub(super) const DC_RAMP_MS: u64 = 8_000;
 
 /// The network between a station and the controller.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +78,8 @@ pub(super) struct Place {
 pub(super) struct Post {
     pub(super) station: Station,
     pub(super) plan: StationPlan,
+    /// The same as the controller knows it.
+    pub(super) settings: topology::Station,
     /// The grid phases that the controller counts it on.
     pub(super) phases: Vec<Phase>,
     /// Its circuit and those above.
@@ -113,7 +120,8 @@ impl Post {
         let mut options = StationOptions::new(&identity(plan.number), plan.version());
         options.wiring = plan.wiring()?;
         options.evses = plan.evses;
-        options.max = Current::from_a(plan.max_a);
+        options.max = plan.dc.map_or(Current::from_a(plan.max_a), |dc| on_three_phases(dc.max_w));
+        options.rectifier = plan.dc.as_ref().map(DcPlan::rectifier);
         options.levels = plan.levels_a.iter().copied().map(Current::from_a).collect();
         options.reaction_ms = plan.reaction_ms;
         options.meter_interval_s = plan.meter_values_s;
@@ -147,12 +155,27 @@ impl Post {
             clock_unsure_until: 0,
             clock_off_ms: 0,
             shuns_pause: false,
+            settings: plan.configured()?,
             plan,
         })
     }
 
     fn new_car(&mut self, phases: &[usize]) -> Car {
         let dice = &mut self.dice;
+        if let Some(dc) = self.plan.dc {
+            let most_w = dice.pick(&[50_000, 100_000, 150_000]).copied().unwrap_or(50_000).min(dc.max_w);
+            let max = on_three_phases(most_w);
+            return Car::new(CarOptions {
+                battery_wh: i64::try_from(dice.between(40_000, 110_000)).unwrap_or(60_000),
+                arrives_percent: i64::try_from(dice.between(5, 80)).unwrap_or(50),
+                phases: 3,
+                max,
+                min: on_three_phases(DC_LEAST_W),
+                reaction_ms: dice.between(200, 4_500),
+                ramp_ma_per_s: i64::from(max.ma()) * 1_000 / i64::try_from(DC_RAMP_MS).unwrap_or(1),
+                ..CarOptions::default()
+            });
+        }
         let max = [16, 16, 16, 20, 32];
         Car::new(CarOptions {
             battery_wh: i64::try_from(dice.between(20_000, 90_000)).unwrap_or(60_000),
@@ -218,6 +241,11 @@ impl Post {
             ) => true,
         };
         for_ever || for_a_while
+    }
+
+    /// The least that it may be offered, in its own terms: a little is lost on the way from A to W.
+    pub(super) fn least(&self) -> Current {
+        self.plan.dc.map_or(self.settings.min, |dc| on_three_phases(dc.min_w) - Current::from_ma(10))
     }
 
     /// Whether a transaction runs at it.
@@ -341,8 +369,8 @@ impl World {
             let limit = post.station.profile_limit(evse, now);
             post.tamed |= limit.is_some();
             let identity = &post.station.options().identity;
-            self.oracle.no_offer_between_zero_and_minimum(identity, evse, limit, Current::from_a(post.plan.min_a));
-            let drawn = post.station.current(evse).max();
+            self.oracle.no_offer_between_zero_and_minimum(identity, evse, limit, post.least());
+            let drawn = post.station.car(evse).map_or(Current::ZERO, Car::current);
             self.counts.cuts += u64::from(post.station.offered(evse) < *before && drawn > post.station.offered(evse));
         }
     }

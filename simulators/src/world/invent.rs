@@ -3,10 +3,10 @@
 use siteward::engine::model::topology::LeaseForm;
 use siteward::engine::plan::TURN_MS;
 
-use crate::faults::{self, FaultFile, Targets};
+use crate::faults::{self, FaultFile, Outside, Targets};
 use crate::rng::Dice;
 
-use super::blueprint::{Blueprint, CircuitPlan, LoadPlan, MeterPlan, PvPlan, StationPlan, USUAL_PHASES};
+use super::blueprint::{Blueprint, CircuitPlan, DcPlan, LoadPlan, MeterPlan, PvPlan, StationPlan, USUAL_PHASES};
 
 /// How long nothing goes wrong at the end at least, in minutes.
 const QUIET_MINUTES: u64 = 40;
@@ -14,6 +14,8 @@ const QUIET_MINUTES: u64 = 40;
 const LEAST_A: i32 = 6;
 /// What a usual car takes per phase.
 const USUAL_A: i32 = 16;
+/// An ampere on each of three phases at nominal voltage.
+const THREE_PHASES_W: i64 = 690;
 
 /// What kind of site is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +51,11 @@ pub fn invent(wanted: Wanted) -> Blueprint {
     let count = log_uniform(&mut dice, wanted.most_stations);
     let mut circuit = tree(&mut dice, count);
     let fallback_a = if dice.chance(500_000) { LEAST_A } else { 0 };
-    let station = stations(&mut dice, count, circuit.len(), fallback_a);
+    let mut station = stations(&mut dice, count, circuit.len(), fallback_a);
+    some_are_dc(&mut Dice::named(wanted.seed, "dc"), &mut station, fallback_a);
     let meter = meters_and_loads(&mut dice, &mut circuit);
-    limits(&mut dice, &mut circuit, &station);
+    let least_a = limits(&mut dice, &mut circuit, &station);
+    let dimming_w = powers(&mut Dice::named(wanted.seed, "powers"), &mut circuit, &station, &least_a);
     let metered = circuit[0].meter.is_some();
     let pv =
         (metered && dice.chance(400_000)).then(|| PvPlan { circuit: 0, peak_w: signed(dice.between(5, 40)) * 1000 });
@@ -70,7 +74,7 @@ pub fn invent(wanted: Wanted) -> Blueprint {
         by_registers: false,
         local_lists: false,
         running_cost_s: None,
-        dimming_w: None,
+        dimming_w,
         circuit,
         meter,
         pv,
@@ -79,8 +83,14 @@ pub fn invent(wanted: Wanted) -> Blueprint {
     };
     site.quiet_minutes = (longest_wait_ms(&site) / 60_000 + 5).max(QUIET_MINUTES).min(wanted.minutes);
     let targets = Targets { stations: site.station.len(), meters: site.meter.len(), circuits: site.circuit.len() };
-    let mut dice = Dice::named(wanted.seed, "faults");
-    let planned = faults::by_seed(&mut dice, site.quiet_from_ms(), targets, wanted.faults_per_day);
+    let (end_ms, per_day) = (site.quiet_from_ms(), wanted.faults_per_day);
+    let mut planned = faults::by_seed(&mut Dice::named(wanted.seed, "faults"), end_ms, targets, per_day);
+    let can_be_dimmed = site.dimming_w.is_some();
+    if can_be_dimmed || site.circuit.iter().any(|circuit| circuit.max_w.is_some()) {
+        let outside = Outside { circuits: site.circuit.len(), can_be_dimmed };
+        planned.extend(faults::outside_by_seed(&mut Dice::named(wanted.seed, "outside"), end_ms, outside, per_day));
+        planned.sort_by_key(|planned| planned.at_ms);
+    }
     site.fault = planned.into_iter().map(FaultFile::of).collect();
     site
 }
@@ -91,7 +101,7 @@ pub fn invent(wanted: Wanted) -> Blueprint {
 pub fn longest_wait_ms(site: &Blueprint) -> u64 {
     let rounds: Vec<u64> = (0..site.circuit.len())
         .map(|index| {
-            let free = site.circuit[index].limit_a - site.circuit[index].unmeasured_a.unwrap_or(0);
+            let free = free_a(&site.circuit[index]);
             let needed = per_phase(site, index, |station| station.min_a);
             let positive = |amperes: i32| u64::try_from(amperes).unwrap_or(0).max(1);
             positive(needed.into_iter().max().unwrap_or(0)).div_ceil(positive(free))
@@ -99,6 +109,14 @@ pub fn longest_wait_ms(site: &Blueprint) -> u64 {
         .collect();
     let waits = (0..site.circuit.len()).map(|index| site.path(index).map(|above| rounds[above] - 1).sum::<u64>());
     (waits.max().unwrap_or(0) + 1) * TURN_MS + TURN_MS
+}
+
+/// What a circuit has for charging on a phase at the least: by its current, by its power if all phases are used alike, and by what phases may
+/// differ if only one is used.
+fn free_a(circuit: &CircuitPlan) -> i32 {
+    let by_power = circuit.max_w.map_or(i32::MAX, |watts| i32::try_from(watts / THREE_PHASES_W).unwrap_or(i32::MAX));
+    let free = circuit.limit_a.min(by_power) - circuit.unmeasured_a.unwrap_or(0);
+    free.min(circuit.max_unbalance_a.unwrap_or(i32::MAX))
 }
 
 /// The sum of something over all EVSEs below a circuit, on each phase that they may use.
@@ -205,6 +223,7 @@ fn stations(dice: &mut Dice, count: usize, circuits: usize, fallback_a: i32) -> 
                 evses: make.evses,
                 order_known: !dice.chance(150_000),
                 phases,
+                dc: None,
                 max_a: make.max_a,
                 min_a: make.min_a,
                 fallback_a: if fallback_a == 0 { 0 } else { make.min_a },
@@ -219,6 +238,30 @@ fn stations(dice: &mut Dice, count: usize, circuits: usize, fallback_a: i32) -> 
             }
         })
         .collect()
+}
+
+/// One site of four has stations with DC outputs among the others, all of one make.
+fn some_are_dc(dice: &mut Dice, stations: &mut [StationPlan], fallback_a: i32) {
+    if !dice.chance(250_000) {
+        return;
+    }
+    let share = dice.between(100_000, 1_000_000);
+    let max_w = *dice.pick(&[30_000, 50_000, 75_000, 150_000]).unwrap_or(&50_000);
+    let min_w = *dice.pick(&[5_000, 10_000]).unwrap_or(&5_000);
+    let fallback_w = if fallback_a == 0 { 0 } else { min_w };
+    let efficiency_permille = *dice.pick(&[900, 930, 950]).unwrap_or(&930);
+    let dc = DcPlan { max_w, min_w, fallback_w, efficiency_permille, power_factor_permille: 950 };
+    let amperes = |watts: i64| (dc.draws(watts).ma() + 999) / 1_000;
+    let evses = *dice.pick(&[1, 2]).unwrap_or(&1);
+    for station in stations.iter_mut().filter(|_| dice.chance(share)) {
+        if station.phases.len() < 3 {
+            station.phases = vec![1, 2, 3];
+        }
+        (station.max_a, station.min_a, station.fallback_a) = (amperes(max_w), amperes(min_w), amperes(fallback_w));
+        station.levels_a.clear();
+        station.evses = evses;
+        station.dc = Some(dc);
+    }
 }
 
 /// Four sites of five have a meter at the grid connection, every third circuit below has one of its own.
@@ -265,9 +308,9 @@ fn meter(dice: &mut Dice) -> MeterPlan {
 }
 
 /// Limits that bind: a fifth to three fifths of what the cars would take, but room for all fallbacks, for one EVSE, and for a quarter of
-/// all minimums at least.
-fn limits(dice: &mut Dice, circuits: &mut [CircuitPlan], stations: &[StationPlan]) {
-    let mut free = vec![0; circuits.len()];
+/// all minimums at least. What each circuit needs on a phase at the least.
+fn limits(dice: &mut Dice, circuits: &mut [CircuitPlan], stations: &[StationPlan]) -> Vec<i32> {
+    let mut least = vec![0; circuits.len()];
     for index in (0..circuits.len()).rev() {
         let below = |station: &&StationPlan| is_below(circuits, station.circuit, index);
         let sum = |of: &dyn Fn(&StationPlan) -> i32| {
@@ -277,15 +320,46 @@ fn limits(dice: &mut Dice, circuits: &mut [CircuitPlan], stations: &[StationPlan
         };
         let fallbacks = sum(&|station| station.fallback_a);
         let minimums = sum(&|station| station.min_a);
-        let wanted = sum(&|station| station.max_a.min(USUAL_A));
+        let wanted = sum(&|station| if station.dc.is_some() { station.max_a } else { station.max_a.min(USUAL_A) });
         let one = stations.iter().filter(below).map(|station| station.min_a).max().unwrap_or(LEAST_A);
         let share = small(dice.between(20, 60));
         let needed = fallbacks.max(one).max((minimums + 3) / 4);
         // Above a measured load a little is kept free.
         let kept_free = i32::from(circuits[index].meter.is_some() && circuits[index].unmeasured_a.is_some());
-        free[index] = (wanted * share / 100).max(needed + kept_free);
-        circuits[index].limit_a = circuits[index].unmeasured_a.unwrap_or(0) + free[index];
+        let assumed = circuits[index].unmeasured_a.unwrap_or(0);
+        least[index] = assumed + needed + kept_free;
+        circuits[index].limit_a = (assumed + wanted * share / 100).max(least[index]);
     }
+    least
+}
+
+/// Every other site has a power at some of its circuits, and the largest difference of phases at others, and can be dimmed more often than not: to what
+/// is left then, in W.
+fn powers(dice: &mut Dice, circuits: &mut [CircuitPlan], stations: &[StationPlan], least_a: &[i32]) -> Option<i64> {
+    if !dice.chance(500_000) {
+        return None;
+    }
+    // A little for what is rounded up on the way from A to W.
+    let watts = |amperes: i32| i64::from(amperes) * THREE_PHASES_W + 100;
+    for (circuit, least_a) in circuits.iter_mut().zip(least_a) {
+        if dice.chance(400_000) {
+            let (least, most) = (watts(*least_a), watts(circuit.limit_a));
+            circuit.max_w = Some(least + (most - least) * signed(dice.between(0, 90)) / 100);
+        }
+    }
+    // Who falls back by himself does not ask what the phases differ by.
+    let one = stations.iter().map(|station| station.min_a).max().unwrap_or(LEAST_A);
+    if stations.iter().all(|station| station.fallback_a == 0) {
+        for circuit in circuits.iter_mut() {
+            if dice.chance(150_000) {
+                circuit.max_unbalance_a = Some(one + small(dice.between(0, 20)));
+            }
+        }
+    }
+    let mut fallbacks = [0; 3];
+    stations.iter().for_each(|station| add(&mut fallbacks, station, station.fallback_a));
+    let needed = fallbacks.into_iter().max().unwrap_or(0).max(one);
+    dice.chance(600_000).then(|| watts(needed) * signed(dice.between(100, 300)) / 100)
 }
 
 fn is_below(circuits: &[CircuitPlan], from: usize, above: usize) -> bool {
@@ -328,6 +402,11 @@ mod tests {
         assert!(count(&|site| site.station.len() >= 64) > 30);
         assert!(count(&|site| site.meter.is_empty()) > 30);
         assert!(count(&|site| site.meter.len() > 2) > 10);
+        assert!(count(&|site| site.station.iter().any(|station| station.dc.is_some())) > 40);
+        assert!(count(&|site| site.circuit.iter().any(|circuit| circuit.max_w.is_some())) > 50);
+        assert!(count(&|site| site.circuit.iter().any(|circuit| circuit.max_unbalance_a.is_some())) > 10);
+        assert!(count(&|site| site.fault.iter().any(|fault| fault.kind == "dimmed")) > 50);
+        assert!(count(&|site| site.fault.iter().any(|fault| fault.kind == "power-storm")) > 50);
         assert!(count(&|site| site.station.iter().any(|station| !station.order_known)) > 50);
         assert!(
             count(&|site| site.circuit.iter().any(|circuit| site.path(circuit.parent.unwrap_or(0)).count() == 3)) > 20

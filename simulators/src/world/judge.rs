@@ -11,7 +11,7 @@ use crate::meter::DeviceTrouble;
 use crate::oracle::{Limited, Load};
 
 use super::cloud_side::Outside;
-use super::field::{LATENCY_MS, Post};
+use super::field::{DC_RAMP_MS, LATENCY_MS, Post};
 use super::invent::longest_wait_ms;
 use super::report::Unused;
 use super::{STEP_MS, TICK_MS, VOLTAGE, World};
@@ -136,7 +136,7 @@ impl World {
             if drawn == NOTHING {
                 continue;
             }
-            let least = Current::from_a(post.plan.min_a * i32::try_from(post.cars).unwrap_or(1));
+            let least = Current::from_ma(post.settings.min.ma() * i32::try_from(post.cars).unwrap_or(1));
             let movable = self.is_movable(post) && !(post.shuns_pause && drawn.max() <= least);
             let unseen = post.is_odd() || post.is_unsure(self.now_ms);
             for index in &post.path {
@@ -249,7 +249,7 @@ impl World {
 
     /// How far the tightest circuit above a car that could take more is used.
     fn sample_utilisation(&mut self, flows: &[Flow]) {
-        let shares: Vec<[u64; 3]> = flows
+        let shares: Vec<([u64; 3], u64)> = flows
             .iter()
             .enumerate()
             .map(|(index, flow)| {
@@ -260,7 +260,15 @@ impl World {
                 let (used, free) =
                     if plan.meter.is_some() { (flow.total, limit) } else { (flow.charging, limit - assumed) };
                 let free = u64::try_from(free.ma()).unwrap_or(0).max(1);
-                Phase::ALL.map(|phase| u64::try_from(used.of(phase).ma()).unwrap_or(0) * 1_000_000 / free)
+                let share = |used: Current, free: u64| u64::try_from(used.ma()).unwrap_or(0) * 1_000_000 / free;
+                // A power binds as the phases do, and what is left to charge with while the site is dimmed.
+                let [all, charging] = self.powers_in_force(index);
+                let kept = if plan.meter.is_some() { Current::ZERO } else { assumed + assumed + assumed };
+                let of = |used: Current, limit: Option<Current>| {
+                    limit.map_or(0, |limit| share(used, u64::try_from(limit.ma()).unwrap_or(0).max(1)))
+                };
+                let power = of(sum(used), all.map(|all| all - kept)).max(of(sum(flow.charging), charging));
+                (Phase::ALL.map(|phase| share(used.of(phase), free)), power)
             })
             .collect();
         let mut used = self.utilisation;
@@ -268,14 +276,17 @@ impl World {
         for post in self.posts.iter().filter(|post| post.cars > 0 && self.is_movable(post)) {
             for evse in 1..=post.plan.evses {
                 let Some(car) = post.station.car(evse) else { continue };
-                let wanted = car.wanted().min(Current::from_a(post.plan.max_a));
+                let wanted = car.wanted().min(post.station.options().max);
                 if post.station.running(evse).is_none() || wanted <= post.station.offered(evse) + CONTENT {
                     continue;
                 }
                 let tightest = post
                     .path
                     .iter()
-                    .flat_map(|index| post.phases.iter().map(|phase| shares[*index][phase.index()]))
+                    .flat_map(|index| {
+                        let (phases, power) = shares[*index];
+                        post.phases.iter().map(move |phase| phases[phase.index()].max(power))
+                    })
                     .max();
                 used.sum += tightest.unwrap_or(0);
                 used.samples += 1;
@@ -332,7 +343,7 @@ impl World {
             for (evse, place) in (1..=post.plan.evses).zip(&mut post.places) {
                 let Some(car) = post.station.car(evse) else { continue };
                 if held {
-                    let fallback = Current::from_a(post.plan.fallback_a);
+                    let fallback = post.settings.fallback;
                     self.oracle.stations_fall_to_fallback_when_the_controller_is_gone(&post.station, evse, fallback);
                 }
                 let hungry = quiet && !car.is_full() && car.current() == Current::ZERO && !odd;
@@ -381,7 +392,10 @@ fn sum(phases: PerPhase<Current>) -> Current {
 /// From the tick in which a cut is decided to the current that has gone: the tick, the way there, the station's own delay, the car's,
 /// and its ramp from the most to nothing.
 fn act_ms(post: &Post) -> u64 {
-    let ramp_ms = u64::try_from(post.plan.max_a).unwrap_or(32) * 1_000_000 / RAMP_MA_PER_S;
+    let ramp_ms = match post.plan.dc {
+        Some(_) => DC_RAMP_MS,
+        None => u64::try_from(post.plan.max_a).unwrap_or(32) * 1_000_000 / RAMP_MA_PER_S,
+    };
     TICK_MS + LATENCY_MS + post.lag_ms() + CAR_MS + ramp_ms + STEP_MS
 }
 

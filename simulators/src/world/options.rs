@@ -153,6 +153,7 @@ impl WorldOptions {
         let phases = turned[index % 3];
         let odd = self.quirks.iter().find(|(station, _, _)| *station == index);
         StationPlan {
+            dc: None,
             number: index,
             circuit: 1 + index % 2,
             ocpp: match index % 3 {

@@ -4,7 +4,6 @@
 //! where nothing of that can happen but the coming of cars: without meters, inverters and faults.
 
 use siteward::engine::plan::NOT_FORESEEABLE;
-use siteward::engine::units::Current;
 
 use super::World;
 use super::blueprint::Blueprint;
@@ -27,7 +26,7 @@ impl World {
         let mut told = told.into_iter();
         let mut late = Vec::new();
         for post in &mut self.posts {
-            let least = Current::from_a(post.plan.min_a);
+            let least = post.least();
             for (evse, place) in (1..=post.plan.evses).zip(&mut post.places) {
                 let now_told = told.next().flatten();
                 if post.station.offered(evse) >= least || post.station.running(evse).is_none() {
