@@ -19,6 +19,9 @@ const KEPT: usize = 6;
 /// So many must be there before they say anything.
 const ENOUGH: usize = 3;
 
+/// Before 2020 lies no time that is right, in ms since 1970: who writes one has a clock that was never set, or by somebody who had none.
+const FIRST_YEAR_MS: i64 = 1_577_836_800_000;
+
 /// What is known of a station's clock.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WireClock {
@@ -39,7 +42,7 @@ impl WireClock {
     /// The time by its clock: what its stamps say where that is not what it was told.
     pub(super) fn time(&self, now: Now) -> Utc {
         let told = self.by_word(now);
-        self.by_stamps(now.mono).filter(|own| differ(*own, told) > OWN_MS).unwrap_or(told)
+        self.by_stamps(now).filter(|own| differ(*own, told) > OWN_MS).unwrap_or(told)
     }
 
     /// It is told the time. `true`: what it holds may have moved.
@@ -71,7 +74,7 @@ impl WireClock {
         if self.stamps.len() > KEPT {
             self.stamps.pop_front();
         }
-        if let (Some(own), true) = (self.by_stamps(now.mono), self.told.is_some()) {
+        if let (Some(own), true) = (self.by_stamps(now), self.told.is_some()) {
             self.deaf = differ(own, self.by_word(now)) > OWN_MS;
         }
         differ(self.time(now), before) > STEP_MS
@@ -81,11 +84,16 @@ impl WireClock {
         self.told.map_or(now.utc, |(since, told)| told.plus_ms(super::span(now.mono.since(since))))
     }
 
-    /// By the latest of the stamps, if another one confirms it.
-    fn by_stamps(&self, now: Mono) -> Option<Utc> {
-        let latest = self.stamps.iter().map(|(_, offset)| *offset).max().filter(|_| self.stamps.len() >= ENOUGH)?;
+    /// By the latest of the stamps, if another one confirms it; or if all are from before there was such a product, and this run has not told it the
+    /// time: no message is years late.
+    fn by_stamps(&self, now: Now) -> Option<Utc> {
+        let latest = self.stamps.iter().map(|(_, offset)| *offset).max()?;
+        let own = at(latest, now.mono);
+        if self.told.is_none() && own.unix_ms() < FIRST_YEAR_MS && now.utc.unix_ms() > FIRST_YEAR_MS {
+            return Some(own);
+        }
         let agree = self.stamps.iter().filter(|(_, offset)| latest.saturating_sub(*offset) <= STEP_MS).count();
-        (agree >= 2).then(|| at(latest, now))
+        (agree >= 2 && self.stamps.len() >= ENOUGH).then_some(own)
     }
 }
 
@@ -132,6 +140,17 @@ mod tests {
         assert!(clock.tell(utc(210_000, HOUR_MS), now(210_000)));
         assert!(!writes(&mut clock, 211_000, 10, HOUR_MS));
         assert_eq!(clock.time(now(400_000)), utc(400_000, HOUR_MS));
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_seen_in_one_stamp() {
+        let mut clock = WireClock::default();
+        let early = Utc::from_unix_ms(734_000);
+        assert!(clock.stamped(early, now(1_000)));
+        assert_eq!(clock.time(now(2_000)), early.plus_ms(1_000));
+        assert!(clock.tell(utc(3_000, 0), now(3_000)));
+        assert!(!clock.stamped(early, now(4_000)), "of before it was told");
+        assert_eq!(clock.time(now(4_000)), utc(4_000, 0));
     }
 
     #[test]

@@ -22,6 +22,9 @@ const SAMPLES: usize = 6;
 /// So many are needed before anything is concluded.
 const ENOUGH: usize = 3;
 
+/// 2020-01-01: no clock that is right is before it, and no message waits for years to be sent.
+const NEVER_BEFORE: Utc = Utc::from_unix_ms(1_577_836_800_000);
+
 /// The clock of a station.
 #[derive(Clone, Debug, Default)]
 pub struct StationClock {
@@ -43,14 +46,14 @@ impl StationClock {
     #[must_use]
     pub fn time(&self, now: Now) -> Utc {
         let told = self.told_time(now);
-        let own = self.own_time(now.mono).filter(|own| own.since(told).saturating_abs() > CLOCK_OFFSET_MS);
+        let own = self.own_time(now).filter(|own| own.since(told).saturating_abs() > CLOCK_OFFSET_MS);
         own.unwrap_or(told)
     }
 
     /// How far its clock is ahead of ours in ms, by its own messages; `None` while they do not say it.
     #[must_use]
     pub fn offset_ms(&self, now: Now) -> Option<i64> {
-        Some(self.own_time(now.mono)?.since(now.utc))
+        Some(self.own_time(now)?.since(now.utc))
     }
 
     /// Whether it goes by another clock although it was told the time.
@@ -90,7 +93,7 @@ impl StationClock {
         if self.samples.len() > SAMPLES {
             self.samples.pop_front();
         }
-        if let (Some(own), true) = (self.own_time(now.mono), self.told.is_some()) {
+        if let (Some(own), true) = (self.own_time(now), self.told.is_some()) {
             self.deaf = own.since(self.told_time(now)).saturating_abs() > CLOCK_OFFSET_MS;
         }
         self.time(now).since(before).saturating_abs() > CLOCK_STEP_MS
@@ -103,14 +106,15 @@ impl StationClock {
         if now.utc.since(theirs).saturating_abs() < CLOCK_STEP_MS { now.utc } else { theirs }
     }
 
-    /// By its own messages: the latest that another one confirms.
-    fn own_time(&self, now: Mono) -> Option<Utc> {
-        if self.samples.len() < ENOUGH {
-            return None;
-        }
+    /// By its own messages: the latest that another one confirms. Of a station that this run has not told the time yet the first one will do if
+    /// it is of a clock that was never set: a run before this one may have had no better time to tell, and a schedule of today's lies in the
+    /// future for such a station, which then goes by none.
+    fn own_time(&self, now: Now) -> Option<Utc> {
         let latest = self.samples.iter().map(|(_, sample)| *sample).max()?;
+        let own = Utc::from_unix_ms(latest.saturating_add(i64::try_from(now.mono.ms()).unwrap_or(i64::MAX)));
         let confirmed = self.samples.iter().filter(|(_, sample)| latest - sample <= CLOCK_STEP_MS).count() >= 2;
-        confirmed.then(|| Utc::from_unix_ms(latest.saturating_add(i64::try_from(now.ms()).unwrap_or(i64::MAX))))
+        let unset = self.told.is_none() && own < NEVER_BEFORE && NEVER_BEFORE < now.utc;
+        (unset || (confirmed && self.samples.len() >= ENOUGH)).then_some(own)
     }
 }
 
@@ -176,6 +180,20 @@ mod tests {
             assert!(!clock.heard(now.utc, now));
             assert_eq!(clock.time(now), now.utc);
         }
+    }
+
+    #[test]
+    fn a_station_that_a_run_without_a_clock_has_told_the_time_is_understood_at_once() {
+        let mut clock = StationClock::default();
+        clock.connected();
+        let since_1970 = |ms: i64| Utc::from_unix_ms(734_000 + ms);
+        assert!(clock.heard(since_1970(0), now(0)), "one message will do");
+        assert_eq!(clock.time(now(500)), since_1970(500));
+        assert!(clock.tell(now(1_000)), "the heartbeat sets its clock");
+        assert_eq!(clock.time(now(1_000)), now(1_000).utc);
+        // What it wrote before that and sends only now is nothing new.
+        assert!(!clock.heard(since_1970(900), now(1_100)));
+        assert_eq!(clock.time(now(1_100)), now(1_100).utc);
     }
 
     #[test]
