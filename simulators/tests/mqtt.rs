@@ -364,6 +364,16 @@ async fn an_event_that_nobody_takes_is_not_acknowledged_and_a_bad_topic_costs_no
     }
 }
 
+#[tokio::test]
+async fn telemetry_is_taken_also_where_nobody_wants_it() {
+    let broker = Broker::start("allow_anonymous true");
+    let mut site = Site::start(link(broker.port));
+    site.connected().await;
+    let messages = Messages::new("siteward/v1", &SiteId::new("test"), "store");
+    site.publications.send(messages.telemetry("ring", 7, "{}")).await.unwrap();
+    assert_eq!(site.next().await, CloudInput::IntervalTaken { interval: 7 });
+}
+
 /// Reads one MQTT packet: its first byte and its body.
 async fn packet(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     let kind = stream.read_u8().await.unwrap();

@@ -197,10 +197,6 @@ pub(super) fn store(root: &Section<'_>, places: &Places) -> StoreConfig {
     });
     let history_events = section.integer("history_events", 1_000..=200_000);
     let max_size_mb = section.integer("max_size_mb", 16..=1_048_576);
-    if let Some(size) = &max_size_mb {
-        let message = "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped";
-        section.document.warn(size.at, message);
-    }
     section.finish();
     StoreConfig {
         path: path.unwrap_or_else(|| PathBuf::from("/var/lib/siteward")),

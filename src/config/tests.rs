@@ -56,13 +56,7 @@ fn everything_is_read_and_lowered() {
     let directory = tempfile::tempdir().unwrap();
     let loaded = load(&everything(directory.path())).unwrap_or_else(|problems| panic!("{problems}"));
     let warnings: Vec<String> = loaded.warnings.iter().map(|warning| warning.message.clone()).collect();
-    assert_eq!(
-        warnings,
-        [
-            "[ocpp.tls] is not effective in this version: there is no wss:// listener yet",
-            "`max_size_mb` is not effective in this version: it keeps no telemetry that could be dropped",
-        ]
-    );
+    assert_eq!(warnings, ["[ocpp.tls] is not effective in this version: there is no wss:// listener yet"]);
     let config = loaded.config;
     assert_eq!(config.ocpp.listen.to_string(), "0.0.0.0:8887");
     assert_eq!((config.store.max_size_mb, config.store.history_events), (1024, 10_000));

@@ -127,6 +127,7 @@ impl Controller {
             | Input::Dimming { .. }
             | Input::Journal(_)
             | Input::Cloud(_)
+            | Input::Telemetry(_)
             | Input::Request { .. }
             | Input::ErrandAnswered { .. }
             | Input::ConfigurationChanged { .. }
@@ -163,6 +164,9 @@ impl Controller {
             | Output::Snapshot { .. }
             | Output::ReadRecords { .. }
             | Output::Acknowledged { .. }
+            | Output::Telemetry { .. }
+            | Output::ReadTelemetry { .. }
+            | Output::TelemetryAcknowledged { .. }
             | Output::Publish(_)
             | Output::Reply { .. }
             | Output::Errand { .. }

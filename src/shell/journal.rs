@@ -101,7 +101,23 @@ impl Journal {
     /// # Errors
     /// If the directory cannot be written, another process has the store, or the disk is full.
     pub fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, OpenError> {
-        open::open(dir, history, clock)
+        open::open(dir, None, history, clock)
+    }
+
+    /// The same with a folder on a RAM disk, where what changes with each record and need not survive the machine is kept: that spares the flash
+    /// some 10 MB a day. A folder that is not there does no harm.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_beside(dir: &Path, memory: Option<&Path>, history: u64, clock: Clock) -> Result<Opened, OpenError> {
+        open::open(dir, memory, history, clock)
+    }
+
+    /// Asks `relief` for room whenever the disk is full.
+    #[must_use]
+    pub fn relieved_by(mut self, relief: impl Fn() + Send + 'static) -> Self {
+        self.worker.relieved_by(Box::new(relief));
+        self
     }
 
     /// Starts the thread. It answers into `inbox` and waits there while it is full.

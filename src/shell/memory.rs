@@ -14,11 +14,16 @@ const FILE: &str = "offers.json";
 /// A file larger than this was not written by us: 1,000 EVSEs with 4 limits of 100 bytes each.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Where it is kept: `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), or the store's folder where there is none.
+/// `$RUNTIME_DIRECTORY` (systemd's `RuntimeDirectory=`), a folder on a RAM disk.
+#[must_use]
+pub fn runtime() -> Option<PathBuf> {
+    std::env::var_os("RUNTIME_DIRECTORY").filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+/// Where it is kept: in [`runtime`], or in the store's folder where there is none.
 #[must_use]
 pub fn place(store: &Path) -> PathBuf {
-    let runtime = std::env::var_os("RUNTIME_DIRECTORY").filter(|folder| !folder.is_empty());
-    runtime.map_or_else(|| store.to_owned(), PathBuf::from).join(FILE)
+    runtime().unwrap_or_else(|| store.to_owned()).join(FILE)
 }
 
 /// What the last run kept. `None` if there is nothing usable.

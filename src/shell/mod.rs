@@ -15,6 +15,7 @@ pub mod run;
 pub mod site;
 pub mod station;
 pub mod systemd;
+pub mod telemetry;
 
 use tokio::sync::watch;
 

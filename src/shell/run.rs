@@ -33,6 +33,7 @@ use crate::shell::http::{Api, Events};
 use crate::shell::site::{Asker, INBOX, Owner, Reach, Store, StoreOverrun};
 use crate::shell::station::{Listening, Registry};
 use crate::shell::systemd::Notifier;
+use crate::shell::telemetry::TelemetryHandle;
 use crate::shell::{bus, http, logging, memory, panic, reports, station};
 use start::{bus_plans, cannot_listen, changed, random_seed};
 
@@ -71,6 +72,8 @@ pub struct OpenStore {
     pub restored: Restored,
     /// Where records go.
     pub store: Box<dyn Store>,
+    /// Where telemetry is kept; `None`: no cloud is configured.
+    pub telemetry: Option<TelemetryHandle>,
     /// Where events are read from.
     pub events: Arc<dyn Events>,
     /// Flushes and closes it; blocks until that is done.
@@ -284,7 +287,7 @@ struct Daemon {
 impl Daemon {
     fn start(config: &Config, sockets: Sockets, opened: OpenStore, wiring: Wiring) -> Result<Self, StartError> {
         let Wiring { inbox: (inbox_in, inbox), clock, notifier, kept, restarts } = wiring;
-        let OpenStore { restored, store, events, close } = opened;
+        let OpenStore { restored, store, telemetry, events, close } = opened;
         let plans = bus_plans(config)?;
         let prefix = config.cloud.as_ref().map_or("siteward/v1", |cloud| cloud.topic_prefix.as_str());
         let messages = Arc::new(Messages::new(prefix, config.topology.site(), &restored.store_id));
@@ -301,7 +304,8 @@ impl Daemon {
         let (reports, to_sign) = mpsc::channel(reports::WAITING);
         cloud.spawn(reports::run(config.store.path.clone(), to_sign));
         let (errands, to_do) = mpsc::channel(configuration::WAITING);
-        let reach = Reach { store, registry: registry.clone(), publications, memory, errands, reports, notifier };
+        let reach =
+            Reach { store, registry: registry.clone(), telemetry, publications, memory, errands, reports, notifier };
         let (task, asker) = Owner::new(controller, clock, reach);
         let probation = kept.on_probation(clock.now().mono);
         let desk = Desk { kept, asker: asker.clone(), inbox: inbox_in.clone(), restarts };

@@ -24,6 +24,7 @@ use crate::shell::clock::Clock;
 use crate::shell::station::Registry;
 use crate::shell::stopped;
 use crate::shell::systemd::Notifier;
+use crate::shell::telemetry::TelemetryHandle;
 
 /// The control cycle.
 const TICK: Duration = Duration::from_millis(200);
@@ -40,6 +41,9 @@ const QUESTIONS: usize = 64;
 
 /// Commands that wait for a station's answer. Each holds an open HTTP request.
 const MAX_PENDING: usize = 256;
+
+/// Why the broker has not even been asked.
+const FULL: &str = "the queue to the broker is full";
 
 /// Where records go. Every method only queues: durability is reported back as an input.
 pub trait Store: Send {
@@ -67,6 +71,8 @@ pub struct Reach {
     pub store: Box<dyn Store>,
     /// The stations' connections.
     pub registry: Registry,
+    /// Where telemetry is kept; `None`: no cloud is configured.
+    pub telemetry: Option<TelemetryHandle>,
     /// Where messages to the cloud go; `None`: no cloud is configured.
     pub publications: Option<mpsc::Sender<Publication>>,
     /// Where the limits in force are kept for the next run.
@@ -335,6 +341,9 @@ impl Owner {
             }
             Output::ReadRecords { from, limit } => self.reach.store.read(from, limit),
             Output::Acknowledged { through } => self.reach.store.acknowledged(through),
+            Output::Telemetry { intervals } => self.telemetry(|ring| ring.append(intervals)),
+            Output::ReadTelemetry { from, limit } => self.telemetry(|ring| ring.read(from, limit)),
+            Output::TelemetryAcknowledged { through } => self.telemetry(|ring| ring.acknowledged(through)),
             Output::Publish(publication) => self.publish(publication),
             Output::Reply { request, outcome } => {
                 if let Some(answer) = self.pending.remove(&request) {
@@ -370,6 +379,12 @@ impl Owner {
         }
     }
 
+    fn telemetry(&self, ask: impl FnOnce(&TelemetryHandle)) {
+        if let Some(ring) = &self.reach.telemetry {
+            ask(ring);
+        }
+    }
+
     fn publish(&mut self, publication: Publication) {
         let Some(publications) = &self.reach.publications else { return };
         let dropped = match publications.try_send(publication) {
@@ -380,8 +395,12 @@ impl Owner {
         };
         // State is sent anew each second; an event must not be thought to be on its way.
         if let Some(sequence) = dropped.sequence {
-            let reason = "the queue to the broker is full".to_owned();
+            let reason = FULL.to_owned();
             self.returned.push(Input::Cloud(CloudInput::NotTaken { sequence, reason }));
+        }
+        if let Some(interval) = dropped.interval {
+            let reason = FULL.to_owned();
+            self.returned.push(Input::Cloud(CloudInput::IntervalNotTaken { interval, reason }));
         }
     }
 }
@@ -446,6 +465,7 @@ mod tests {
         let reach = Reach {
             store: Box::new(notes.clone()),
             registry: Registry::default(),
+            telemetry: None,
             publications,
             memory: watch::Sender::new(Vec::new()),
             errands: mpsc::channel(1).0,
@@ -472,6 +492,7 @@ mod tests {
             at_least_once: sequence.is_some(),
             retain: false,
             sequence: sequence.map(Sequence),
+            interval: None,
             correlation: None,
         }
     }

@@ -15,7 +15,7 @@ use siteward::engine::model::token::TokenEntry;
 use siteward::engine::model::topology::StationIndex;
 use siteward::engine::model::wish::Wish;
 use siteward::engine::site::Restored;
-use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication};
+use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication, TelemetryInput};
 use siteward::engine::site::ledger::Ledger;
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::{Current, PerPhase};
@@ -73,6 +73,8 @@ pub(super) struct Bench {
     /// The fold of what was written down.
     pub(super) fold: Ledger,
     journal: VecDeque<Record>,
+    /// The telemetry that was kept and is not delivered.
+    ring: Vec<(u64, String)>,
     acknowledged: Sequence,
     frames: VecDeque<(StationIndex, ConnectionId, String)>,
     errands: VecDeque<(ErrandId, Errand)>,
@@ -126,6 +128,7 @@ impl Bench {
             connections: 0,
             fold: Ledger::default(),
             journal: VecDeque::new(),
+            ring: Vec::new(),
             acknowledged: Sequence(0),
             frames: VecDeque::new(),
             errands: VecDeque::new(),
@@ -325,6 +328,19 @@ impl Bench {
                     self.journal.pop_front();
                 }
             }
+            Output::Telemetry { intervals } => {
+                let first = self.ring.last().map_or(1, |(last, _)| last + 1);
+                self.ring.extend((first..).zip(intervals));
+                let newest = self.ring.last().map_or(0, |(last, _)| *last);
+                let kept = TelemetryInput::Kept { ring: STORE.to_owned(), dropped: 0, newest };
+                inputs.push_back(Input::Telemetry(kept));
+            }
+            Output::ReadTelemetry { from, limit } => {
+                let wanted = self.ring.iter().filter(|(number, _)| *number >= from).take(limit);
+                let intervals = wanted.cloned().collect();
+                inputs.push_back(Input::Telemetry(TelemetryInput::Intervals { intervals }));
+            }
+            Output::TelemetryAcknowledged { through } => self.ring.retain(|(number, _)| *number >= through),
             Output::Publish(publication) => self.publish(publication, inputs),
             Output::Errand { id, errand } => {
                 self.heard.deeds.push("an errand");
@@ -336,7 +352,9 @@ impl Bench {
     }
 
     fn publish(&mut self, publication: Publication, inputs: &mut VecDeque<Input>) {
-        if let Some(sequence) = publication.sequence {
+        if let Some(interval) = publication.interval {
+            inputs.push_back(Input::Cloud(CloudInput::IntervalTaken { interval }));
+        } else if let Some(sequence) = publication.sequence {
             inputs.push_back(Input::Cloud(CloudInput::Acknowledged { sequences: vec![sequence] }));
         } else if let Some(correlation) = publication.correlation.clone() {
             self.heard.answers.push((correlation, publication));

@@ -331,7 +331,10 @@ impl Month {
                         model.disconnected(now_at(self.ms));
                         *connection = None;
                     }
-                    Output::TurnAway { .. }
+                    Output::Telemetry { .. }
+                    | Output::ReadTelemetry { .. }
+                    | Output::TelemetryAcknowledged { .. }
+                    | Output::TurnAway { .. }
                     | Output::Reply { .. }
                     | Output::Errand { .. }
                     | Output::Commissioned(_)

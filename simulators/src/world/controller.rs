@@ -16,9 +16,9 @@ use super::{Event, Running, World};
 const NO_CLOCK: i64 = 0;
 
 /// From the controller to the broker and on to the cloud, or back.
-const BROKER_MS: u64 = 30;
+pub(super) const BROKER_MS: u64 = 30;
 /// How long a read from the journal takes.
-const READ_MS: u64 = 5;
+pub(super) const READ_MS: u64 = 5;
 
 impl World {
     /// Starts the controller on what the journal holds.
@@ -39,6 +39,7 @@ impl World {
         };
         self.controller = Some(Running { controller, started_ms: self.now_ms, told_at: now });
         self.oracle.note(|| "the controller starts".to_owned());
+        self.show_ring();
         if self.broker_up {
             self.broker_link += 1;
             let link = self.broker_link;
@@ -123,6 +124,9 @@ impl World {
                 self.later(READ_MS, Event::Read { boot, records });
             }
             Output::Acknowledged { through } => self.journal.acknowledge(through),
+            Output::Telemetry { intervals } => self.keep_telemetry(intervals),
+            Output::ReadTelemetry { from, limit } => self.read_telemetry(from, limit),
+            Output::TelemetryAcknowledged { through } => self.telemetry_delivered(through),
             Output::Publish(publication) => self.publish(publication),
             // Both belong to a commissioning test, which nobody begins here.
             Output::Commissioned(_) | Output::TurnAway { .. } | Output::Reply { .. } => {}
@@ -220,10 +224,14 @@ impl World {
         if let Some(sequence) = publication.sequence {
             self.oracle.nothing_published_before_durable(sequence.0, self.journal.durable_through());
         }
+        let link = self.broker_link;
+        if let Some(interval) = publication.interval.filter(|_| self.broker_up) {
+            self.later(BROKER_MS, Event::IntervalPublished { link, interval, payload: publication.payload });
+            return;
+        }
         if !self.broker_up || publication.sequence.is_none() {
             return;
         }
-        let link = self.broker_link;
         let lost = publication.sequence.is_some_and(|sequence| sequence.0.is_multiple_of(100));
         if let Some(sequence) =
             publication.sequence.filter(|_| lost && self.site.tampering == Some(Tampering::EventsAreLost))
@@ -245,6 +253,12 @@ impl World {
     pub(super) fn acknowledged(&mut self, link: u64, sequence: Sequence) {
         if link == self.broker_link {
             self.tell_site(Input::Cloud(CloudInput::Acknowledged { sequences: vec![sequence] }));
+        }
+    }
+
+    pub(super) fn interval_taken(&mut self, link: u64, interval: u64) {
+        if link == self.broker_link {
+            self.tell_site(Input::Cloud(CloudInput::IntervalTaken { interval }));
         }
     }
 

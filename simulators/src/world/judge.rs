@@ -365,6 +365,7 @@ impl World {
     pub(super) fn last_judgement(&mut self) {
         let (missing, last) = (self.cloud.missing(), self.cloud.last());
         self.oracle.the_cloud_has_every_event(missing, last, self.journal.durable_through());
+        self.judge_telemetry();
         for post in &self.posts {
             let identity = &post.station.options().identity;
             for truth in post.station.transactions() {

@@ -14,6 +14,7 @@ mod judge;
 mod options;
 mod prices;
 mod report;
+mod ring;
 pub mod scenario;
 pub mod shrink;
 pub mod soak;
@@ -29,7 +30,7 @@ use siteward::engine::model::ids::Sequence;
 use siteward::engine::model::reading::MeterReading;
 use siteward::engine::model::record::Record;
 use siteward::engine::model::setup::Setup;
-use siteward::engine::site::io::{Input, JournalInput, Output};
+use siteward::engine::site::io::{Input, JournalInput, Output, TelemetryInput};
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::{Current, PerPhase, Power, Voltage};
 
@@ -46,6 +47,7 @@ use field::Post;
 use judge::{MeterTrouble, Utilisation};
 pub use options::WorldOptions;
 pub use report::WorldReport;
+use ring::Ring;
 use store::Journal;
 
 /// The world begins on 2026-03-01 at 06:00 UTC.
@@ -78,6 +80,12 @@ enum Event {
     BrokerConnected { link: u64 },
     /// An event arrives at the cloud.
     Published { link: u64, sequence: Option<Sequence>, payload: String },
+    /// The telemetry ring answers.
+    RingSaid { boot: u64, said: TelemetryInput },
+    /// An interval of the telemetry arrives at the cloud.
+    IntervalPublished { link: u64, interval: u64, payload: String },
+    /// Its PUBACK arrives at the controller.
+    IntervalTaken { link: u64, interval: u64 },
     /// A PUBACK arrives at the controller.
     Acknowledged { link: u64, sequence: Sequence },
     /// A fault begins.
@@ -123,6 +131,7 @@ struct World {
     connections: u64,
     clock_error_ms: i64,
     journal: Journal,
+    ring: Ring,
     last_transaction_record: BTreeMap<usize, u64>,
     broker_up: bool,
     /// The controller knows that it is connected.
@@ -224,6 +233,7 @@ impl World {
             connections: 0,
             clock_error_ms: 0,
             journal: Journal::default(),
+            ring: Ring::default(),
             last_transaction_record: BTreeMap::new(),
             broker_up: true,
             broker_told: false,
@@ -332,6 +342,9 @@ impl World {
             Event::BrokerConnected { link } => self.broker_connected(link),
             Event::Published { link, sequence, payload } => self.published(link, sequence, &payload),
             Event::Acknowledged { link, sequence } => self.acknowledged(link, sequence),
+            Event::RingSaid { boot, said } => self.ring_said(boot, said),
+            Event::IntervalPublished { link, interval, payload } => self.interval_published(link, interval, &payload),
+            Event::IntervalTaken { link, interval } => self.interval_taken(link, interval),
             Event::Begin(planned) => self.begin(planned),
             Event::End(fault) => self.end(fault),
             Event::PingTimeout { station, epoch } => {

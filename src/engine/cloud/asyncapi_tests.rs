@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::intake::schema_tests as commands;
 use super::messages::tests::messages;
-use super::messages::{Answer, CLOUD_EVENT, Connection, JSON, connection};
+use super::messages::{Answer, CLOUD_EVENT, Connection, JSON, Telemetry, connection};
 use super::schema_tests::{definition, events, generator, published, state, tidy, types};
+use super::telemetry::{Interval, Sample};
 use crate::engine::billing::schema_tests::against;
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::time::Utc;
@@ -29,7 +30,7 @@ struct Channel {
     messages: Vec<(String, String, String)>,
 }
 
-fn channels() -> [Channel; 5] {
+fn channels() -> [Channel; 6] {
     let message = |name: &str, about: &str, schema: &str| vec![(name.to_owned(), about.to_owned(), schema.to_owned())];
     let of = |types: Vec<(&'static str, String)>, what: &str| {
         types.into_iter().map(|(kind, about)| (kind.to_owned(), about, definition(kind, what))).collect()
@@ -61,6 +62,14 @@ fn channels() -> [Channel; 5] {
             content_type: CLOUD_EVENT,
             messages: of(owned, "Event"),
             ..channel("events", "sendEvents", "One event each, from the durable journal, at least once and in order.")
+        },
+        Channel {
+            messages: message("interval", "What a meter or a car did in a quarter of an hour.", "Telemetry"),
+            ..channel(
+                "telemetry",
+                "sendTelemetry",
+                "A quarter of an hour of a meter or a charging car each, with numbers of their own, at least once. It leaves while no event waits; the oldest are dropped where room is short.",
+            )
         },
         Channel {
             action: "receive",
@@ -158,8 +167,11 @@ fn asyncapi() -> Value {
 /// All schemas, where AsyncAPI has them.
 fn schemas() -> Value {
     let mut generator = generator();
-    let own =
-        [("Connection", Connection::json_schema(&mut generator)), ("Answer", Answer::json_schema(&mut generator))];
+    let own = [
+        ("Connection", Connection::json_schema(&mut generator)),
+        ("Answer", Answer::json_schema(&mut generator)),
+        ("Telemetry", Telemetry::json_schema(&mut generator)),
+    ];
     let mut own: Map<String, Value> =
         own.into_iter().map(|(name, schema)| (name.to_owned(), schema.to_value())).collect();
     own.extend(generator.take_definitions(true));
@@ -217,7 +229,8 @@ fn all_references_lead_somewhere_and_every_schema_is_used() {
 fn addresses_and_delivery_are_those_of_what_is_sent() {
     let document = asyncapi();
     let topics = messages().topics().clone();
-    let real = [topics.connection(), topics.state(), topics.events(), topics.commands(), topics.responses()];
+    let outgoing = [topics.connection(), topics.state(), topics.events(), topics.telemetry()];
+    let real: Vec<String> = outgoing.into_iter().chain([topics.commands(), topics.responses()]).collect();
     let addresses: Vec<String> = channels()
         .iter()
         .map(|channel| document["channels"][channel.name]["address"].as_str().unwrap().to_owned())
@@ -228,6 +241,7 @@ fn addresses_and_delivery_are_those_of_what_is_sent() {
     let sent = [
         ("sendState", "state", messages().state(&Default::default())),
         ("sendEvents", "siteward.transaction.started", event),
+        ("sendTelemetry", "interval", messages().telemetry("ring", 1, "{}")),
         ("sendAnswers", "answer", messages().response(String::new(), None, None)),
     ];
     for (operation, message, publication) in sent {
@@ -260,5 +274,10 @@ fn connection_and_answers_hold_against_their_schemas() {
         assert_eq!(holds("Answer", &super::messages::response(Some("c-1"), &outcome)), none);
         assert_eq!(holds("Answer", &super::messages::response(None, &outcome)), none);
     }
+    let interval = Interval { meter: Some("grid".to_owned()), samples: vec![Sample::default()], ..Interval::default() };
+    let interval = serde_json::to_string(&interval).unwrap();
+    let telemetry = messages().telemetry("3f9c", 7, &interval);
+    assert_eq!((telemetry.interval, holds("Telemetry", &telemetry.payload)), (Some(7), none));
+    assert!(!holds("Telemetry", &messages().telemetry("3f9c", 7, "{}").payload).is_empty());
     assert!(!holds("Answer", r#"{"id":"c-1","status":"done","error":null,"data":null}"#).is_empty());
 }

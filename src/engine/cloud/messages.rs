@@ -1,6 +1,7 @@
 //! What leaves for the cloud: events, the state, the connection message, answers to commands. `docs/cloud.md` shows each.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::data::Data;
@@ -63,6 +64,21 @@ pub(super) struct Event<'a> {
     /// What this type of event tells.
     #[cfg_attr(test, schemars(with = "Value"))]
     data: Data<'a>,
+}
+
+/// A message of the telemetry.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Telemetry<'a> {
+    /// `<ring>-<sequence>`: it never names two intervals.
+    id: String,
+    /// `/siteward/<site id>`.
+    source: &'a str,
+    /// Counts 1, 2, 3 … for the life of the ring; where numbers are missing, the ring was full and has dropped them.
+    sequence: u64,
+    /// What was measured.
+    #[cfg_attr(test, schemars(with = "super::telemetry::Interval"))]
+    data: &'a RawValue,
 }
 
 /// Whether the site is online. The broker itself sends it with `online` false when the connection breaks.
@@ -130,6 +146,7 @@ impl Messages {
             at_least_once: true,
             retain: false,
             sequence: Some(record.sequence),
+            interval: None,
             correlation: None,
         }
     }
@@ -144,6 +161,25 @@ impl Messages {
             at_least_once: false,
             retain: true,
             sequence: None,
+            interval: None,
+            correlation: None,
+        }
+    }
+
+    /// An interval of the telemetry, as the ring `ring` has numbered it.
+    #[must_use]
+    pub fn telemetry(&self, ring: &str, sequence: u64, interval: &str) -> Publication {
+        // It was JSON when it was written down, and the ring holds it by a checksum.
+        let data = RawValue::from_string(interval.to_owned()).unwrap_or_default();
+        let message = Telemetry { id: format!("{ring}-{sequence}"), source: &self.source, sequence, data: &data };
+        Publication {
+            topic: self.topics.telemetry(),
+            payload: text(&message),
+            content_type: JSON,
+            at_least_once: true,
+            retain: false,
+            sequence: None,
+            interval: Some(sequence),
             correlation: None,
         }
     }
@@ -163,6 +199,7 @@ impl Messages {
             at_least_once: true,
             retain: false,
             sequence: None,
+            interval: None,
             correlation,
         }
     }

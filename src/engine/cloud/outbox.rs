@@ -266,6 +266,12 @@ impl Outbox {
         Sequence(self.acknowledged)
     }
 
+    /// Whether nothing more may be sent now: everything was, or what was waits for its acknowledgement.
+    #[must_use]
+    pub const fn has_sent_all(&self) -> bool {
+        self.rewind.is_none() && (self.next > self.durable || !self.within_application_window())
+    }
+
     /// How many durable records the cloud does not have.
     #[must_use]
     pub const fn backlog(&self) -> u64 {
@@ -353,8 +359,8 @@ impl Outbox {
         }
     }
 
-    fn within_application_window(&self) -> bool {
-        self.mode == Acknowledge::Broker || self.next <= self.acknowledged + MAX_UNACKNOWLEDGED
+    const fn within_application_window(&self) -> bool {
+        matches!(self.mode, Acknowledge::Broker) || self.next <= self.acknowledged + MAX_UNACKNOWLEDGED
     }
 
     fn read(&mut self, now: Mono, actions: &mut Vec<OutboxAction>) {

@@ -35,6 +35,12 @@ impl Topics {
         format!("{}/events", self.base)
     }
 
+    /// Quarters of an hour of meters and cars.
+    #[must_use]
+    pub fn telemetry(&self) -> String {
+        format!("{}/telemetry", self.base)
+    }
+
     /// Where commands come in.
     #[must_use]
     pub fn commands(&self) -> String {
@@ -58,6 +64,7 @@ mod tests {
         assert_eq!(topics.connection(), "siteward/v1/depot-nord/connection");
         assert_eq!(topics.state(), "siteward/v1/depot-nord/state");
         assert_eq!(topics.events(), "siteward/v1/depot-nord/events");
+        assert_eq!(topics.telemetry(), "siteward/v1/depot-nord/telemetry");
         assert_eq!(topics.commands(), "siteward/v1/depot-nord/commands");
         assert_eq!(topics.responses(), "siteward/v1/depot-nord/responses");
         assert_eq!(Topics::new("", &SiteId::new("a")).events(), "a/events");

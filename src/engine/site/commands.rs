@@ -149,6 +149,7 @@ impl Site {
                 cloud.error = None;
                 cloud.state_changed = true;
                 cloud.outbox.connected();
+                cloud.telemetry.courier().connected();
                 log(out, LogLevel::Info, "the cloud's broker is connected".to_owned());
             }
             CloudInput::Disconnected { error } => {
@@ -164,6 +165,7 @@ impl Site {
                 }
                 cloud.error = Some(error);
                 cloud.outbox.disconnected();
+                cloud.telemetry.courier().disconnected();
             }
             CloudInput::Acknowledged { sequences } => {
                 sequences.into_iter().for_each(|sequence| cloud.outbox.broker_acknowledged(sequence));
@@ -171,6 +173,11 @@ impl Site {
             CloudInput::NotTaken { sequence, reason } => {
                 log(out, LogLevel::Debug, format!("the broker did not take event {sequence}: {reason}"));
                 cloud.outbox.not_taken(sequence, now.mono);
+            }
+            CloudInput::IntervalTaken { interval } => cloud.telemetry.courier().taken(interval),
+            CloudInput::IntervalNotTaken { interval, reason } => {
+                log(out, LogLevel::Debug, format!("the broker did not take interval {interval}: {reason}"));
+                cloud.telemetry.courier().not_taken(interval, now.mono);
             }
             CloudInput::Message { payload, response_topic, correlation } => {
                 self.cloud_command(&payload, (response_topic, correlation), now, out);
@@ -291,6 +298,7 @@ impl Site {
                 OutboxAction::Acknowledged(through) => Output::Acknowledged { through },
             });
         }
+        self.telemetry_poll(now, out);
     }
 
     pub(super) fn cloud_tick(&mut self, now: Now, out: &mut Vec<Output>) {

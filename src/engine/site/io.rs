@@ -74,6 +74,8 @@ pub enum Input {
     Journal(JournalInput),
     /// The cloud's broker has something to say.
     Cloud(CloudInput),
+    /// The telemetry ring has something to say.
+    Telemetry(TelemetryInput),
     /// The guard does not agree with what the site does on a circuit, or does again.
     GuardDisagrees {
         /// Which circuit.
@@ -146,6 +148,18 @@ pub enum CloudInput {
         /// Why.
         reason: String,
     },
+    /// The broker has taken over an interval of the telemetry.
+    IntervalTaken {
+        /// Its number.
+        interval: u64,
+    },
+    /// The broker refused an interval.
+    IntervalNotTaken {
+        /// Its number.
+        interval: u64,
+        /// Why.
+        reason: String,
+    },
     /// A message on the command topic.
     Message {
         /// Its payload.
@@ -154,6 +168,25 @@ pub enum CloudInput {
         response_topic: Option<String>,
         /// The MQTT 5 correlation data, if the sender named any.
         correlation: Option<Vec<u8>>,
+    },
+}
+
+/// What the telemetry ring says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TelemetryInput {
+    /// What it keeps: at the start, and whenever that has changed.
+    Kept {
+        /// Its random name: with the number it names an interval for ever.
+        ring: String,
+        /// Everything up to here is not there any more, or was delivered.
+        dropped: u64,
+        /// The last one that it has.
+        newest: u64,
+    },
+    /// The answer to [`Output::ReadTelemetry`].
+    Intervals {
+        /// The intervals with their numbers, in order. Empty: there are none from the one asked for on.
+        intervals: Vec<(u64, String)>,
     },
 }
 
@@ -205,6 +238,23 @@ pub enum Output {
     Acknowledged {
         /// The last record the cloud has.
         through: Sequence,
+    },
+    /// Put intervals into the telemetry ring, which numbers them; it says so by [`TelemetryInput::Kept`].
+    Telemetry {
+        /// Each as JSON.
+        intervals: Vec<String>,
+    },
+    /// Read intervals from the telemetry ring for sending.
+    ReadTelemetry {
+        /// The first one wanted, or the first one there is behind it.
+        from: u64,
+        /// How many at most.
+        limit: usize,
+    },
+    /// The cloud has every interval up to this one: it need not be kept.
+    TelemetryAcknowledged {
+        /// The last one.
+        through: u64,
     },
     /// Publish to the cloud's broker.
     Publish(Publication),
@@ -261,6 +311,8 @@ pub struct Publication {
     pub retain: bool,
     /// The record it carries: its acknowledgement is reported back.
     pub sequence: Option<Sequence>,
+    /// The interval of the telemetry that it carries: as for a record.
+    pub interval: Option<u64>,
     /// The MQTT 5 correlation data of the request that it answers.
     pub correlation: Option<Vec<u8>>,
 }

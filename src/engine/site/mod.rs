@@ -44,6 +44,7 @@ mod signed;
 mod silence;
 mod stations;
 mod status;
+mod telemetry;
 pub mod tether;
 pub mod token_store;
 mod tokens;
@@ -83,6 +84,7 @@ use running_cost::Displays;
 use sabotage::Sabotage;
 use signed::SignedWaits;
 use stations::{HeldAnswer, StationState};
+use telemetry::Telemetry;
 use tokens::Tokens;
 use wishes::EvseWish;
 
@@ -153,6 +155,7 @@ struct Cloud {
     messages: Messages,
     outbox: Outbox,
     answers: Answers,
+    telemetry: Telemetry,
     connected: bool,
     since: Mono,
     error: Option<String>,
@@ -161,17 +164,20 @@ struct Cloud {
 }
 
 impl Cloud {
-    fn new(messages: Messages, outbox: Outbox, now: Mono) -> Self {
-        Self {
-            messages,
-            outbox,
+    /// `None`: none is configured.
+    fn new(setup: &Setup, restored: &Restored, now: Now) -> Option<Self> {
+        let (cloud, topology) = (setup.cloud.as_ref()?, &setup.topology);
+        Some(Self {
+            messages: Messages::new(&cloud.topic_prefix, topology.site(), &restored.store_id),
+            outbox: Outbox::new(cloud.acknowledge, restored.acknowledged),
             answers: Answers::default(),
+            telemetry: Telemetry::new(topology, now),
             connected: false,
-            since: now,
+            since: now.mono,
             error: None,
-            state_due: now,
+            state_due: now.mono,
             state_changed: true,
-        }
+        })
     }
 }
 
@@ -244,11 +250,8 @@ impl Site {
         let tokens = Tokens::new(std::mem::take(&mut setup.tokens), &setup.topology, &restored.ledger, now);
         let topology = &setup.topology;
         let outside = Outside::new(&setup, &restored, now.mono);
+        let cloud = Cloud::new(&setup, &restored, now);
         let ledger = restored.ledger;
-        let messages = |prefix: &str| Messages::new(prefix, topology.site(), &restored.store_id);
-        let outbox = |acknowledge| Outbox::new(acknowledge, restored.acknowledged);
-        let cloud = setup.cloud.as_ref();
-        let cloud = cloud.map(|cloud| Cloud::new(messages(&cloud.topic_prefix), outbox(cloud.acknowledge), now.mono));
         let mut site = Self {
             stations: topology.stations().iter().map(|_| StationState::new(now.mono)).collect(),
             evses: topology.evses().iter().map(|evse| EvseControl::new(topology, *evse, &ledger, now.mono)).collect(),
@@ -329,6 +332,7 @@ impl Site {
             Input::Dimming { asked_at, result } => self.contact_polled(asked_at, result, (now, out)),
             Input::Journal(journal) => self.journal_said(journal, now, out),
             Input::Cloud(cloud) => self.cloud_said(cloud, now, out),
+            Input::Telemetry(said) => self.telemetry_said(said, now, out),
             Input::GuardDisagrees { circuit, message } => self.guard_disagrees(circuit, message, now, out),
             Input::Request { request, command } => self.requested(request, command, now, out),
             Input::ErrandAnswered { id, outcome } => self.errand_answered(id, outcome, now, out),
@@ -376,6 +380,7 @@ impl Site {
             self.cdr_tick(now, out);
             self.show_costs(now, out);
             self.balance_tick(now, out);
+            self.telemetry_tick(now, out);
             self.cloud_tick(now, out);
         }
         if self.dirty || now.mono >= self.plan_due {

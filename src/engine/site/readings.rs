@@ -73,6 +73,7 @@ impl Site {
                     log(out, LogLevel::Info, format!("meter {id} can be read again"));
                 }
                 self.meters[meter.0].last = Some(Sampled::new(reading, asked_at));
+                self.gather_meter(meter, &reading, (asked_at, now));
                 if let Some(total) = reading.current.complete() {
                     let seen = self.meters[meter.0].gauge.take(&reading, asked_at);
                     self.take_background((meter, total), seen, asked_at, now);
@@ -302,6 +303,7 @@ impl Site {
             return;
         }
         let Some(measured) = self.measured(index, reading) else { return };
+        self.gather_sample(index, reading, &measured, now);
         let gap_ms = self.sample_gap_ms(index);
         let evse = self.setup.topology.evse(index);
         let wired = self.setup.topology.station(evse.station).wiring.phases();

@@ -18,6 +18,7 @@ mod billing;
 mod limits;
 mod running_cost;
 mod signed;
+mod telemetry;
 
 const METER: MeterIndex = MeterIndex(0);
 const A: StationIndex = StationIndex(0);
@@ -92,6 +93,9 @@ struct World {
     frames: Vec<(StationIndex, Value)>,
     records: Vec<Record>,
     published: Vec<Publication>,
+    /// What was put into the telemetry ring, and what else it was told.
+    intervals: Vec<String>,
+    to_ring: Vec<Output>,
     replies: Vec<Output>,
     logs: Vec<String>,
     remembered: Option<Vec<u8>>,
@@ -115,6 +119,8 @@ impl World {
             frames: vec![],
             records: vec![],
             published: vec![],
+            intervals: vec![],
+            to_ring: vec![],
             replies: vec![],
             logs: vec![],
             remembered: None,
@@ -145,6 +151,8 @@ impl World {
                     }
                     Output::Append(record) => self.records.push(record),
                     Output::Publish(publication) => self.published.push(publication),
+                    Output::Telemetry { intervals } => self.intervals.extend(intervals),
+                    Output::ReadTelemetry { .. } | Output::TelemetryAcknowledged { .. } => self.to_ring.push(output),
                     Output::Reply { .. } => self.replies.push(output),
                     Output::Snapshot { through, .. } => self.snapshots.push(through),
                     Output::Close { .. }

@@ -72,6 +72,7 @@ async fn with_shelf(shelf: Shelf) -> Served {
     let reach = Reach {
         store: Box::new(Nowhere(inbox_in.clone())),
         registry: Registry::default(),
+        telemetry: None,
         publications: None,
         memory: watch::Sender::new(Vec::new()),
         errands: mpsc::channel(1).0,

@@ -239,7 +239,7 @@ fn readable(file: &File, at: u64, length: u64) -> Vec<u8> {
 
 /// What the daemon would say at its next start.
 fn judge(copy: &Path, look: &mut Look) -> Result<(), LookError> {
-    let what = match open::load(copy) {
+    let what = match open::load(copy, None) {
         Ok(Ok(_)) => return Ok(()),
         Ok(Err(bad)) => bad.what,
         Err(fault) => return Err(LookError::Environment(open::text(fault))),

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::keep::Kept;
-use super::side::{self, Mark, Snapshot, State};
+use super::side::{self, Marks, Snapshot, State};
 use super::store::{Contents, Fault, Store, guarded};
 use super::worker::Worker;
 use super::{Journal, OpenError, Opened};
@@ -21,7 +21,7 @@ const MAX_DAMAGED: u32 = 100;
 pub(super) struct Good {
     pub(super) store: Store,
     state: State,
-    mark: Mark,
+    marks: Marks,
     contents: Contents,
     snapshot: Option<(Sequence, Vec<u8>)>,
 }
@@ -34,7 +34,7 @@ pub(super) struct Bad {
     expected: u64,
 }
 
-pub(super) fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, OpenError> {
+pub(super) fn open(dir: &Path, memory: Option<&Path>, history: u64, clock: Clock) -> Result<Opened, OpenError> {
     prepare(dir).map_err(|error| OpenError::NotWritable { path: dir.to_owned(), error: error.to_string() })?;
     let unusable = |error: String| OpenError::Unusable { path: dir.to_owned(), error };
     let io_unusable = |error: io::Error| unusable(error.to_string());
@@ -44,7 +44,7 @@ pub(super) fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, Ope
         fs::rename(dir.join("journal.new"), &home).and_then(|()| side::sync_directory(dir)).map_err(io_unusable)?;
     }
     let kept = Kept::copy_of(&home).map_err(io_unusable)?;
-    let mut good = match load(&home) {
+    let mut good = match load(&home, memory) {
         Ok(Ok(good)) => {
             drop(kept);
             good
@@ -58,7 +58,7 @@ pub(super) fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, Ope
         Ok(Err(bad)) => {
             kept.put_back().map_err(io_unusable)?;
             set_aside(dir, &bad).map_err(unusable)?;
-            let again = load(&home).map_err(|fault| unusable(text(fault)))?;
+            let again = load(&home, memory).map_err(|fault| unusable(text(fault)))?;
             again.map_err(|bad| {
                 unusable(format!("a new store is damaged at once ({}): is the disk broken?", bad.what))
             })?
@@ -66,7 +66,7 @@ pub(super) fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, Ope
     };
     good.state.boot += 1;
     side::write_state(&home, &good.state).map_err(io_unusable)?;
-    let Good { store, state, mark, contents, snapshot } = good;
+    let Good { store, state, marks, contents, snapshot } = good;
     let snapshot_through = snapshot.as_ref().map_or(0, |(through, _)| through.0);
     Ok(Opened {
         store_id: state.store_id.clone(),
@@ -77,7 +77,7 @@ pub(super) fn open(dir: &Path, history: u64, clock: Clock) -> Result<Opened, Ope
         snapshot,
         records: contents.records,
         journal: Journal {
-            worker: Worker::new(home, (clock, history), (store, state, mark), (contents.last, snapshot_through)),
+            worker: Worker::new(home, (clock, history), (store, state, marks), (contents.last, snapshot_through)),
         },
     })
 }
@@ -128,7 +128,7 @@ pub(super) fn text(fault: Fault) -> String {
 }
 
 /// The outer error is the machine's or a newer version's, the inner one the store's.
-pub(super) fn load(home: &Path) -> Result<Result<Good, Bad>, Fault> {
+pub(super) fn load(home: &Path, memory: Option<&Path>) -> Result<Result<Good, Bad>, Fault> {
     let machine = |error: io::Error| Fault::Environment(error.to_string());
     let state = side::read_state(home)?;
     let snapshot = side::read_snapshot(home).map_err(machine)?;
@@ -138,11 +138,12 @@ pub(super) fn load(home: &Path) -> Result<Result<Good, Bad>, Fault> {
         Snapshot::Newer(version) => return Err(side::newer_snapshot(version)),
         Snapshot::Good { through, state } => (false, Some((Sequence(through), state))),
     };
-    let mark = Mark::open(home).map_err(machine)?;
+    let named = memory.zip(state.as_ref().map(|state| state.store_id.as_str()));
+    let marks = Marks::open(home, named).map_err(machine)?;
     let through = snapshot.as_ref().map_or(0, |(through, _)| through.0);
     let acknowledged = state.as_ref().map_or(0, |state| state.acknowledged);
     let reserved = state.as_ref().map_or(0, |state| state.reserved.saturating_sub(BLOCK));
-    let expected = mark.read().max(acknowledged).max(reserved).max(through);
+    let expected = marks.read().max(acknowledged).max(reserved).max(through);
     let bad = |what: String, last: u64| Ok(Err(Bad { what, acknowledged, expected: expected.max(last) }));
 
     let opened = guarded(|| {
@@ -171,7 +172,7 @@ pub(super) fn load(home: &Path) -> Result<Result<Good, Bad>, Fault> {
         let why = if snapshot_damaged { "damaged" } else { "missing" };
         return bad(format!("the snapshot of the records up to {missing_before} is {why}"), last);
     }
-    Ok(Ok(Good { store, state, mark, contents, snapshot }))
+    Ok(Ok(Good { store, state, marks, contents, snapshot }))
 }
 
 /// The state file is gone: everything that is kept is sent to the cloud again, which knows it by its number.

@@ -32,7 +32,7 @@ pub fn rebuild(look: &Look, dir: &Path) -> Result<(), String> {
         fs::create_dir(&new)?;
         fill(look, &store_id, &new)
     };
-    let judged = write().and_then(|()| open::load(&new));
+    let judged = write().and_then(|()| open::load(&new, None));
     let result = match judged {
         // Closed here, before it is moved.
         Ok(Ok(good)) => {

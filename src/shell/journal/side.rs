@@ -3,11 +3,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::store::Fault;
+use crate::engine::time::Mono;
 
 /// More than what a disk that is called full gives back by chance.
 const PROBE_BYTES: usize = 256 << 10;
@@ -66,6 +67,11 @@ pub(super) fn write_state(home: &Path, state: &State) -> io::Result<()> {
     replace(home, STATE, format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).as_bytes())
 }
 
+/// A mark in the store itself is written so often, in ms, where there is one in memory besides: each time it costs the flash a page ...
+const MARK_MS: u64 = 300_000;
+/// ... or after so many records.
+const MARK_STEP: u64 = 250;
+
 /// The last record that was durable: written without waiting for the disk, so that it costs nothing and may be a little behind.
 /// It survives the end of the process and shows a database that came up shorter than it was, which sled does not notice.
 #[derive(Debug)]
@@ -73,7 +79,11 @@ pub(super) struct Mark(File);
 
 impl Mark {
     pub(super) fn open(home: &Path) -> io::Result<Self> {
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(home.join(MARK)).map(Self)
+        Self::at(&home.join(MARK))
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map(Self)
     }
 
     /// 0 if there is none or it is torn.
@@ -93,6 +103,51 @@ impl Mark {
         bytes[..8].copy_from_slice(&number);
         bytes[8..].copy_from_slice(&crc32fast::hash(&number).to_be_bytes());
         self.0.write_all_at(&bytes, 0)
+    }
+}
+
+/// The store's mark, and where there is a RAM disk one there that is always up to date: the one in the store then spares the flash.
+#[derive(Debug)]
+pub(super) struct Marks {
+    store: Mark,
+    memory: Option<(Mark, PathBuf)>,
+    /// What the one in the store says, and since when.
+    noted: Option<(u64, Mono)>,
+}
+
+impl Marks {
+    /// `memory`: a folder on a RAM disk. The mark there has the store's name, since another store may have been here before.
+    pub(super) fn open(home: &Path, memory: Option<(&Path, &str)>) -> io::Result<Self> {
+        let store = Mark::open(home)?;
+        let place = memory.map(|(folder, store_id)| folder.join(format!("{MARK}-{store_id}")));
+        // Without it the one in the store does.
+        let memory = place.and_then(|place| Some((Mark::at(&place).ok()?, place)));
+        Ok(Self { store, memory, noted: None })
+    }
+
+    /// The later of the two.
+    pub(super) fn read(&self) -> u64 {
+        self.store.read().max(self.memory.as_ref().map_or(0, |(mark, _)| mark.read()))
+    }
+
+    pub(super) fn write(&mut self, sequence: u64, now: Mono) -> io::Result<()> {
+        // A RAM disk that is full, or gone, is no reason to stop.
+        let is_kept = self.memory.as_ref().is_some_and(|(mark, _)| mark.write(sequence).is_ok());
+        let is_due = |(noted, at): (u64, Mono)| sequence >= noted + MARK_STEP || now.since(at) >= MARK_MS;
+        if is_kept && !self.noted.is_none_or(is_due) {
+            return Ok(());
+        }
+        self.noted = Some((sequence, now));
+        self.store.write(sequence)
+    }
+
+    /// The daemon ends: a machine that is switched off forgets the one in memory, and a store that somebody puts back from a copy meanwhile must
+    /// not be held against it.
+    pub(super) fn settle(self, sequence: u64) -> io::Result<()> {
+        if self.noted.is_some_and(|(noted, _)| noted < sequence) {
+            self.store.write(sequence)?;
+        }
+        self.memory.map_or(Ok(()), |(_, place)| fs::remove_file(place))
     }
 }
 
@@ -169,4 +224,45 @@ pub(super) fn try_to_write(home: &Path) -> io::Result<()> {
 /// Makes names created, renamed or removed in `directory` durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_a_mark_in_memory_the_one_in_the_store_is_written_now_and_then() {
+        let (home, memory) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+        let open = |name: &str| Marks::open(home.path(), Some((memory.path(), name))).unwrap();
+        let in_store = || Mark::open(home.path()).unwrap().read();
+        let at = |ms: u64| Mono::from_ms(ms);
+        let mut marks = open("one");
+        marks.write(5, at(0)).unwrap();
+        marks.write(6, at(1_000)).unwrap();
+        assert_eq!((in_store(), open("one").read()), (5, 6), "as after kill -9");
+        assert_eq!(open("other").read(), 5, "the mark in memory is that of another store");
+        marks.write(7, at(MARK_MS)).unwrap();
+        assert_eq!(in_store(), 7);
+        marks.write(7 + MARK_STEP - 1, at(MARK_MS + 1)).unwrap();
+        assert_eq!(in_store(), 7);
+        marks.write(7 + MARK_STEP, at(MARK_MS + 2)).unwrap();
+        assert_eq!(in_store(), 7 + MARK_STEP);
+        marks.write(8 + MARK_STEP, at(MARK_MS + 3)).unwrap();
+        marks.settle(8 + MARK_STEP).unwrap();
+        assert_eq!(in_store(), 8 + MARK_STEP);
+        assert_eq!(fs::read_dir(memory.path()).unwrap().count(), 1, "that of the other store");
+    }
+
+    #[test]
+    fn without_one_in_memory_the_store_s_is_always_up_to_date() {
+        let home = tempfile::TempDir::new().unwrap();
+        let nowhere = home.path().join("nowhere");
+        for memory in [None, Some((nowhere.as_path(), "one"))] {
+            let mut marks = Marks::open(home.path(), memory).unwrap();
+            for sequence in 1..4 {
+                marks.write(sequence, Mono::START).unwrap();
+                assert_eq!(Mark::open(home.path()).unwrap().read(), sequence);
+            }
+        }
+    }
 }

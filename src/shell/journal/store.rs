@@ -62,6 +62,14 @@ pub(super) enum Fault {
     Damaged(String),
 }
 
+impl Fault {
+    /// Whether room on the disk would end it.
+    pub(super) fn is_full_disk(&self) -> bool {
+        const ENOSPC: i32 = 28;
+        matches!(self, Self::Environment(text) if os_code(text) == Some(ENOSPC))
+    }
+}
+
 impl From<sled::Error> for Fault {
     fn from(error: sled::Error) -> Self {
         match error {
@@ -344,7 +352,7 @@ mod tests {
     fn a_full_disk_is_no_damage_even_as_sled_repeats_it() {
         let full = sled::Error::Io(io::Error::from_raw_os_error(28));
         assert!(matches!(Fault::from(full.clone()), Fault::Environment(_)), "{full:?}");
-        assert!(matches!(Fault::from(full), Fault::Environment(_)));
+        assert!(Fault::from(full).is_full_disk());
         let short = sled::Error::Io(io::Error::from(io::ErrorKind::UnexpectedEof));
         assert!(matches!(Fault::from(short), Fault::Damaged(_)));
         let unreadable = io::Error::from_raw_os_error(5);

@@ -1,6 +1,7 @@
 //! The thread that owns the store.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::open::BLOCK;
-use super::side::{self, Mark, State};
+use super::side::{self, Marks, State};
 use super::store::{Fault, Store, guarded};
 use super::{MAX_WAITING, Reader, Request};
 use crate::engine::model::ids::Sequence;
@@ -48,6 +49,15 @@ const PRUNE_PAUSE_MS: u64 = 20;
 /// Without anything to do the thread looks up so often.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Who can make room on a full disk.
+struct Relief(Box<dyn Fn() + Send>);
+
+impl fmt::Debug for Relief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Relief")
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Worker {
     home: PathBuf,
@@ -56,7 +66,7 @@ pub(super) struct Worker {
     history: u64,
     store: Option<Store>,
     state: State,
-    mark: Mark,
+    marks: Marks,
     /// The first record kept, remembered while the store is closed.
     first: u64,
     durable: u64,
@@ -78,12 +88,18 @@ pub(super) struct Worker {
     prune_since: Option<Mono>,
     failed: bool,
     retry_at: Mono,
+    relief: Option<Relief>,
 }
 
 impl Worker {
-    pub(super) fn new(home: PathBuf, settings: (Clock, u64), files: (Store, State, Mark), through: (u64, u64)) -> Self {
+    pub(super) fn new(
+        home: PathBuf,
+        settings: (Clock, u64),
+        files: (Store, State, Marks),
+        through: (u64, u64),
+    ) -> Self {
         let (clock, history) = settings;
-        let (store, state, mark) = files;
+        let (store, state, marks) = files;
         let (durable, snapshot_through) = through;
         Self {
             home,
@@ -93,7 +109,7 @@ impl Worker {
             acknowledged: state.acknowledged,
             store: Some(store),
             state,
-            mark,
+            marks,
             durable,
             snapshot_through,
             waiting: VecDeque::new(),
@@ -107,7 +123,12 @@ impl Worker {
             prune_since: None,
             failed: false,
             retry_at: Mono::START,
+            relief: None,
         }
+    }
+
+    pub(super) fn relieved_by(&mut self, relief: Box<dyn Fn() + Send>) {
+        self.relief = Some(Relief(relief));
     }
 
     pub(super) fn home(&self) -> &Path {
@@ -126,6 +147,8 @@ impl Worker {
             }
             self.work_and_report(inbox);
             if closing && (!open || self.store.is_none()) {
+                // The next start does without it.
+                let _ = self.marks.settle(self.durable);
                 return;
             }
         }
@@ -273,7 +296,7 @@ impl Worker {
             self.state = reserved;
         }
         store.append(batch)?;
-        self.mark.write(last)?;
+        self.marks.write(last, self.clock.mono())?;
         self.durable = last;
         self.waiting.drain(..count);
         if self.waiting.is_empty() {
@@ -345,6 +368,9 @@ impl Worker {
         // sled refuses everything after its first error; only a new opening heals it.
         self.store = None;
         self.retry_at = self.clock.mono().plus_ms(RETRY_MS);
+        if let Some(Relief(relief)) = self.relief.as_ref().filter(|_| fault.is_full_disk()) {
+            relief();
+        }
         if std::mem::replace(&mut self.failed, true) {
             return;
         }

@@ -79,14 +79,40 @@ pub(super) enum End {
 /// What waits for the broker's answer.
 #[derive(Clone, Copy)]
 struct Sent {
-    sequence: Option<Sequence>,
+    carries: Carries,
     at: Instant,
+}
+
+/// What the site wants to hear of when the broker has answered.
+#[derive(Clone, Copy)]
+enum Carries {
+    Event(Sequence),
+    Interval(u64),
+    Nothing,
+}
+
+impl Carries {
+    fn of(publication: &Publication) -> Self {
+        match (publication.sequence, publication.interval) {
+            (Some(sequence), _) => Self::Event(sequence),
+            (None, Some(interval)) => Self::Interval(interval),
+            (None, None) => Self::Nothing,
+        }
+    }
+
+    fn not_taken(self, reason: String) -> Option<CloudInput> {
+        match self {
+            Self::Event(sequence) => Some(CloudInput::NotTaken { sequence, reason }),
+            Self::Interval(interval) => Some(CloudInput::IntervalNotTaken { interval, reason }),
+            Self::Nothing => None,
+        }
+    }
 }
 
 struct Wire {
     client: AsyncClient,
     /// Given to rumqttc, in order; it names the packet id when it sends.
-    unsent: VecDeque<(bool, Option<Sequence>)>,
+    unsent: VecDeque<(bool, Carries)>,
     open: BTreeMap<u16, Sent>,
     /// What the broker has taken over and the site was not told of yet.
     taken: Vec<Sequence>,
@@ -183,8 +209,8 @@ impl Session<'_> {
             }
             Event::Incoming(Packet::SubAck(suback)) => self.subscribed(wire, &suback).await,
             Event::Outgoing(Outgoing::Publish(pkid)) => {
-                if let Some((true, sequence)) = wire.unsent.pop_front() {
-                    wire.open.insert(pkid, Sent { sequence, at: Instant::now() });
+                if let Some((true, carries)) = wire.unsent.pop_front() {
+                    wire.open.insert(pkid, Sent { carries, at: Instant::now() });
                 }
                 Ok(())
             }
@@ -227,9 +253,9 @@ impl Session<'_> {
         let correlation = publication.correlation.as_ref().map_or(0, Vec::len);
         let size = publication.topic.len() + publication.payload.len() + correlation + PACKET_OVERHEAD;
         if size > wire.max_packet {
-            if let Some(sequence) = publication.sequence {
-                let reason = format!("it has {size} bytes and the broker takes {}: raise its limit", wire.max_packet);
-                self.tell(CloudInput::NotTaken { sequence, reason }).await;
+            let reason = format!("it has {size} bytes and the broker takes {}: raise its limit", wire.max_packet);
+            if let Some(input) = Carries::of(&publication).not_taken(reason) {
+                self.tell(input).await;
             }
             return Ok(());
         }
@@ -239,18 +265,23 @@ impl Session<'_> {
     async fn acknowledged(&self, wire: &mut Wire, puback: &PubAck) {
         let Some(sent) = wire.open.remove(&puback.pkid) else { return };
         wire.worked = true;
-        let Some(sequence) = sent.sequence else { return };
-        let reason = match puback.reason {
-            PubAckReason::Success => {
+        let reason = match (puback.reason, sent.carries) {
+            (PubAckReason::Success, Carries::Event(sequence)) => {
                 wire.taken.push(sequence);
                 return;
             }
-            PubAckReason::NoMatchingSubscribers => "nobody is subscribed to the events".to_owned(),
-            reason => format!("the broker refuses it ({reason:?}): check its access list"),
+            // Nobody has to want it: it is offered.
+            (PubAckReason::Success | PubAckReason::NoMatchingSubscribers, Carries::Interval(interval)) => {
+                return self.tell(CloudInput::IntervalTaken { interval }).await;
+            }
+            (PubAckReason::NoMatchingSubscribers, _) => "nobody is subscribed to the events".to_owned(),
+            (reason, _) => format!("the broker refuses it ({reason:?}): check its access list"),
         };
         // In the order of the answers.
         self.tell_taken(wire).await;
-        self.tell(CloudInput::NotTaken { sequence, reason }).await;
+        if let Some(input) = sent.carries.not_taken(reason) {
+            self.tell(input).await;
+        }
     }
 
     async fn tell_taken(&self, wire: &mut Wire) {
@@ -371,7 +402,7 @@ impl Wire {
     }
 
     fn put(&mut self, publication: Publication) -> Result<(), String> {
-        let at_least_once = publication.at_least_once;
+        let (at_least_once, carries) = (publication.at_least_once, Carries::of(&publication));
         let qos = if at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
         let properties = PublishProperties {
             payload_format_indicator: Some(1),
@@ -379,11 +410,11 @@ impl Wire {
             correlation_data: publication.correlation.map(Into::into),
             ..PublishProperties::default()
         };
-        let Publication { topic, payload, retain, sequence, .. } = publication;
+        let Publication { topic, payload, retain, .. } = publication;
         self.client
             .try_publish_with_properties(topic, qos, retain, payload, properties)
             .map_err(|error| format!("a message cannot be sent: {error}"))?;
-        self.unsent.push_back((at_least_once, sequence));
+        self.unsent.push_back((at_least_once, carries));
         Ok(())
     }
 }
@@ -396,6 +427,7 @@ fn connection_message(topics: &Topics, payload: String) -> Publication {
         at_least_once: true,
         retain: true,
         sequence: None,
+        interval: None,
         correlation: None,
     }
 }
@@ -445,7 +477,7 @@ mod tests {
         assert_eq!(wire.overdue(), Some(wire.since + SUBSCRIBED));
         wire.connected = true;
         assert_eq!(wire.overdue(), None);
-        wire.open.insert(1, Sent { sequence: None, at: wire.since });
+        wire.open.insert(1, Sent { carries: Carries::Nothing, at: wire.since });
         assert_eq!(wire.overdue(), Some(wire.since + PUBACK));
     }
 

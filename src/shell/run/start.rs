@@ -24,6 +24,7 @@ use crate::shell::clock::Clock;
 use crate::shell::http::Events;
 use crate::shell::journal::{Journal, JournalHandle, OpenError, Opened};
 use crate::shell::site::{Store, StoreOverrun};
+use crate::shell::telemetry::{Room, TelemetryHandle};
 use crate::shell::{memory, mqtt};
 
 /// The outbox has at most 100 events under way; the rest is room for state, answers and a burst of both.
@@ -106,7 +107,8 @@ pub(super) fn changed(running: &Config, new: &Config) -> Vec<&'static str> {
 pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Input>) -> Result<OpenStore, StartError> {
     let name = config.path.display();
     let explain = |error: OpenError| StartError::Other(format!("{error} ([store] path in {name})"));
-    let opened = Journal::open(&config.store.path, config.store.history_events, clock).map_err(explain)?;
+    let (runtime, history) = (memory::runtime(), config.store.history_events);
+    let opened = Journal::open_beside(&config.store.path, runtime.as_deref(), history, clock).map_err(explain)?;
     let Opened { journal, store_id, boot, acknowledged, snapshot, records, damage, .. } = opened;
     if let Some(missing) = &damage {
         tracing::error!("a damaged store was set aside in {}: {missing}", config.store.path.display());
@@ -121,6 +123,14 @@ pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Inpu
     for record in &records {
         ledger.apply(record);
     }
+    let room = Room { bytes: config.store.max_size_mb.saturating_mul(1_000_000) };
+    let ring = || TelemetryHandle::start(&config.store.path, room, inbox.clone());
+    let telemetry = config.cloud.as_ref().map(|_| ring()).transpose();
+    let telemetry = telemetry.map_err(|error| StartError::Other(format!("cannot start a thread: {error}")))?;
+    let journal = match telemetry.as_ref().and_then(TelemetryHandle::relief) {
+        Some(relief) => journal.relieved_by(move || relief.give_way()),
+        None => journal,
+    };
     let handle = Arc::new(journal.start(inbox).map_err(explain)?);
     // The closing alone keeps it: whoever else holds one longer must not keep the thread running.
     let shared = Shared(Arc::downgrade(&handle));
@@ -136,6 +146,7 @@ pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Inpu
             cause: None,
         },
         store: Box::new(shared.clone()),
+        telemetry,
         events: Arc::new(shared),
         close: Box::new(move || drop(handle)),
     })

@@ -83,7 +83,7 @@ impl Memory {
     fn open(&self) -> OpenStore {
         let (notes, restored) = (Arc::clone(&self.0), Restored::default());
         let close = Box::new(move || notes.lock().unwrap().push("closed"));
-        OpenStore { restored, store: Box::new(self.clone()), events: Arc::new(self.clone()), close }
+        OpenStore { restored, store: Box::new(self.clone()), telemetry: None, events: Arc::new(self.clone()), close }
     }
 }
 

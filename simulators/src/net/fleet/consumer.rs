@@ -76,7 +76,9 @@ pub struct Progress {
     pub connected: bool,
     /// Events that were new.
     pub new: u64,
-    /// Events that were there already.
+    /// Intervals of the telemetry that were new.
+    pub intervals: u64,
+    /// What was there already.
     pub again: u64,
     /// Messages put into quarantine.
     pub unreadable: u64,
@@ -272,7 +274,7 @@ impl Consumer {
     fn arrived(&mut self, wire: &mut Wire, event: Event) -> Result<(), String> {
         match event {
             Event::Incoming(Packet::ConnAck(_)) => {
-                for topic in ["connection", "events"].into_iter().flat_map(|last| self.topics(last)) {
+                for topic in ["connection", "events", "telemetry"].into_iter().flat_map(|last| self.topics(last)) {
                     wire.client.try_subscribe(topic, QoS::AtLeastOnce).map_err(|error| error.to_string())?;
                 }
             }
@@ -309,7 +311,8 @@ impl Consumer {
     fn notice(&mut self, publish: &Publish) {
         let prefix = self.options.prefix.trim_matches('/').as_bytes();
         let rest = publish.topic.strip_prefix(prefix);
-        self.one_site |= rest.is_some_and(|rest| rest == b"/events" || rest == b"/connection");
+        self.one_site |=
+            rest.is_some_and(|rest| [b"/events".as_slice(), b"/connection", b"/telemetry"].contains(&rest));
     }
 
     /// A site that is online and says nothing may have nothing more, or we may have missed its end.
@@ -396,6 +399,7 @@ impl Consumer {
         progress.commits += 1;
         progress.new += taken.new;
         progress.again += taken.again;
+        progress.intervals += taken.intervals;
         progress.ended += taken.ended;
         progress.energy_wh = progress.energy_wh.saturating_add(taken.energy_wh);
         for reason in taken.unreadable {

@@ -217,6 +217,8 @@ impl Invented {
                 sequences.into_iter().for_each(|sequence| self.outbox.broker_acknowledged(sequence));
             }
             CloudInput::NotTaken { sequence, .. } => self.outbox.not_taken(sequence, now),
+            // An invented site has no meters.
+            CloudInput::IntervalTaken { .. } | CloudInput::IntervalNotTaken { .. } => {}
             CloudInput::Message { payload, response_topic, correlation } => {
                 let Ok(intake) = read_command(&payload) else { return };
                 let result = match intake.command {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::event::{self, Cdr, Effect, End, Event, Message, Transaction};
 use super::report::Report;
 use super::sql::{Datum, Sql, SqlError, open};
+use super::telemetry;
 use crate::rng::Fnv;
 
 /// The tables.
@@ -41,7 +42,9 @@ pub struct Rules {
 pub struct Taken {
     /// Events that were new.
     pub new: u64,
-    /// Events that were there already.
+    /// Intervals of the telemetry that were new.
+    pub intervals: u64,
+    /// What was there already.
     pub again: u64,
     /// Messages that were put into quarantine.
     pub unreadable: Vec<String>,
@@ -208,6 +211,14 @@ fn take(sql: &mut dyn Sql, messages: &[Message], rules: Rules, now_ms: i64) -> R
     let mut taken = Taken::default();
     let mut events: BTreeMap<(Name, i64), (Event, &[u8])> = BTreeMap::new();
     for message in messages {
+        if telemetry::is_telemetry(message) {
+            match telemetry::read(message) {
+                Ok(interval) if telemetry::keep(sql, &interval, &message.body)? => taken.intervals += 1,
+                Ok(_) => taken.again += 1,
+                Err(reason) => quarantine(sql, message, &reason, (now_ms, &mut taken))?,
+            }
+            continue;
+        }
         match event::read(message) {
             Ok(event) => {
                 let key = ((event.site.clone(), event.store.clone()), event.sequence);

@@ -13,3 +13,4 @@ mod postgres;
 pub mod report;
 pub mod sql;
 mod sqlite;
+mod telemetry;

@@ -52,6 +52,10 @@ pub struct Report {
     pub events: i64,
     /// Events that are not there although a later one is.
     pub missing: i64,
+    /// Intervals of the telemetry.
+    pub intervals: i64,
+    /// Those between the first and the last of each ring that are not there: its site had no room for them.
+    pub dropped: i64,
     /// Transactions.
     pub transactions: i64,
     /// Those that have ended.
@@ -87,6 +91,10 @@ impl Report {
                        WHERE s.highest > s.contiguous AND e.sequence > s.contiguous";
         let wanted: i64 = report.streams.iter().map(|stream| stream.highest - stream.contiguous).sum();
         report.missing = wanted - one(sql, counted)?;
+        report.intervals = one(sql, "SELECT COUNT(*) FROM telemetry")?;
+        let spans = "SELECT CAST(COALESCE(SUM(span), 0) AS BIGINT) FROM \
+                     (SELECT MAX(sequence) - MIN(sequence) + 1 AS span FROM telemetry GROUP BY site, ring) AS spans";
+        report.dropped = one(sql, spans)? - report.intervals;
         report.transactions = one(sql, "SELECT COUNT(*) FROM transactions")?;
         report.ended = one(sql, "SELECT COUNT(*) FROM transactions WHERE ends > 0")?;
         report.doubled = one(sql, "SELECT COUNT(*) FROM transactions WHERE ends > 1 OR starts > 1")?;
@@ -171,6 +179,7 @@ impl fmt::Display for Report {
             self.missing,
             self.bytes / 1_000_000
         )?;
+        writeln!(f, "{} intervals of telemetry, {} dropped by their sites", self.intervals, self.dropped)?;
         writeln!(
             f,
             "{} transactions, {} ended, {} told twice, {} Wh",

@@ -66,6 +66,20 @@ CREATE TABLE IF NOT EXISTS cdrs (
     PRIMARY KEY (site, cdr_id)
 );
 
+-- Each interval of the telemetry once, its body as it came. Where numbers of a ring are missing, it was full and has dropped them.
+CREATE TABLE IF NOT EXISTS telemetry (
+    site TEXT NOT NULL,
+    ring TEXT NOT NULL,
+    sequence BIGINT NOT NULL,
+    -- A meter, or a charger and its EVSE: CP001/1.
+    device TEXT NOT NULL,
+    begins TEXT NOT NULL,
+    ends TEXT NOT NULL,
+    import_wh BIGINT,
+    body BYTEA NOT NULL,
+    PRIMARY KEY (site, ring, sequence)
+);
+
 -- What could not be read, or not be understood, once each, with the reason.
 CREATE TABLE IF NOT EXISTS quarantine (
     topic TEXT NOT NULL,

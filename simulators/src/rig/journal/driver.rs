@@ -16,7 +16,7 @@ const SNAPSHOT_EVERY: u64 = 1_000;
 /// What the daemon's inbox holds.
 const INBOX: usize = 1_024;
 /// Every record is on the disk after so long, in ms.
-const WRITTEN_MS: u64 = 5_000;
+const WRITTEN_MS: u64 = 15_000;
 
 /// An open journal, and the state that the site would have.
 pub(super) struct Driver {
@@ -24,6 +24,8 @@ pub(super) struct Driver {
     ahead_ms: &'static AtomicU64,
     handle: JournalHandle,
     inbox: mpsc::Receiver<Input>,
+    /// Behind the handle: the journal clears it when it is closed.
+    _memory: tempfile::TempDir,
     ledger: Ledger,
     /// The last record appended.
     pub(super) last: u64,
@@ -38,7 +40,11 @@ impl Driver {
     /// Opens the store below `dir` and folds what it holds, as the daemon does at its start.
     pub(super) fn open(dir: &Path, history: u64) -> Result<Self, String> {
         let ahead_ms: &'static AtomicU64 = Box::leak(Box::default());
-        let opened = Journal::open(dir, history, Clock::ahead_by(ahead_ms)).map_err(|error| error.to_string())?;
+        // What systemd gives the daemon: a folder in memory.
+        let memory = tempfile::tempdir_in("/dev/shm").map_err(|error| format!("/dev/shm: {error}"))?;
+        let clock = Clock::ahead_by(ahead_ms);
+        let opened =
+            Journal::open_beside(dir, Some(memory.path()), history, clock).map_err(|error| error.to_string())?;
         if let Some(damage) = opened.damage {
             return Err(damage);
         }
@@ -51,7 +57,7 @@ impl Driver {
         let last = opened.last.0;
         let (sender, inbox) = mpsc::channel(INBOX);
         let handle = opened.journal.start(sender).map_err(|error| error.to_string())?;
-        Ok(Self { ahead_ms, handle, inbox, ledger, last, durable: last, commits: 0, snapshot_at })
+        Ok(Self { ahead_ms, handle, inbox, _memory: memory, ledger, last, durable: last, commits: 0, snapshot_at })
     }
 
     /// Hands records over, and a snapshot when the site would.
