@@ -124,7 +124,9 @@ impl Worker {
                 Request::Append(intervals) => {
                     self.open();
                     let written = self.ring.as_mut().map(|ring| ring.append(&intervals, self.room.bytes));
-                    self.note(written.unwrap_or(Ok(())).err());
+                    if let Some(written) = written {
+                        self.note(&written);
+                    }
                     self.tell_kept(inbox);
                 }
                 Request::Read { from, limit } => {
@@ -148,7 +150,7 @@ impl Worker {
             }
         }
         let saved = self.ring.as_mut().map_or(Ok(()), Ring::save);
-        self.note(saved.err());
+        self.note(&saved);
     }
 
     fn open(&mut self) {
@@ -157,17 +159,17 @@ impl Worker {
         }
         match Ring::open(&self.store) {
             Ok(ring) => self.ring = Some(ring),
-            Err(error) => self.note(Some(error)),
+            Err(error) => self.note(&Err(error)),
         }
     }
 
     /// Says what is wrong once, until it is right again.
-    fn note(&mut self, error: Option<std::io::Error>) {
-        if let Some(error) = error.as_ref().filter(|_| !self.complained) {
+    fn note(&mut self, result: &std::io::Result<()>) {
+        if let Some(error) = result.as_ref().err().filter(|_| !self.complained) {
             let path = self.store.display();
             tracing::warn!("telemetry cannot be kept in {path}/telemetry: {error}; it is dropped until it can");
         }
-        self.complained = error.is_some();
+        self.complained = result.is_err();
     }
 
     fn tell_kept(&self, inbox: &mpsc::Sender<Input>) {

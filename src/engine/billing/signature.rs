@@ -18,6 +18,9 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, EcdsaVerif
 
 use super::ocmf::{Record, hex};
 
+/// Whether a signature is that of a public key (a point) over a message.
+type Verifier = fn(point: &[u8], message: &[u8], signature: &Numbers) -> bool;
+
 /// A curve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
@@ -92,7 +95,7 @@ impl Curve {
     }
 
     /// What verifies `signature` over `message` with the public key `point`; `None`: nothing here.
-    fn verifier(self) -> Option<fn(point: &[u8], message: &[u8], signature: &Numbers) -> bool> {
+    fn verifier(self) -> Option<Verifier> {
         match self {
             Self::Secp256r1 => {
                 Some(|point, message, signature| by_ring(&ECDSA_P256_SHA256_ASN1, point, message, signature))
