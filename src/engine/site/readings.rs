@@ -157,13 +157,17 @@ impl Site {
 
     /// A circuit that stays above its limit for longer than a cut takes was cut in what its cars do not use.
     fn note_overload(&mut self, index: CircuitIndex, (total, fed_in): (PerPhase<Current>, FedIn), now: Mono) {
-        let Some(limit) = self.plan_state.circuits.get(index.0).map(|state| state.limit) else { return };
-        let above: PhaseSet = total
-            .zip_with(limit, |total, limit| total > limit)
-            .iter()
-            .filter(|(_, above)| **above)
-            .map(|(phase, _)| phase)
-            .collect();
+        let Some(state) = self.plan_state.circuits.get(index.0) else { return };
+        let (circuit, voltage) = (self.setup.topology.circuit(index), self.setup.topology.voltage());
+        let flows: Power = total.iter().map(|(_, current)| current.power_at(voltage)).sum();
+        let above: PhaseSet = match state.power_limit(circuit) {
+            // A power is that of all phases together.
+            Some(power) if flows > power => PhaseSet::ALL,
+            Some(_) | None => {
+                let above = total.zip_with(state.limit, |total, limit| total > limit);
+                above.iter().filter(|(_, above)| **above).map(|(phase, _)| phase).collect()
+            }
+        };
         let overload = &mut self.paces[index.0].overload_since;
         if above.is_empty() {
             *overload = None;
