@@ -130,6 +130,7 @@ impl Controller {
             | Input::Request { .. }
             | Input::ErrandAnswered { .. }
             | Input::ConfigurationChanged { .. }
+            | Input::Pending { .. }
             | Input::GuardDisagrees { .. } => {}
         }
     }
