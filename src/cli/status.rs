@@ -48,6 +48,7 @@ fn write_status(status: &SiteStatus, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}\n", cloud(status))?;
     circuits(&status.circuits).write(out)?;
     chargers(&status.chargers).write(out)?;
+    pending(status).write(out)?;
     wishes(&status.chargers, out)?;
     writes(&status.chargers, out)?;
     meters(&status.meters).write(out)?;
@@ -145,6 +146,22 @@ fn chargers(chargers: &[ChargerStatus]) -> Table {
                 evse.binding.clone(),
             ]);
         }
+    }
+    table
+}
+
+/// Those that nobody has configured.
+fn pending(status: &SiteStatus) -> Table {
+    let mut table = Table::new(&["WAITS FOR APPROVAL", "SINCE", "OCPP", "MAKER", "MODEL", "FIRMWARE"]);
+    for charger in &status.pending {
+        table.row(&[
+            charger.id.clone(),
+            charger.since.to_string(),
+            charger.ocpp_version.clone(),
+            or_dash(charger.vendor.clone(), |vendor| vendor),
+            or_dash(charger.model.clone(), |model| model),
+            or_dash(charger.firmware.clone(), |firmware| firmware),
+        ]);
     }
     table
 }
@@ -278,7 +295,7 @@ fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::model::status::{CloudStatus, EvseStatus};
+    use crate::engine::model::status::{CloudStatus, EvseStatus, PendingCharger};
 
     #[test]
     fn every_circuit_and_phase_stands_against_its_limit() {
@@ -307,6 +324,7 @@ mod tests {
             site: "depot".to_owned(),
             circuits: vec![circuit],
             chargers: vec![charger],
+            pending: vec![PendingCharger { id: "CP\u{1b}9".to_owned(), ..PendingCharger::default() }],
             meters: vec![MeterStatus {
                 id: "main".to_owned(),
                 fault: Some("no answer".to_owned()),
@@ -327,6 +345,8 @@ mod tests {
             "meter main LOST: no answer",
             "AWAY",
             "No alarms.",
+            "WAITS FOR APPROVAL",
+            "CP\u{fffd}9",
             "CP\u{fffd}001: 17 of 24 charging profiles of a day",
             "CP\u{fffd}001 EVSE 1: 4th of 7 in the queue, starts by 14:20",
         ] {

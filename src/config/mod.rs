@@ -34,3 +34,4 @@ pub use schema::{
     ApiConfig, Broker, CloudConfig, Config, DeviceConfig, DeviceTarget, DimmingDevice, OcppConfig, SiteConfig,
     StoreConfig, UnknownChargers,
 };
+pub use wiring::is_identity;

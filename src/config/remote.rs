@@ -1,4 +1,4 @@
-//! A configuration that came by `configuration.put`: when it holds instead of `site.toml`, what it must not change, and what it has to
+//! A configuration that came by `configuration.put` or `charger.approve`: when it holds instead of `site.toml`, what it must not change, and what it has to
 //! show before it is kept.
 //!
 //! `site.toml` belongs to whoever stands before the switchboard. So a configuration that was sent holds only as long as that file is the one that
@@ -11,9 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::engine::model::status::SiteStatus;
 use crate::engine::time::Mono;
 
+mod approve;
 mod on_site;
 
+pub use approve::with_charger;
 pub use on_site::only_on_site;
+
+/// How long a configuration that was sent has time to show that it works, in s: chargers on mobile networks are back by then.
+pub const PROBATION_S: u64 = 300;
 
 /// A configuration on probation with which the daemon has started so often without passing it is given up.
 const MOST_STARTS: u32 = 3;

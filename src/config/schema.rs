@@ -108,7 +108,7 @@ pub enum UnknownChargers {
     Reject,
     /// It waits for an operator's approval.
     Pending,
-    /// It is served, without a place in any circuit.
+    /// It is approved as soon as it has said what it is.
     Accept,
 }
 

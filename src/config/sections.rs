@@ -9,13 +9,11 @@ use super::brokers;
 use super::files::{Places, check_pem, is_plain_name, read_secret, resolve_or_report};
 use super::problem::Document;
 use super::reader::{At, Section, nearest};
+use super::remote::PROBATION_S;
 use super::schema::{ApiConfig, CloudConfig, OcppConfig, SiteConfig, StoreConfig, UnknownChargers};
 use crate::engine::model::ids::SiteId;
 use crate::engine::model::setup::{Acknowledge, ChargingSetup};
 use crate::engine::units::{Current, Voltage};
-
-/// How long a configuration that was sent has time to show that it works: chargers on mobile networks are back by then.
-const PROBATION_S: u64 = 300;
 
 /// `[site]` with the parts that go into the topology.
 pub(super) fn site(root: &Section<'_>) -> (SiteConfig, SiteId, Voltage) {
@@ -100,14 +98,6 @@ pub(super) fn ocpp(root: &Section<'_>) -> (OcppConfig, usize) {
             ("accept", UnknownChargers::Accept),
         ],
     );
-    let later = unknown_chargers.as_ref().and_then(|choice| match choice.value {
-        UnknownChargers::Reject => None,
-        UnknownChargers::Pending => Some((choice.at, "pending")),
-        UnknownChargers::Accept => Some((choice.at, "accept")),
-    });
-    if let Some((at, name)) = later {
-        document.warn(at, format!("{name:?} is not effective in this version: unknown chargers are rejected"));
-    }
     let heartbeat_s = section.integer("heartbeat_s", 10..=86_400).and_then(|found| u32::try_from(found.value).ok());
     ocpp_tls(&section);
     section.finish();

@@ -316,12 +316,18 @@ fn charger(
     Some((id, station, bills))
 }
 
-/// OCPP 2.0.1 part 4, 3.1.1 and OCPP-J 1.6, 3.1.1: the identity is the last part of the URL; 48 characters is its longest.
+/// Whether a station may be called so. OCPP 2.0.1 part 4, 3.1.1 and OCPP-J 1.6, 3.1.1: the identity is the last part of the URL; 48
+/// characters is its longest.
+#[must_use]
+pub fn is_identity(text: &str) -> bool {
+    (1..=48).contains(&text.chars().count())
+        && !text.contains('/')
+        && !text.chars().any(char::is_control)
+        && text.trim() == text
+}
+
 fn check_identity(document: &Document<'_>, id: &At<String>) -> bool {
-    let good = (1..=48).contains(&id.value.chars().count())
-        && !id.value.contains('/')
-        && !id.value.chars().any(char::is_control)
-        && id.value.trim() == id.value;
+    let good = is_identity(&id.value);
     if !good {
         let message = format!(
             "`id` is {:?}, and must be 1 to 48 characters without /, control characters and blanks at the ends: the last part of \

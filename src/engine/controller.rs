@@ -131,6 +131,7 @@ impl Controller {
             | Input::Request { .. }
             | Input::ErrandAnswered { .. }
             | Input::ConfigurationChanged { .. }
+            | Input::Pending { .. }
             | Input::GuardDisagrees { .. } => {}
         }
     }

@@ -1,4 +1,5 @@
-//! Configurations that come by `configuration.put`: kept on disk, judged, on probation, and taken back when they do not work.
+//! Configurations that come by `configuration.put` or `charger.approve`: kept on disk, judged, on probation, and taken back when they do
+//! not work.
 //!
 //! What is decided stands in [`crate::config::remote`]. A configuration is changed by starting again with it, in the same process id
 //! ([`Restart`]): everything begins as after an update, and the chargers keep their leases meanwhile.
@@ -13,15 +14,19 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
 
-use crate::config::remote::{InForce, Probation, RemoteState, Sent, Trial, Verdict, Working, only_on_site};
+use crate::config::remote::{
+    InForce, PROBATION_S, Probation, RemoteState, Sent, Trial, Verdict, Working, only_on_site, with_charger,
+};
 use crate::config::{Config, Loaded, Places, load_text};
 use crate::engine::model::command::CommandOutcome;
 use crate::engine::model::errand::{Errand, ErrandId};
+use crate::engine::model::ids::{CircuitId, StationId};
 use crate::engine::site::io::Input;
 use crate::engine::time::Mono;
 use crate::shell::clock::Clock;
 use crate::shell::logging;
 use crate::shell::site::Asker;
+use crate::shell::station::Waiting;
 use crate::shell::stopped;
 
 /// Errands that wait. The engine has no more under way.
@@ -106,8 +111,8 @@ pub fn start(site: Config, text: String) -> Starting {
     }
     match in_force {
         InForce::Site => {}
-        InForce::Confirmed => tracing::info!("the configuration that came by configuration.put is in force"),
-        InForce::Trial => tracing::info!("the configuration that came by configuration.put is on probation"),
+        InForce::Confirmed => tracing::info!("the configuration that came by command is in force"),
+        InForce::Trial => tracing::info!("the configuration that came by command is on probation"),
     }
     if let Some(cause) = &cause {
         tracing::warn!("configuration: {cause}");
@@ -172,7 +177,7 @@ impl Kept {
     }
 
     fn probation_s(&self) -> u64 {
-        self.site.0.cloud.as_ref().map_or(0, |cloud| cloud.probation_s)
+        self.site.0.cloud.as_ref().map_or(PROBATION_S, |cloud| cloud.probation_s)
     }
 
     /// The configuration that stood in `site.toml` at the start, whichever is in force, and its text.
@@ -206,20 +211,68 @@ impl Kept {
         CommandOutcome::Accepted { data: Some(data.to_string()) }
     }
 
+    /// Whether the cloud may change the configuration.
+    fn is_remote(&self) -> bool {
+        self.site.0.cloud.as_ref().is_some_and(|cloud| cloud.remote_configuration)
+    }
+
+    /// Whether a configuration is on probation, or will be after the next start.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.held().state.trial.is_some()
+    }
+
+    /// The text of the configuration in force, or of the one that will be after the next start.
+    fn text(&self) -> String {
+        let held = self.held();
+        let trial = held.state.trial.as_ref().map(|trial| trial.sent.toml.as_str());
+        trial.or_else(|| held.text()).unwrap_or(&self.site.1).to_owned()
+    }
+
     /// Judges a configuration and keeps it for the next start. The answer; and whether to start again.
-    fn put(&self, toml: String, before: Working) -> (CommandOutcome, bool) {
-        let rejected = |error: String| (CommandOutcome::Rejected { error }, false);
-        if !self.site.0.cloud.as_ref().is_some_and(|cloud| cloud.remote_configuration) {
-            return rejected("site.toml has `remote_configuration = false` in [cloud]".to_owned());
+    fn put(&self, toml: String, before: Working) -> Answer {
+        if !self.is_remote() {
+            return rejected("site.toml has `remote_configuration = false` in [cloud]");
         }
-        if self.held().in_force == InForce::Trial {
-            return rejected("the last configuration is still on probation; wait for its end".to_owned());
+        self.try_out(toml, before, |_| Ok(()))
+    }
+
+    /// Adds a charger to the configuration in force, and goes on as [`Self::put`]. `waits`: it is connected.
+    fn approve(&self, (charger, circuit, on_site): Approval, waits: bool, before: Working) -> Answer {
+        if !on_site && !self.is_remote() {
+            return rejected("site.toml has `remote_configuration = false` in [cloud]; approve it on site");
         }
-        if let Err(problems) = judge(&self.site.0, &toml) {
-            return rejected(problems);
+        let text = self.text();
+        let topology = match judge(&self.site.0, &text) {
+            Ok(config) => config.topology,
+            Err(problems) => return rejected(&format!("the configuration in force is not good any more: {problems}")),
+        };
+        if topology.find_station(&charger).is_some() {
+            return (CommandOutcome::Accepted { data: Some(json!({ "unchanged": true }).to_string()) }, false);
         }
-        let same = self.held().text().unwrap_or(&self.site.1) == toml;
-        if same {
+        if !waits {
+            return rejected(&format!("charger {charger} is neither configured nor connected and waiting"));
+        }
+        let count = topology.stations().len();
+        match with_charger(&text, &topology, &charger, circuit.as_ref()) {
+            // What is added is one charger and nothing else, whatever it calls itself.
+            Ok(toml) => self.try_out(toml, before, |config| {
+                let new = &config.topology;
+                let good = new.find_station(&charger).is_some() && new.stations().len() == count + 1;
+                if good { Ok(()) } else { Err(format!("{charger} cannot be added")) }
+            }),
+            Err(error) => rejected(&error),
+        }
+    }
+
+    fn try_out(&self, toml: String, before: Working, check: impl FnOnce(&Config) -> Result<(), String>) -> Answer {
+        if self.is_changing() {
+            return rejected("the last configuration is still on probation; wait for its end");
+        }
+        if let Err(problems) = judge(&self.site.0, &toml).and_then(|config| check(&config)) {
+            return rejected(&problems);
+        }
+        if self.text() == toml {
             return (CommandOutcome::Accepted { data: Some(json!({ "unchanged": true }).to_string()) }, false);
         }
         let sent = Sent { toml, base: self.site.1.clone() };
@@ -236,11 +289,23 @@ impl Kept {
     }
 }
 
+/// What came of an errand; and whether to start again.
+type Answer = (CommandOutcome, bool);
+
+/// Which charger, on which circuit, and whether somebody on site asks.
+type Approval = (StationId, Option<CircuitId>, bool);
+
+fn rejected(error: &str) -> Answer {
+    (CommandOutcome::Rejected { error: error.to_owned() }, false)
+}
+
 /// Who is asked and told.
 #[derive(Clone)]
 pub struct Desk {
     /// What was sent.
     pub kept: Arc<Kept>,
+    /// The stations that wait for approval.
+    pub waiting: Waiting,
     /// The site.
     pub asker: Asker,
     /// Where answers go.
@@ -260,9 +325,14 @@ pub async fn run(mut errands: mpsc::Receiver<(ErrandId, Errand)>, desk: Desk, mu
             },
         };
         let (kept, before) = (Arc::clone(&desk.kept), Working::of(&desk.asker.status()));
+        let (waiting, cause) = (desk.waiting.clone(), kind(&errand));
         let done = tokio::task::spawn_blocking(move || match errand {
             Errand::Configuration => (kept.get(), false),
             Errand::PutConfiguration { toml } => kept.put(toml, before),
+            Errand::Approve { charger, circuit, on_site } => {
+                let waits = waiting.has(&charger);
+                kept.approve((charger, circuit, on_site), waits, before)
+            }
             Errand::Log { lines } => {
                 let data = json!({ "lines": logging::last_lines(lines) });
                 (CommandOutcome::Accepted { data: Some(data.to_string()) }, false)
@@ -277,8 +347,16 @@ pub async fn run(mut errands: mpsc::Receiver<(ErrandId, Errand)>, desk: Desk, mu
         if restart {
             tokio::time::sleep(ANSWER_TIME).await;
             // Nobody there: the daemon stops already, and starts with it next time.
-            let _ = desk.restarts.send(Restart("configuration.put".to_owned())).await;
+            let _ = desk.restarts.send(Restart(cause.to_owned())).await;
         }
+    }
+}
+
+/// The name of the command, for the cause of the restart.
+const fn kind(errand: &Errand) -> &'static str {
+    match errand {
+        Errand::Approve { .. } => "charger.approve",
+        Errand::PutConfiguration { .. } | Errand::Configuration | Errand::Log { .. } => "configuration.put",
     }
 }
 
@@ -303,7 +381,7 @@ async fn confirmed(desk: &Desk) {
     let written = tokio::task::spawn_blocking(move || kept.confirm()).await;
     match written {
         Ok(Ok(())) => {
-            tracing::info!("the configuration that came by configuration.put has passed its probation");
+            tracing::info!("the configuration that came by command has passed its probation");
             // Nobody there: the daemon stops.
             let _ = desk.inbox.send(Input::ConfigurationChanged { cause: "confirmed".to_owned() }).await;
         }
@@ -415,6 +493,49 @@ mod tests {
         let closed = place.starting(&SITE.replace("probation_s = 60", "remote_configuration = false"));
         assert!(matches!(put(&closed, SITE), (CommandOutcome::Rejected { .. }, false)));
         assert!(!place.0.path().join("store").join(FILE).exists());
+    }
+
+    fn approve(starting: &Starting, id: &str, (circuit, on_site, waits): (Option<&str>, bool, bool)) -> Answer {
+        let approval = (StationId::new(id), circuit.map(CircuitId::new), on_site);
+        starting.kept.approve(approval, waits, Working::default())
+    }
+
+    fn error((outcome, restart): Answer) -> String {
+        match outcome {
+            CommandOutcome::Rejected { error } if !restart => error,
+            other => panic!("{other:?} is no rejection"),
+        }
+    }
+
+    #[test]
+    fn a_charger_that_waits_is_added_once() {
+        let place = Place::new();
+        let starting = place.starting(SITE);
+        assert!(error(approve(&starting, "CP9", (None, true, false))).contains("neither configured nor connected"));
+        assert!(error(approve(&starting, "CP9", (Some("gird"), true, true))).contains("did you mean \"grid\"?"));
+        assert!(approve(&starting, "CP\"9", (None, true, true)).1);
+        let again = error(approve(&starting, "CP10", (None, true, true)));
+        assert!(again.contains("still on probation"), "before the restart: {again}");
+        let second = place.starting(SITE);
+        let stations = |starting: &Starting| -> Vec<String> {
+            starting.config.topology.stations().iter().map(|station| station.id.to_string()).collect()
+        };
+        assert_eq!(stations(&second), ["CP\"9"]);
+        assert!(error(approve(&second, "CP10", (None, true, true))).contains("still on probation"));
+        second.kept.confirm().unwrap();
+        let unchanged = CommandOutcome::Accepted { data: Some("{\"unchanged\":true}".to_owned()) };
+        assert_eq!(approve(&second, "CP\"9", (None, true, false)), (unchanged, false));
+        assert!(approve(&second, "CP10", (None, false, true)).1, "the cloud may as well");
+        assert_eq!(stations(&place.starting(SITE)), ["CP\"9", "CP10"]);
+    }
+
+    #[test]
+    fn without_a_cloud_only_somebody_on_site_approves() {
+        let place = Place::new();
+        let site = SITE.replace("probation_s = 60", "remote_configuration = false");
+        let starting = place.starting(&site);
+        assert!(error(approve(&starting, "CP9", (None, false, true))).contains("remote_configuration"));
+        assert!(approve(&starting, "CP9", (None, true, true)).1);
     }
 
     #[test]

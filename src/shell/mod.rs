@@ -1,5 +1,6 @@
 //! All input and output: tokio lives here and nowhere else.
 
+pub mod acceptance;
 pub mod bus;
 pub mod clock;
 pub mod configuration;

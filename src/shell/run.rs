@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{Config, load};
+use crate::config::{Config, UnknownChargers, load};
 use crate::engine::cloud::messages::Messages;
 use crate::engine::controller::Controller;
 use crate::engine::site::Restored;
@@ -31,10 +31,10 @@ use crate::shell::clock::Clock;
 use crate::shell::configuration::{self, Desk, Kept, Restart, Starting};
 use crate::shell::http::{Api, Events};
 use crate::shell::site::{Asker, INBOX, Owner, Reach, Store, StoreOverrun};
-use crate::shell::station::{Listening, Registry};
+use crate::shell::station::{Listening, Registry, Waiting};
 use crate::shell::systemd::Notifier;
 use crate::shell::telemetry::TelemetryHandle;
-use crate::shell::{bus, http, logging, memory, panic, reports, station};
+use crate::shell::{acceptance, bus, http, logging, memory, panic, reports, station};
 use start::{bus_plans, cannot_listen, changed, random_seed};
 
 /// From the signal to the end of the process. systemd's own limit (`TimeoutStopSec`) is well beyond.
@@ -288,6 +288,7 @@ impl Daemon {
     fn start(config: &Config, sockets: Sockets, opened: OpenStore, wiring: Wiring) -> Result<Self, StartError> {
         let Wiring { inbox: (inbox_in, inbox), clock, notifier, kept, restarts } = wiring;
         let OpenStore { restored, store, telemetry, events, close } = opened;
+        let rolled_back = restored.cause.as_ref().is_some_and(|cause| cause.starts_with("rolled back"));
         let plans = bus_plans(config)?;
         let prefix = config.cloud.as_ref().map_or("siteward/v1", |cloud| cloud.topic_prefix.as_str());
         let messages = Arc::new(Messages::new(prefix, config.topology.site(), &restored.store_id));
@@ -308,7 +309,8 @@ impl Daemon {
             Reach { store, registry: registry.clone(), telemetry, publications, memory, errands, reports, notifier };
         let (task, asker) = Owner::new(controller, clock, reach);
         let probation = kept.on_probation(clock.now().mono);
-        let desk = Desk { kept, asker: asker.clone(), inbox: inbox_in.clone(), restarts };
+        let waiting = Waiting::default();
+        let desk = Desk { kept, waiting: waiting.clone(), asker: asker.clone(), inbox: inbox_in.clone(), restarts };
         let mut owner = JoinSet::new();
         owner.spawn(task.run(inbox, owner_stops));
 
@@ -316,15 +318,23 @@ impl Daemon {
         if let Some(probation) = probation {
             edge.spawn(configuration::watch_probation(desk.clone(), probation, clock, edge_stops.clone()));
         }
+        if config.ocpp.unknown_chargers == UnknownChargers::Accept && !rolled_back {
+            edge.spawn(acceptance::run(desk.clone(), edge_stops.clone()));
+        }
         edge.spawn(configuration::run(to_do, desk, edge_stops.clone()));
+        edge.spawn(station::tell(waiting.clone(), inbox_in.clone(), edge_stops.clone()));
         for plan in plans {
             edge.spawn(bus::run(plan, clock, inbox_in.clone(), edge_stops.clone()));
         }
-        let api = Api { asker: asker.clone(), clock, events, messages, store: config.store.path.clone() };
+        let store = config.store.path.clone();
+        let api = Api { asker: asker.clone(), clock, events, messages, waiting: waiting.clone(), store };
         edge.spawn(http::run(sockets.api, api, edge_stops.clone()));
         let listening = Listening {
             path: config.ocpp.path.clone(),
             topology: Arc::new(config.topology.clone()),
+            unknown_chargers: config.ocpp.unknown_chargers,
+            waiting,
+            clock,
             registry,
             inbox: inbox_in,
             shutdown: edge_stops,

@@ -5,6 +5,7 @@
 
 mod connection;
 mod handshake;
+mod pending;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -24,13 +25,18 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use crate::config::{UnknownChargers, is_identity};
 use crate::engine::model::exchange::OcppVersion;
+use crate::engine::model::ids::StationId;
 use crate::engine::model::topology::Topology;
 use crate::engine::site::io::Input;
+use crate::shell::clock::Clock;
 use crate::shell::stopped;
 pub use connection::MAX_MESSAGE_BYTES;
 use connection::{Session, limits, serve, turn_away};
-use handshake::{Admission, Refusal, Subprotocol, judge, refuse};
+use handshake::{Admission, Refusal, Subprotocol, judge, negotiate, refuse};
+use pending::Place;
+pub use pending::{MAX_WAITING, Waiting, tell};
 use registry::Closing;
 pub use registry::Registry;
 
@@ -55,6 +61,12 @@ pub struct Listening {
     pub path: String,
     /// Who may connect.
     pub topology: Arc<Topology>,
+    /// What happens to others.
+    pub unknown_chargers: UnknownChargers,
+    /// Where those are noted.
+    pub waiting: Waiting,
+    /// For what they are answered.
+    pub clock: Clock,
     /// Where connections are registered for sending.
     pub registry: Registry,
     /// Where connections and frames are reported.
@@ -103,6 +115,14 @@ pub async fn run(listener: TcpListener, listening: Listening) {
     while connections.join_next().await.is_some() {}
 }
 
+/// Who has connected.
+enum Admitted {
+    /// A station of the site.
+    Known(Admission),
+    /// One that is not configured, and waits.
+    Unknown(Place, Subprotocol),
+}
+
 struct Shared {
     listening: Listening,
     opening: Mutex<Opening>,
@@ -147,13 +167,18 @@ impl Shared {
             _ = given_up => None,
         };
         self.end_opening(ticket);
-        let Some((socket, admission)) = opened else { return };
-        let id = self.listening.topology.station(admission.station).id.clone();
-        match admission.subprotocol {
-            Subprotocol::Agreed(version) => self.attend(socket, &admission, version).await,
+        let Some((socket, admitted)) = opened else { return };
+        let (id, subprotocol) = match &admitted {
+            Admitted::Known(admission) => {
+                (self.listening.topology.station(admission.station).id.clone(), admission.subprotocol)
+            }
+            Admitted::Unknown(place, subprotocol) => (place.id.clone(), *subprotocol),
+        };
+        let version = match subprotocol {
+            Subprotocol::Agreed(version) => version,
             Subprotocol::NoneOffered => {
                 self.complain(&format!("charger {id}: offers no WebSocket subprotocol; taken for OCPP 1.6"));
-                self.attend(socket, &admission, OcppVersion::V16).await;
+                OcppVersion::V16
             }
             Subprotocol::OnlyUnknown => {
                 self.complain(&format!(
@@ -161,26 +186,25 @@ impl Shared {
                     peer.ip()
                 ));
                 let reason = "no common subprotocol: ocpp1.6, ocpp2.0.1 and ocpp2.1 are spoken here";
-                turn_away(socket, Closing::new(CloseCode::Protocol, reason)).await;
+                return turn_away(socket, Closing::new(CloseCode::Protocol, reason)).await;
             }
+        };
+        match admitted {
+            Admitted::Known(admission) => self.attend(socket, &admission, version).await,
+            Admitted::Unknown(place, _) => self.let_wait(socket, &place, peer).await,
         }
     }
 
     /// The HTTP handshake. `None`: turned away.
-    async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<(WebSocketStream<TcpStream>, Admission)> {
-        let Listening { path, topology, registry, .. } = &self.listening;
+    async fn open(&self, stream: TcpStream, peer: SocketAddr) -> Option<(WebSocketStream<TcpStream>, Admitted)> {
+        let path = &self.listening.path;
         let mut judged = None;
         #[expect(clippy::result_large_err, reason = "the signature is tungstenite's")]
         let callback = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-            let judged_now = judge(request, path, topology).and_then(|admission| match admission.station {
-                station if registry.is_turned_away(station) => Err(Refusal::Tested { station }),
-                _ => Ok(admission),
-            });
-            match judged_now {
-                Ok(admission) => {
-                    let response = with_subprotocol(response, admission.subprotocol);
-                    judged = Some(admission);
-                    Ok(response)
+            match self.admit(request) {
+                Ok((admitted, subprotocol)) => {
+                    judged = Some(admitted);
+                    Ok(with_subprotocol(response, subprotocol))
                 }
                 Err(refusal) => {
                     self.complain(&self.describe(&refusal, peer));
@@ -189,7 +213,7 @@ impl Shared {
             }
         };
         match accept_hdr_async_with_config(stream, callback, Some(limits())).await {
-            Ok(socket) => judged.map(|admission| (socket, admission)),
+            Ok(socket) => judged.map(|admitted| (socket, admitted)),
             Err(error) => {
                 match misunderstanding(&error, peer, path) {
                     Some(complaint) => self.complain(&complaint),
@@ -198,6 +222,49 @@ impl Shared {
                 None
             }
         }
+    }
+
+    /// Who may connect.
+    fn admit(&self, request: &Request) -> Result<(Admitted, Subprotocol), Refusal> {
+        let Listening { path, topology, registry, .. } = &self.listening;
+        match judge(request, path, topology) {
+            Ok(admission) if registry.is_turned_away(admission.station) => {
+                Err(Refusal::Tested { station: admission.station })
+            }
+            Ok(admission) => {
+                let subprotocol = admission.subprotocol;
+                Ok((Admitted::Known(admission), subprotocol))
+            }
+            Err(Refusal::Unknown { identity }) => self.admit_unknown(request, identity),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Whether a station that is not configured may wait.
+    fn admit_unknown(&self, request: &Request, identity: String) -> Result<(Admitted, Subprotocol), Refusal> {
+        let Listening { unknown_chargers, waiting, clock, .. } = &self.listening;
+        if *unknown_chargers == UnknownChargers::Reject || !is_identity(&identity) {
+            return Err(Refusal::Unknown { identity });
+        }
+        let subprotocol = negotiate(request.headers());
+        let version = match subprotocol {
+            Subprotocol::Agreed(version) => version,
+            Subprotocol::NoneOffered | Subprotocol::OnlyUnknown => OcppVersion::V16,
+        };
+        let place = waiting.admit(StationId::new(&identity), version, clock.now().utc);
+        let place = place.ok_or(Refusal::Full { identity })?;
+        Ok((Admitted::Unknown(place, subprotocol), subprotocol))
+    }
+
+    /// A station that is not configured, until it hangs up.
+    async fn let_wait(&self, socket: WebSocketStream<TcpStream>, place: &Place, peer: SocketAddr) {
+        let (id, peer) = (place.id.as_str(), peer.ip());
+        if place.is_new {
+            tracing::warn!("charger {id:?} from {peer} is not configured and waits; approve it by charger.approve");
+        }
+        let Listening { clock, shutdown, .. } = &self.listening;
+        let reason = pending::attend(socket, place, *clock, shutdown.clone()).await;
+        tracing::debug!("charger {id:?} from {peer} waits no longer: {reason}");
     }
 
     async fn attend(&self, socket: WebSocketStream<TcpStream>, admission: &Admission, version: OcppVersion) {
@@ -232,6 +299,10 @@ impl Shared {
                      [[chargers]] id = {identity:?}, circuit = \"{circuit}\" (or another), max_a = 32, then restart"
                 )
             }
+            Refusal::Full { identity } => format!(
+                "charger {identity:?} from {peer} is not known and was turned away: {MAX_WAITING} such wait already, which charger.approve \
+                 would let in"
+            ),
             Refusal::Tested { station } => format!(
                 "charger {} is kept out for a while: it is being commissioned, and has to be offline until its lease is over",
                 topology.station(*station).id

@@ -367,6 +367,9 @@ impl Bench {
         match errand {
             Errand::Configuration => accepted(serde_json::json!({ "toml": "[site]", "source": "site.toml" })),
             Errand::Log { lines } => accepted(serde_json::json!({ "lines": vec!["a line"; lines.min(1)] })),
+            Errand::Approve { charger, .. } => {
+                CommandOutcome::Rejected { error: format!("charger {charger} is neither configured nor waiting") }
+            }
             Errand::PutConfiguration { toml } => {
                 let wrong = match load_text(&self.config.path, &toml, &Places::of(&self.config.path)) {
                     Err(problems) => vec![problems.to_string()],

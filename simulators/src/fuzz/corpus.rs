@@ -20,7 +20,7 @@ pub(super) struct Facts {
 }
 
 /// The types of `docs/cloud.md`, as often as they are worth it.
-const TYPES: [&str; 34] = [
+const TYPES: [&str; 35] = [
     "ocpp.call",
     "ocpp.call",
     "ocpp.call",
@@ -49,6 +49,7 @@ const TYPES: [&str; 34] = [
     "tariffs.replace",
     "configuration.get",
     "configuration.put",
+    "charger.approve",
     "log.get",
     "tokens.update",
     "tokens.delete",
@@ -141,6 +142,13 @@ fn data(kind: &str, facts: &Facts, dice: &mut Dice) -> Value {
         "cdr.credit" => credit(facts, dice),
         "tariffs.replace" => tariffs(dice),
         "configuration.put" => json!({ "toml": configuration(dice) }),
+        "charger.approve" => {
+            let mut data = json!({ "charger": charger(dice) });
+            if dice.chance(500_000) {
+                data["circuit"] = Value::String(circuit(dice));
+            }
+            data
+        }
         "log.get" if dice.chance(500_000) => json!({ "lines": dice.between(1, 500) }),
         "tokens.update" => json!({ "tokens": entries(facts, dice, 1) }),
         "tokens.delete" => json!({ "tokens": [word(dice, &TOKENS)] }),

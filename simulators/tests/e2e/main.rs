@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the daemon's log")]
 
+mod approval;
 mod bad_input;
 mod closed_pipe;
 mod cloud;

@@ -425,7 +425,7 @@ pub(super) struct TargetEnded<'a> {
 pub(super) struct ConfigurationChanged<'a> {
     /// The daemon's version.
     version: &'a str,
-    /// `start`, `reload`, `configuration.put`, `confirmed`, `rolled back to …: why`, `site.toml was changed on site`.
+    /// `start`, `reload`, `configuration.put`, `charger.approve`, `confirmed`, `rolled back to …: why`, `site.toml was changed on site`.
     cause: &'a str,
 }
 

@@ -25,7 +25,7 @@ const MAX_NAME: usize = 255;
 const MAX_QUOTED: usize = 60;
 
 const KEYS: [&str; 4] = ["id", "type", "expires", "data"];
-const SUPPORTED: [&str; 21] = [
+const SUPPORTED: [&str; 22] = [
     "ocpp.call",
     "transaction.start",
     "transaction.stop",
@@ -44,11 +44,11 @@ const SUPPORTED: [&str; 21] = [
     "tariffs.replace",
     "configuration.get",
     "configuration.put",
+    "charger.approve",
     "log.get",
     "events.acknowledge",
     "events.replay",
 ];
-const NOT_YET: [&str; 1] = ["charger.approve"];
 
 /// A command that was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,6 +104,7 @@ pub const fn kind(command: &Command) -> &'static str {
         Command::TariffsReplace { .. } => "tariffs.replace",
         Command::Errand(Errand::Configuration) => "configuration.get",
         Command::Errand(Errand::PutConfiguration { .. }) => "configuration.put",
+        Command::Errand(Errand::Approve { .. }) => "charger.approve",
         Command::Errand(Errand::Log { .. }) => "log.get",
         Command::Tokens(order) => tokens::kind(order),
         Command::EventsAcknowledge { .. } => "events.acknowledge",
@@ -141,9 +142,6 @@ fn read_body(object: &Map<String, Value>) -> Result<(Option<Utc>, Command), Stri
         Some(other) => return Err(format!("\"type\" must be a string, not {}", name_of(other))),
         None => return Err(format!("\"type\" is missing; it must be one of {}", list(&SUPPORTED))),
     };
-    if NOT_YET.contains(&kind) {
-        return Err(format!("{kind} is not in this version; it knows {}", list(&SUPPORTED)));
-    }
     if !SUPPORTED.contains(&kind) {
         return Err(unknown("type", kind, &SUPPORTED));
     }
@@ -206,6 +204,7 @@ fn command(kind: &str, data: &Map<String, Value>) -> Result<Command, String> {
         "tariffs.replace" => tariffs::replace(data, &place),
         "configuration.get" => errands::configuration(data, &place),
         "configuration.put" => errands::put_configuration(data, &place),
+        "charger.approve" => errands::approve(data, &place),
         "log.get" => errands::log(data, &place),
         "tokens.replace" => tokens::replace(data, &place),
         "tokens.update" => tokens::update(data, &place),

@@ -88,14 +88,6 @@ fn id_and_expiry_are_taken_over() {
 }
 
 #[test]
-fn what_this_version_lacks_is_said() {
-    for kind in NOT_YET {
-        let error = read(kind, &json!({})).unwrap_err();
-        assert!(error.starts_with(&format!("{kind} is not in this version")), "{error}");
-    }
-}
-
-#[test]
 fn a_refusal_says_what_would_be_right() {
     for (kind, data, expected) in [
         ("limit.sett", json!({}), "unknown type \"limit.sett\"; did you mean \"limit.set\"?"),

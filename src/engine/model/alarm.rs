@@ -72,6 +72,8 @@ pub enum AlarmKind {
     CdrWithheld,
     /// Energy was measured that nobody accounts for, or the other way round.
     EnergyBalance,
+    /// Stations are connected that are not configured.
+    ChargerPending,
 }
 
 /// The name of an alarm: its kind and what it is about.

@@ -114,7 +114,7 @@ pub enum Command {
         /// The price list; `None`: that of the configuration again.
         tariffs: Option<Vec<Tariff>>,
     },
-    /// What only the shell can carry out: `configuration.get`, `configuration.put`, `log.get`.
+    /// What only the shell can carry out: `configuration.get`, `configuration.put`, `charger.approve`, `log.get`.
     Errand(Errand),
     /// `tokens.update`, `tokens.delete`, `tokens.replace`.
     Tokens(TokensOrder),

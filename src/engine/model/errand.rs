@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::{CircuitId, StationId};
+
 /// Names an errand until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ErrandId(pub u64);
@@ -15,6 +17,15 @@ pub enum Errand {
     PutConfiguration {
         /// The whole of `site.toml`.
         toml: String,
+    },
+    /// `charger.approve`: add a station that waits to the configuration in force, then as [`Self::PutConfiguration`].
+    Approve {
+        /// Its identity.
+        charger: StationId,
+        /// Where it is connected; `None`: where there is no choice.
+        circuit: Option<CircuitId>,
+        /// Somebody on site asks, who needs no `remote_configuration`.
+        on_site: bool,
     },
     /// `log.get`: the last lines of the log.
     Log {

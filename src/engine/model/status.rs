@@ -23,6 +23,9 @@ pub struct SiteStatus {
     pub circuits: Vec<CircuitStatus>,
     /// All stations.
     pub chargers: Vec<ChargerStatus>,
+    /// Stations that are connected but not configured: they wait for `charger.approve`, and nobody limits them.
+    #[serde(default)]
+    pub pending: Vec<PendingCharger>,
     /// All meters.
     pub meters: Vec<MeterStatus>,
     /// All inverters.
@@ -92,6 +95,24 @@ pub struct ChargerStatus {
     pub profile_writes: ProfileWrites,
     /// Its EVSEs.
     pub evses: Vec<EvseStatus>,
+}
+
+/// A station that is connected but not configured. It belongs to no circuit and may not charge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PendingCharger {
+    /// Its OCPP identity.
+    pub id: String,
+    /// When it connected.
+    pub since: Utc,
+    /// The OCPP version spoken.
+    pub ocpp_version: String,
+    /// The maker, once it has said so.
+    pub vendor: Option<String>,
+    /// The model, once it has said so.
+    pub model: Option<String>,
+    /// The firmware, once it has said so.
+    pub firmware: Option<String>,
 }
 
 /// How many charging profiles a station was sent.

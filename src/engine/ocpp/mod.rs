@@ -16,6 +16,7 @@ mod lenient;
 mod lists;
 mod meter;
 mod outgoing;
+mod pending;
 mod profile;
 mod session;
 mod tree;
@@ -26,6 +27,7 @@ mod v21;
 pub use composite::Composite;
 pub use frame::{ErrorCode, MAX_FRAME_BYTES};
 pub use lists::{list_keys, list_limits, list_settings, list_version, longest_token};
+pub use pending::{PENDING_INTERVAL_S, PendingAnswer, answer_pending};
 pub use profile::{LEASE_LEAD_MS, Lease, LeasePeriod, PROFILE_ID_ABOVE, PROFILE_ID_BASE, Purpose};
 pub use session::{
     CALL_TIMEOUT_MS, CUT_WAIT_MS, CallKey, CallToken, MAX_FAULTS_IN_A_ROW, MAX_OPEN_CALLS, MAX_QUEUED_CALLS, Priority,

@@ -99,6 +99,8 @@ impl Site {
             | AlarmKind::CdrWithheld
             | AlarmKind::ClockUntrusted => true,
             AlarmKind::EnergyBalance => self.is_balanced(subject),
+            // Whoever still waits connects again.
+            AlarmKind::ChargerPending => false,
         }
     }
 
@@ -185,6 +187,7 @@ impl Site {
         }
         self.watch_cloud(now, out);
         self.watch_store(now, out);
+        self.watch_pending(now, out);
         if now.utc_trusted {
             self.clear(AlarmKind::ClockUntrusted, "", now, out);
         } else {

@@ -7,6 +7,7 @@ use crate::engine::model::exchange::OcppVersion;
 use crate::engine::model::ids::{ConnectionId, RequestId, Sequence};
 use crate::engine::model::reading::{DeviceFault, InverterReading, MeterReading};
 use crate::engine::model::record::Record;
+use crate::engine::model::status::PendingCharger;
 use crate::engine::model::topology::{CircuitIndex, InverterIndex, MeterIndex, StationIndex};
 use crate::engine::time::Mono;
 
@@ -96,6 +97,11 @@ pub enum Input {
         id: ErrandId,
         /// How it ended.
         outcome: CommandOutcome,
+    },
+    /// Other stations than before are connected without being configured.
+    Pending {
+        /// All of them.
+        chargers: Vec<PendingCharger>,
     },
     /// Something was decided about the configuration while this one is in force.
     ConfigurationChanged {

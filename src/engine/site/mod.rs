@@ -29,6 +29,7 @@ mod outside;
 mod outside_status;
 mod pace;
 pub mod pages;
+mod pending;
 mod phases;
 mod proof;
 mod proofs;
@@ -78,6 +79,7 @@ use ledger::Ledger;
 use local_lists::Lists;
 use outside::Outside;
 use pace::{Pace, Ramp};
+use pending::Pending;
 use readings::{InverterState, MeterState};
 use running_cost::Displays;
 #[cfg(feature = "sabotage")]
@@ -220,6 +222,7 @@ pub struct Site {
     cloud: Option<Cloud>,
     store_error: Option<String>,
     start_notes: Option<StartNotes>,
+    pending: Pending,
     /// What the shell was asked to do for a command, and who waits for it.
     errands: BTreeMap<ErrandId, Waiting>,
     above_since: BTreeMap<CircuitIndex, Mono>,
@@ -278,6 +281,7 @@ impl Site {
             cloud,
             store_error: None,
             start_notes: None,
+            pending: Pending::default(),
             errands: BTreeMap::new(),
             above_since: BTreeMap::new(),
             commissioning: None,
@@ -336,6 +340,7 @@ impl Site {
             Input::GuardDisagrees { circuit, message } => self.guard_disagrees(circuit, message, now, out),
             Input::Request { request, command } => self.requested(request, command, now, out),
             Input::ErrandAnswered { id, outcome } => self.errand_answered(id, outcome, now, out),
+            Input::Pending { chargers } => self.pending_changed(chargers, now),
             Input::ConfigurationChanged { cause } => self.configuration_changed(cause, now, out),
         }
     }

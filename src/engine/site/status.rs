@@ -30,6 +30,7 @@ impl Site {
             chargers: (0..topology.stations().len())
                 .map(|index| self.charger_status(StationIndex(index), now))
                 .collect(),
+            pending: self.pending.chargers.clone(),
             meters: (0..self.meters.len()).map(|index| self.meter_status(index, now)).collect(),
             inverters: (0..self.inverters.len()).map(|index| self.inverter_status(index, now)).collect(),
             transactions: self.transactions(),

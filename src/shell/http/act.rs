@@ -5,6 +5,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -12,7 +13,8 @@ use super::problem::Problem;
 use super::read::no_charger;
 use super::{ANSWER_TIME, Api, MAX_BODY_BYTES};
 use crate::engine::model::command::{Command, CommandOutcome};
-use crate::engine::model::ids::StationId;
+use crate::engine::model::errand::Errand;
+use crate::engine::model::ids::{CircuitId, StationId};
 
 /// Sends one OCPP request to a station. The body is passed on as it is.
 pub(super) async fn ocpp(
@@ -42,6 +44,34 @@ pub(super) async fn stop_commissioning(State(api): State<Api>, Path(id): Path<St
         return Err(no_charger(&id));
     }
     outcome(&api, Command::CommissionStop { charger: StationId::new(&id) }).await
+}
+
+/// Where an approved station is connected; nothing: where there is no choice.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApproveBody {
+    circuit: Option<String>,
+}
+
+/// Adds a station that waits to the configuration.
+pub(super) async fn approve(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = whole(body)?;
+    let charger = StationId::new(&id);
+    if !api.waiting.has(&charger) && !api.asker.status().chargers.iter().any(|charger| charger.id == id) {
+        return Err(Problem::new(404, format!("No charger {id:?} waits; GET /api/v1/pending lists those that do.")));
+    }
+    let ApproveBody { circuit } = if body.trim_ascii().is_empty() {
+        ApproveBody::default()
+    } else {
+        let wrong = |error| Problem::new(400, format!("{error}; expected {{\"circuit\": \"grid\"}}, or no body."));
+        serde_json::from_slice(&body).map_err(wrong)?
+    };
+    let circuit = circuit.as_deref().map(CircuitId::new);
+    outcome(&api, Command::Errand(Errand::Approve { charger, circuit, on_site: true })).await
 }
 
 pub(super) async fn outcome(api: &Api, command: Command) -> Result<Response, Problem> {

@@ -28,7 +28,7 @@ use crate::engine::model::ids::Sequence;
 use crate::engine::model::record::Record;
 use crate::shell::clock::Clock;
 use crate::shell::site::Asker;
-use crate::shell::station::MAX_MESSAGE_BYTES;
+use crate::shell::station::{MAX_MESSAGE_BYTES, Waiting};
 use crate::shell::stopped;
 use listener::Bounded;
 use problem::Problem;
@@ -56,6 +56,8 @@ pub struct Api {
     pub events: Arc<dyn Events>,
     /// Makes events of records, in the same form as towards the cloud.
     pub messages: Arc<Messages>,
+    /// The stations that wait for approval.
+    pub waiting: Waiting,
     /// The store; reports of commissioning tests lie beside it.
     pub store: PathBuf,
 }
@@ -84,7 +86,9 @@ pub fn router(api: Api) -> Router {
         .route("/limits", get(limits::standing))
         .route("/limits/log", get(limits::log))
         .route("/chargers", get(read::chargers))
+        .route("/pending", get(read::pending))
         .route("/chargers/{id}", get(read::charger))
+        .route("/chargers/{id}/approve", post(act::approve))
         .route("/chargers/{id}/explain", get(read::explain))
         .route("/chargers/{id}/boost", put(wishes::set_boost).delete(wishes::clear_boost))
         .route("/chargers/{id}/target", put(wishes::set_target_at).delete(wishes::clear_target_at))

@@ -16,7 +16,8 @@ use crate::engine::model::commission::CommissionReport;
 use crate::engine::model::ids::{Sequence, StationId};
 use crate::engine::model::record::Record;
 use crate::engine::model::status::{
-    ChargerStatus, CircuitStatus, Explanation, InverterStatus, MeterStatus, SiteStatus, TransactionStatus,
+    ChargerStatus, CircuitStatus, Explanation, InverterStatus, MeterStatus, PendingCharger, SiteStatus,
+    TransactionStatus,
 };
 use crate::shell::reports;
 
@@ -37,6 +38,11 @@ pub(super) async fn circuits(State(api): State<Api>) -> Json<Vec<CircuitStatus>>
 
 pub(super) async fn chargers(State(api): State<Api>) -> Json<Vec<ChargerStatus>> {
     Json(api.asker.status().chargers.clone())
+}
+
+/// The stations that are connected but not configured.
+pub(super) async fn pending(State(api): State<Api>) -> Json<Vec<PendingCharger>> {
+    Json(api.asker.status().pending.clone())
 }
 
 pub(super) async fn charger(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<ChargerStatus>, Problem> {

@@ -88,7 +88,7 @@ async fn with_shelf(shelf: Shelf) -> Served {
     let events: Arc<dyn Events> = Arc::clone(&shelf) as _;
     let messages = Arc::new(Messages::new("siteward/v1", testing::topology().site(), "store"));
     Served {
-        api: Api { asker, clock, events, messages, store: "/nowhere/store".into() },
+        api: Api { asker, clock, events, messages, waiting: Waiting::default(), store: "/nowhere/store".into() },
         shelf,
         _stop: stop,
         _inbox: inbox_in,

@@ -84,13 +84,24 @@ pub(super) fn limits() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }
 
-/// Carries frames in both directions until the connection ends. Returns why it ended.
+/// Carries the frames of a station until the connection ends. Returns why it ended.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStream<S>, session: Session) -> String {
-    let Session { station, id, connection, outgoing, inbox, mut shutdown } = session;
-    let Outgoing { frames, mut close } = outgoing;
+    let Session { station, id, connection, outgoing, inbox, shutdown } = session;
+    let frame = |text| Input::StationFrame { station, connection, text };
+    carry(socket, &id, outgoing, (frame, inbox), shutdown).await
+}
+
+/// Carries frames in both directions until the connection ends: those that come in to an inbox, as what is made of them. Returns why it ended.
+pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin, T>(
+    socket: WebSocketStream<S>,
+    id: &StationId,
+    Outgoing { frames, mut close }: Outgoing,
+    (frame, inbox): (impl Fn(String) -> T, mpsc::Sender<T>),
+    mut shutdown: watch::Receiver<bool>,
+) -> String {
     let (mut sink, mut stream) = socket.split();
     let end = tokio::select! {
-        end = read(&mut stream, &id, |text| Input::StationFrame { station, connection, text }, &inbox) => end,
+        end = read(&mut stream, id, frame, &inbox) => end,
         end = write(&mut sink, frames) => end,
         closing = closing(&mut close) => End::Ours(closing),
         () = stopped(&mut shutdown) => End::Ours(Closing::new(CloseCode::Away, "the controller stops")),
@@ -112,11 +123,11 @@ pub(super) async fn turn_away<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSock
     let _ = timeout(CLOSE_TIME, say_goodbye(socket, &closing)).await;
 }
 
-async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+async fn read<S: AsyncRead + AsyncWrite + Unpin, T>(
     stream: &mut SplitStream<WebSocketStream<S>>,
     id: &StationId,
-    frame: impl Fn(String) -> Input,
-    inbox: &mpsc::Sender<Input>,
+    frame: impl Fn(String) -> T,
+    inbox: &mpsc::Sender<T>,
 ) -> End {
     let mut binary_seen = false;
     let mut pace = Pace { paid_until: Instant::now() };

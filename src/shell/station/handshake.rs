@@ -52,6 +52,11 @@ pub(super) enum Refusal {
         /// The identity, percent-decoded.
         identity: String,
     },
+    /// No station has this identity, and too many such wait already.
+    Full {
+        /// The identity, percent-decoded.
+        identity: String,
+    },
     /// The station is kept out for a while: its lease is being tested.
     Tested {
         /// Which station.
@@ -98,6 +103,10 @@ pub(super) fn refuse(refusal: &Refusal, path: &str) -> ErrorResponse {
         Refusal::Unknown { .. } => {
             (StatusCode::NOT_FOUND, "This charging station is not in the site's configuration.\n".to_owned())
         }
+        Refusal::Full { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many charging stations that are not configured wait already; try again.\n".to_owned(),
+        ),
         Refusal::Tested { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "The lease of this station is being tested; try again.\n".to_owned())
         }
@@ -145,7 +154,8 @@ fn find(identity: &str, topology: &Topology) -> Option<(StationIndex, Option<Str
     named(&|id| id.eq_ignore_ascii_case(identity)).map(|station| (station, Some(identity.to_owned())))
 }
 
-fn negotiate(headers: &HeaderMap) -> Subprotocol {
+/// Which version is spoken.
+pub(super) fn negotiate(headers: &HeaderMap) -> Subprotocol {
     let mut offered_any = false;
     let mut agreed = None;
     for header in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {

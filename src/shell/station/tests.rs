@@ -13,24 +13,32 @@ struct Site {
     address: SocketAddr,
     registry: Registry,
     inbox: mpsc::Receiver<Input>,
+    waiting: Waiting,
     shutdown: watch::Sender<bool>,
     ended: JoinHandle<()>,
 }
 
 fn site() -> Site {
+    site_with(UnknownChargers::Reject)
+}
+
+fn site_with(unknown_chargers: UnknownChargers) -> Site {
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (inbox_in, inbox) = mpsc::channel(16);
     let (shutdown, stopped) = watch::channel(false);
-    let registry = Registry::default();
+    let (registry, waiting) = (Registry::default(), Waiting::default());
     let listening = Listening {
         path: "/ocpp".to_owned(),
         topology: Arc::new(testing::topology()),
+        unknown_chargers,
+        waiting: waiting.clone(),
+        clock: Clock::start(),
         registry: registry.clone(),
         inbox: inbox_in,
         shutdown: stopped,
     };
-    Site { address, registry, inbox, shutdown, ended: tokio::spawn(run(listener, listening)) }
+    Site { address, registry, inbox, waiting, shutdown, ended: tokio::spawn(run(listener, listening)) }
 }
 
 type Socket = WebSocketStream<TcpStream>;
@@ -99,6 +107,9 @@ async fn an_unknown_identity_gets_404_with_words() {
         listening: Listening {
             path: "/ocpp".to_owned(),
             topology: Arc::new(testing::topology()),
+            unknown_chargers: UnknownChargers::Reject,
+            waiting: Waiting::default(),
+            clock: Clock::start(),
             registry: Registry::default(),
             inbox: mpsc::channel(1).0,
             shutdown: watch::channel(false).1,
@@ -264,4 +275,56 @@ async fn who_speaks_something_else_is_told_apart_from_who_hangs_up() {
             assert!(complaint.ends_with("by ws:// to /ocpp/<identity>, not by wss:// or https://"), "{complaint}");
         }
     }
+}
+
+const BOOT: &str = r#"[2,"1","BootNotification",{"chargePointVendor":"Acme","chargePointModel":"One"}]"#;
+
+async fn answer(socket: &mut Socket) -> String {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => return text.as_str().to_owned(),
+            Some(Ok(_)) => {}
+            other => panic!("expected an answer, got {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_station_that_is_not_configured_waits_and_nobody_hears_of_its_frames() {
+    let mut site = site_with(UnknownChargers::Pending);
+    let (mut socket, _) = dial(&site, "/ocpp/NEW", &[V16]).await.unwrap();
+    for (asked, begins) in [
+        (BOOT, "[3,\"1\",{\"status\":\"Pending\""),
+        ("[2,\"2\",\"Heartbeat\",{}]", "[3,\"2\",{\"currentTime\":"),
+        ("[2,\"3\",\"StartTransaction\",{\"connectorId\":1}]", "[4,\"3\",\"GenericError\""),
+    ] {
+        socket.send(Message::Text(asked.into())).await.unwrap();
+        let answer = answer(&mut socket).await;
+        assert!(answer.starts_with(begins), "{answer}");
+    }
+    let [charger] = &site.waiting.list()[..] else { panic!("one waits") };
+    assert_eq!((charger.id.as_str(), charger.ocpp_version.as_str()), ("NEW", "1.6"));
+    assert_eq!((charger.vendor.as_deref(), charger.model.as_deref()), (Some("Acme"), Some("One")));
+    assert!(site.inbox.try_recv().is_err(), "the site was told");
+    let (again, _) = dial(&site, "/ocpp/NEW", &[V16]).await.unwrap();
+    assert_eq!(close_code(&mut socket).await.1, "replaced by a new connection");
+    assert_eq!(site.waiting.list().len(), 1);
+    drop(again);
+    assert_eq!(rejected(&site, "/ocpp/a%2Fb", &[V16]).await.0, 404);
+}
+
+#[tokio::test]
+async fn of_forty_at_once_no_more_wait_than_have_room() {
+    let site = site_with(UnknownChargers::Pending);
+    let paths: Vec<String> = (0..40).map(|number| format!("/ocpp/NEW{number}")).collect();
+    let dialled = futures_util::future::join_all(paths.iter().map(|path| dial(&site, path, &[V16]))).await;
+    let refused = |result: &Result<_, Error>| matches!(result, Err(Error::Http(answer)) if answer.status() == 503);
+    assert_eq!(dialled.iter().filter(|result| result.is_ok()).count(), MAX_WAITING);
+    assert_eq!(dialled.iter().filter(|result| refused(result)).count(), 40 - MAX_WAITING);
+    assert_eq!(site.waiting.list().len(), MAX_WAITING);
+    drop(dialled);
+    while !site.waiting.list().is_empty() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(dial(&site, "/ocpp/LATE", &[V16]).await.is_ok());
 }

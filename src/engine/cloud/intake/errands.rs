@@ -1,10 +1,11 @@
-//! Commands that the shell carries out: `configuration.get`, `configuration.put`, `log.get`.
+//! Commands that the shell carries out: `configuration.get`, `configuration.put`, `charger.approve`, `log.get`.
 
 use serde_json::{Map, Value};
 
-use super::{name_of, number, only_known};
+use super::{name, name_of, number, only_known};
 use crate::engine::model::command::Command;
 use crate::engine::model::errand::{Errand, MAX_LOG_LINES};
+use crate::engine::model::ids::{CircuitId, StationId};
 
 /// Lines of the log where nobody says how many.
 const USUAL_LINES: usize = 100;
@@ -24,6 +25,13 @@ pub(super) fn put_configuration(data: &Map<String, Value>, at: &str) -> Result<C
         Some(other) => Err(format!("\"toml\" must be the whole text of site.toml, not {}", name_of(other))),
         None => Err("\"toml\" is missing; it is the whole text of site.toml".to_owned()),
     }
+}
+
+pub(super) fn approve(data: &Map<String, Value>, at: &str) -> Result<Command, String> {
+    only_known(data, &["charger", "circuit"], at)?;
+    let charger = StationId::new(name(data, "charger")?);
+    let circuit = data.contains_key("circuit").then(|| name(data, "circuit")).transpose()?.map(CircuitId::new);
+    Ok(Command::Errand(Errand::Approve { charger, circuit, on_site: false }))
 }
 
 pub(super) fn log(data: &Map<String, Value>, at: &str) -> Result<Command, String> {
@@ -59,6 +67,12 @@ mod tests {
             read("configuration.put", r#"{"toml":"[site]\n"}"#),
             Ok(Command::Errand(Errand::PutConfiguration { toml }))
         );
+        let approve = |circuit: Option<&str>| {
+            let (charger, circuit) = (StationId::new("CP9"), circuit.map(CircuitId::new));
+            Ok(Command::Errand(Errand::Approve { charger, circuit, on_site: false }))
+        };
+        assert_eq!(read("charger.approve", r#"{"charger":"CP9"}"#), approve(None));
+        assert_eq!(read("charger.approve", r#"{"charger":"CP9","circuit":"grid"}"#), approve(Some("grid")));
         assert_eq!(read("log.get", "{}"), Ok(Command::Errand(Errand::Log { lines: 100 })));
         assert_eq!(read("log.get", r#"{"lines":7}"#), Ok(Command::Errand(Errand::Log { lines: 7 })));
     }
@@ -70,6 +84,9 @@ mod tests {
             ("configuration.put", "{}", "\"toml\" is missing"),
             ("configuration.put", r#"{"toml":" "}"#, "is empty"),
             ("configuration.put", r#"{"toml":{}}"#, "not an object"),
+            ("charger.approve", "{}", "\"charger\" is missing"),
+            ("charger.approve", r#"{"charger":"A","circuit":null}"#, "must be a string"),
+            ("charger.approve", r#"{"charger":"A","on_site":true}"#, "unknown key"),
             ("log.get", r#"{"lines":0}"#, "from 1 to 500"),
             ("log.get", r#"{"lines":501}"#, "from 1 to 500"),
         ] {
