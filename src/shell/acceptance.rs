@@ -21,6 +21,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Stations that could not be approved. Beyond it none is tried: somebody on the network makes up names.
 const MAX_REFUSED: usize = 64;
 
+/// A site with so many chargers accepts no more by itself: whoever makes up names on the network could otherwise add them without end, and each
+/// counts with what it may draw.
+const MAX_CHARGERS: usize = 40;
+
 /// Approves those that wait, one at a time, until the daemon stops.
 pub async fn run(desk: Desk, mut shutdown: watch::Receiver<bool>) {
     let mut looks = interval(LOOK);
@@ -30,7 +34,7 @@ pub async fn run(desk: Desk, mut shutdown: watch::Receiver<bool>) {
             () = stopped(&mut shutdown) => return,
             _ = looks.tick() => {}
         }
-        if desk.kept.is_changing() {
+        if desk.kept.is_changing() || desk.asker.status().chargers.len() >= MAX_CHARGERS {
             continue;
         }
         let Some(charger) = next(&desk.waiting.list(), &refused) else { continue };
