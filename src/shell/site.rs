@@ -18,7 +18,7 @@ use crate::engine::model::errand::{Errand, ErrandId};
 use crate::engine::model::ids::{RequestId, Sequence, StationId};
 use crate::engine::model::record::Record;
 use crate::engine::model::status::{Explanation, SiteStatus};
-use crate::engine::site::io::{CloudInput, Input, LogLevel, Output, Publication};
+use crate::engine::site::io::{Input, LogLevel, Output, Publication};
 use crate::engine::time::Mono;
 use crate::shell::clock::Clock;
 use crate::shell::station::Registry;
@@ -41,9 +41,6 @@ const QUESTIONS: usize = 64;
 
 /// Commands that wait for a station's answer. Each holds an open HTTP request.
 const MAX_PENDING: usize = 256;
-
-/// Why the broker has not even been asked.
-const FULL: &str = "the queue to the broker is full";
 
 /// Where records go. Every method only queues: durability is reported back as an input.
 pub trait Store: Send {
@@ -394,14 +391,8 @@ impl Owner {
             }
         };
         // State is sent anew each second; an event must not be thought to be on its way.
-        if let Some(sequence) = dropped.sequence {
-            let reason = FULL.to_owned();
-            self.returned.push(Input::Cloud(CloudInput::NotTaken { sequence, reason }));
-        }
-        if let Some(interval) = dropped.interval {
-            let reason = FULL.to_owned();
-            self.returned.push(Input::Cloud(CloudInput::IntervalNotTaken { interval, reason }));
-        }
+        let reason = "the queue to the broker is full".to_owned();
+        self.returned.extend(dropped.carries.not_taken(reason).map(Input::Cloud));
     }
 }
 
@@ -425,6 +416,7 @@ mod tests {
     use crate::engine::model::record::{RecordBody, Stamp};
     use crate::engine::model::topology::StationIndex;
     use crate::engine::site::Restored;
+    use crate::engine::site::io::{Carries, CloudInput};
     use crate::engine::time::Utc;
     use crate::engine::units::Current;
     use crate::shell::station::testing;
@@ -491,8 +483,7 @@ mod tests {
             content_type: "application/json",
             at_least_once: sequence.is_some(),
             retain: false,
-            sequence: sequence.map(Sequence),
-            interval: None,
+            carries: sequence.map_or(Carries::Nothing, |sequence| Carries::Event(Sequence(sequence))),
             correlation: None,
         }
     }
@@ -516,7 +507,7 @@ mod tests {
         owner.execute(Output::Publish(publication(Some(1))));
         owner.execute(Output::Publish(publication(None)));
         owner.execute(Output::Publish(publication(Some(2))));
-        assert_eq!(queue.try_recv().unwrap().sequence, Some(Sequence(1)));
+        assert_eq!(queue.try_recv().unwrap().carries, Carries::Event(Sequence(1)));
         let back = matches!(&owner.returned[..], [Input::Cloud(CloudInput::NotTaken { sequence: Sequence(2), .. })]);
         assert!(back, "{:?}", owner.returned);
     }

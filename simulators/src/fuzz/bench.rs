@@ -15,7 +15,9 @@ use siteward::engine::model::token::TokenEntry;
 use siteward::engine::model::topology::StationIndex;
 use siteward::engine::model::wish::Wish;
 use siteward::engine::site::Restored;
-use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication, TelemetryInput};
+use siteward::engine::site::io::{
+    Carries, CloudInput, Input, JournalInput, LogLevel, Output, Publication, TelemetryInput,
+};
 use siteward::engine::site::ledger::Ledger;
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::{Current, PerPhase};
@@ -352,13 +354,17 @@ impl Bench {
     }
 
     fn publish(&mut self, publication: Publication, inputs: &mut VecDeque<Input>) {
-        if let Some(interval) = publication.interval {
-            inputs.push_back(Input::Cloud(CloudInput::IntervalTaken { interval }));
-        } else if let Some(sequence) = publication.sequence {
-            inputs.push_back(Input::Cloud(CloudInput::Acknowledged { sequences: vec![sequence] }));
-        } else if let Some(correlation) = publication.correlation.clone() {
-            self.heard.answers.push((correlation, publication));
-        }
+        let taken = match publication.carries {
+            Carries::Interval(interval) => CloudInput::IntervalTaken { interval },
+            Carries::Event(sequence) => CloudInput::Acknowledged { sequences: vec![sequence] },
+            Carries::Nothing => {
+                if let Some(correlation) = publication.correlation.clone() {
+                    self.heard.answers.push((correlation, publication));
+                }
+                return;
+            }
+        };
+        inputs.push_back(Input::Cloud(taken));
     }
 
     /// What the daemon answers that has one log line, and never starts again.
@@ -367,9 +373,9 @@ impl Bench {
         match errand {
             Errand::Configuration => accepted(serde_json::json!({ "toml": "[site]", "source": "site.toml" })),
             Errand::Log { lines } => accepted(serde_json::json!({ "lines": vec!["a line"; lines.min(1)] })),
-            Errand::Approve { charger, .. } => {
-                CommandOutcome::Rejected { error: format!("charger {charger} is neither configured nor waiting") }
-            }
+            Errand::Approve { charger, .. } => CommandOutcome::Rejected {
+                error: format!("charger {charger} is neither configured nor connected and waiting"),
+            },
             Errand::PutConfiguration { toml } => {
                 let wrong = match load_text(&self.config.path, &toml, &Places::of(&self.config.path)) {
                     Err(problems) => vec![problems.to_string()],

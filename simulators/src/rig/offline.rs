@@ -18,7 +18,7 @@ use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::setup::Setup;
 use siteward::engine::model::topology::StationIndex;
 use siteward::engine::site::Restored;
-use siteward::engine::site::io::{CloudInput, Input, JournalInput, Output, Publication};
+use siteward::engine::site::io::{Carries, CloudInput, Input, JournalInput, Output, Publication};
 use siteward::engine::site::ledger::Ledger;
 use siteward::engine::time::{Mono, Now, Utc};
 use siteward::engine::units::Current;
@@ -471,7 +471,7 @@ impl Month {
     }
 
     fn publish(&mut self, publication: &Publication, inputs: &mut VecDeque<Input>) -> Result<(), String> {
-        let Some(sequence) = publication.sequence else { return Ok(()) };
+        let Carries::Event(sequence) = publication.carries else { return Ok(()) };
         if sequence.0 != self.delivered + 1 {
             return Err(format!("event {sequence} came after {}", self.delivered));
         }

@@ -5,7 +5,7 @@ use siteward::engine::model::alarm::AlarmKind;
 use siteward::engine::model::ids::Sequence;
 use siteward::engine::model::record::{Record, RecordBody};
 use siteward::engine::model::topology::StationIndex;
-use siteward::engine::site::io::{CloudInput, Input, JournalInput, LogLevel, Output, Publication};
+use siteward::engine::site::io::{Carries, CloudInput, Input, JournalInput, LogLevel, Output, Publication};
 use siteward::engine::site::ledger::Ledger;
 use siteward::engine::time::{Mono, Now, Utc};
 
@@ -220,31 +220,31 @@ impl World {
         }
     }
 
-    fn publish(&mut self, publication: Publication) {
-        if let Some(sequence) = publication.sequence {
-            self.oracle.nothing_published_before_durable(sequence.0, self.journal.durable_through());
+    fn publish(&mut self, Publication { carries, payload, .. }: Publication) {
+        let (link, tampering) = (self.broker_link, self.site.tampering);
+        match carries {
+            Carries::Event(sequence) => {
+                self.oracle.nothing_published_before_durable(sequence.0, self.journal.durable_through());
+                let lost = sequence.0.is_multiple_of(100) && tampering == Some(Tampering::EventsAreLost);
+                let event = match lost {
+                    true => Event::Acknowledged { link, sequence },
+                    false => Event::Published { link, sequence, payload },
+                };
+                if self.broker_up {
+                    self.later(BROKER_MS, event);
+                }
+            }
+            Carries::Interval(interval) if self.broker_up => {
+                self.later(BROKER_MS, Event::IntervalPublished { link, interval, payload });
+            }
+            Carries::Interval(_) | Carries::Nothing => {}
         }
-        let link = self.broker_link;
-        if let Some(interval) = publication.interval.filter(|_| self.broker_up) {
-            self.later(BROKER_MS, Event::IntervalPublished { link, interval, payload: publication.payload });
-            return;
-        }
-        if !self.broker_up || publication.sequence.is_none() {
-            return;
-        }
-        let lost = publication.sequence.is_some_and(|sequence| sequence.0.is_multiple_of(100));
-        if let Some(sequence) =
-            publication.sequence.filter(|_| lost && self.site.tampering == Some(Tampering::EventsAreLost))
-        {
-            self.later(BROKER_MS, Event::Acknowledged { link, sequence });
-            return;
-        }
-        let (sequence, payload) = (publication.sequence, publication.payload);
-        self.later(BROKER_MS, Event::Published { link, sequence, payload });
     }
 
-    pub(super) fn published(&mut self, link: u64, sequence: Option<Sequence>, payload: &str) {
-        let Some(sequence) = sequence.filter(|_| link == self.broker_link) else { return };
+    pub(super) fn published(&mut self, link: u64, sequence: Sequence, payload: &str) {
+        if link != self.broker_link {
+            return;
+        }
         self.trace.write_long(payload.as_bytes());
         self.cloud.receive(payload);
         self.later(BROKER_MS, Event::Acknowledged { link, sequence });

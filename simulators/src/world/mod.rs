@@ -79,7 +79,7 @@ enum Event {
     /// The controller has connected to the broker.
     BrokerConnected { link: u64 },
     /// An event arrives at the cloud.
-    Published { link: u64, sequence: Option<Sequence>, payload: String },
+    Published { link: u64, sequence: Sequence, payload: String },
     /// The telemetry ring answers.
     RingSaid { boot: u64, said: TelemetryInput },
     /// An interval of the telemetry arrives at the cloud.

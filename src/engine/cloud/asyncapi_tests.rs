@@ -12,6 +12,7 @@ use super::schema_tests::{definition, events, generator, published, state, tidy,
 use super::telemetry::{Interval, Sample};
 use crate::engine::billing::schema_tests::against;
 use crate::engine::model::command::CommandOutcome;
+use crate::engine::site::io::Carries;
 use crate::engine::time::Utc;
 
 /// The version of the interface: the first number counts up with `siteward/v1` of the topics, the second when something is added.
@@ -277,7 +278,7 @@ fn connection_and_answers_hold_against_their_schemas() {
     let interval = Interval { meter: Some("grid".to_owned()), samples: vec![Sample::default()], ..Interval::default() };
     let interval = serde_json::to_string(&interval).unwrap();
     let telemetry = messages().telemetry("3f9c", 7, &interval);
-    assert_eq!((telemetry.interval, holds("Telemetry", &telemetry.payload)), (Some(7), none));
+    assert_eq!((telemetry.carries, holds("Telemetry", &telemetry.payload)), (Carries::Interval(7), none));
     assert!(!holds("Telemetry", &messages().telemetry("3f9c", 7, "{}").payload).is_empty());
     assert!(!holds("Answer", r#"{"id":"c-1","status":"done","error":null,"data":null}"#).is_empty());
 }

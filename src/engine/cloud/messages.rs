@@ -13,7 +13,7 @@ use crate::engine::model::ids::SiteId;
 use crate::engine::model::limit::{LimitOrder, StandingLimit};
 use crate::engine::model::record::{Record, RecordBody};
 use crate::engine::model::status::SiteStatus;
-use crate::engine::site::io::Publication;
+use crate::engine::site::io::{Carries, Publication};
 use crate::engine::time::Utc;
 
 /// The content type of an event (CloudEvents 1.0, structured mode).
@@ -145,8 +145,7 @@ impl Messages {
             content_type: CLOUD_EVENT,
             at_least_once: true,
             retain: false,
-            sequence: Some(record.sequence),
-            interval: None,
+            carries: Carries::Event(record.sequence),
             correlation: None,
         }
     }
@@ -160,8 +159,7 @@ impl Messages {
             content_type: JSON,
             at_least_once: false,
             retain: true,
-            sequence: None,
-            interval: None,
+            carries: Carries::Nothing,
             correlation: None,
         }
     }
@@ -178,8 +176,7 @@ impl Messages {
             content_type: JSON,
             at_least_once: true,
             retain: false,
-            sequence: None,
-            interval: Some(sequence),
+            carries: Carries::Interval(sequence),
             correlation: None,
         }
     }
@@ -198,8 +195,7 @@ impl Messages {
             content_type: JSON,
             at_least_once: true,
             retain: false,
-            sequence: None,
-            interval: None,
+            carries: Carries::Nothing,
             correlation,
         }
     }

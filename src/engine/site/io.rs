@@ -302,6 +302,29 @@ pub enum LogLevel {
     Error,
 }
 
+/// What a message carries of which the site has to know whether the broker has taken it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// A record of the journal.
+    Event(Sequence),
+    /// An interval of the telemetry, by its number.
+    Interval(u64),
+    /// Nothing: what is lost of it is made good otherwise.
+    Nothing,
+}
+
+impl Carries {
+    /// What the site is told when the broker has not taken it.
+    #[must_use]
+    pub fn not_taken(self, reason: String) -> Option<CloudInput> {
+        match self {
+            Self::Event(sequence) => Some(CloudInput::NotTaken { sequence, reason }),
+            Self::Interval(interval) => Some(CloudInput::IntervalNotTaken { interval, reason }),
+            Self::Nothing => None,
+        }
+    }
+}
+
 /// A message to the cloud's broker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publication {
@@ -315,10 +338,8 @@ pub struct Publication {
     pub at_least_once: bool,
     /// Kept by the broker for those who subscribe later.
     pub retain: bool,
-    /// The record it carries: its acknowledgement is reported back.
-    pub sequence: Option<Sequence>,
-    /// The interval of the telemetry that it carries: as for a record.
-    pub interval: Option<u64>,
+    /// What the site wants to hear of when the broker has answered.
+    pub carries: Carries,
     /// The MQTT 5 correlation data of the request that it answers.
     pub correlation: Option<Vec<u8>>,
 }

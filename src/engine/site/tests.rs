@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::io::{CloudInput, Publication};
+use super::io::{Carries, CloudInput, Publication};
 use super::*;
 use crate::engine::model::billing::BillingSetup;
 use crate::engine::model::exchange::{AuthorizationStatus, OcppVersion};

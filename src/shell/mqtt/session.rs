@@ -19,7 +19,7 @@ use crate::config::Broker;
 use crate::engine::cloud::messages;
 use crate::engine::cloud::topics::Topics;
 use crate::engine::model::ids::Sequence;
-use crate::engine::site::io::{CloudInput, Input, Publication};
+use crate::engine::site::io::{Carries, CloudInput, Input, Publication};
 use crate::engine::time::Utc;
 
 /// QoS 1 publications without PUBACK: the outbox's window. More gains nothing (measured).
@@ -81,32 +81,6 @@ pub(super) enum End {
 struct Sent {
     carries: Carries,
     at: Instant,
-}
-
-/// What the site wants to hear of when the broker has answered.
-#[derive(Clone, Copy)]
-enum Carries {
-    Event(Sequence),
-    Interval(u64),
-    Nothing,
-}
-
-impl Carries {
-    fn of(publication: &Publication) -> Self {
-        match (publication.sequence, publication.interval) {
-            (Some(sequence), _) => Self::Event(sequence),
-            (None, Some(interval)) => Self::Interval(interval),
-            (None, None) => Self::Nothing,
-        }
-    }
-
-    fn not_taken(self, reason: String) -> Option<CloudInput> {
-        match self {
-            Self::Event(sequence) => Some(CloudInput::NotTaken { sequence, reason }),
-            Self::Interval(interval) => Some(CloudInput::IntervalNotTaken { interval, reason }),
-            Self::Nothing => None,
-        }
-    }
 }
 
 struct Wire {
@@ -254,7 +228,7 @@ impl Session<'_> {
         let size = publication.topic.len() + publication.payload.len() + correlation + PACKET_OVERHEAD;
         if size > wire.max_packet {
             let reason = format!("it has {size} bytes and the broker takes {}: raise its limit", wire.max_packet);
-            if let Some(input) = Carries::of(&publication).not_taken(reason) {
+            if let Some(input) = publication.carries.not_taken(reason) {
                 self.tell(input).await;
             }
             return Ok(());
@@ -402,7 +376,7 @@ impl Wire {
     }
 
     fn put(&mut self, publication: Publication) -> Result<(), String> {
-        let (at_least_once, carries) = (publication.at_least_once, Carries::of(&publication));
+        let (at_least_once, carries) = (publication.at_least_once, publication.carries);
         let qos = if at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
         let properties = PublishProperties {
             payload_format_indicator: Some(1),
@@ -426,8 +400,7 @@ fn connection_message(topics: &Topics, payload: String) -> Publication {
         content_type: messages::JSON,
         at_least_once: true,
         retain: true,
-        sequence: None,
-        interval: None,
+        carries: Carries::Nothing,
         correlation: None,
     }
 }

@@ -31,7 +31,11 @@ impl World {
     }
 
     fn published_intervals(&mut self) -> Vec<u64> {
-        self.published.drain(..).filter_map(|publication| publication.interval).collect()
+        let number = |publication: Publication| match publication.carries {
+            Carries::Interval(interval) => Some(interval),
+            Carries::Event(_) | Carries::Nothing => None,
+        };
+        self.published.drain(..).filter_map(number).collect()
     }
 }
 
