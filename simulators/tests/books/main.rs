@@ -206,6 +206,23 @@ fn what_cannot_be_read_is_kept_once_and_holds_nothing_up() {
 }
 
 #[test]
+fn an_interval_is_there_once_and_what_its_ring_has_dropped_is_counted() {
+    let place = Place::new();
+    let mut ledger = place.books(RULES);
+    let interval = |sequence: i64| {
+        let data = json!({ "meter": "main", "from": "f", "until": "u", "import_wh": 5 });
+        let id = format!("r-{sequence}");
+        let body = json!({ "id": id, "source": "/siteward/depot", "sequence": sequence, "data": data });
+        Message { topic: "siteward/v1/depot/telemetry".to_owned(), body: body.to_string().into_bytes() }
+    };
+    let taken = ledger.take(&[interval(3), interval(4), interval(3), interval(8)], 0).unwrap();
+    assert_eq!((taken.intervals, taken.again, taken.new), (3, 1, 0));
+    assert_eq!(ledger.take(&[interval(8)], 0).unwrap().intervals, 0);
+    let report = ledger.report().unwrap();
+    assert_eq!((report.intervals, report.dropped, report.is_whole()), (3, 3, true));
+}
+
+#[test]
 fn what_fails_leaves_nothing_and_can_be_given_again() {
     let place = Place::new();
     let mut ledger = place.books(RULES);

@@ -16,6 +16,7 @@ use crate::engine::units::{Current, PerPhase, Voltage};
 mod balance;
 mod billing;
 mod limits;
+mod pending;
 mod running_cost;
 mod signed;
 mod telemetry;
