@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::interval;
 
+use crate::engine::cloud::messages::status;
 use crate::engine::model::command::{Command, CommandOutcome};
 use crate::engine::model::errand::Errand;
 use crate::engine::model::ids::StationId;
@@ -25,8 +26,12 @@ const MAX_REFUSED: usize = 64;
 /// counts with what it may draw.
 const MAX_CHARGERS: usize = 40;
 
-/// Approves those that wait, one at a time, until the daemon stops.
-pub async fn run(desk: Desk, mut shutdown: watch::Receiver<bool>) {
+/// Approves those that wait, one at a time, until the daemon stops, which has `configured` chargers: each approval starts it again.
+pub async fn run(desk: Desk, configured: usize, mut shutdown: watch::Receiver<bool>) {
+    if configured >= MAX_CHARGERS {
+        tracing::warn!("the site has {MAX_CHARGERS} chargers: no more are accepted by themselves; use charger.approve");
+        return;
+    }
     let mut looks = interval(LOOK);
     let mut refused = BTreeSet::new();
     loop {
@@ -34,7 +39,7 @@ pub async fn run(desk: Desk, mut shutdown: watch::Receiver<bool>) {
             () = stopped(&mut shutdown) => return,
             _ = looks.tick() => {}
         }
-        if desk.kept.is_changing() || desk.asker.status().chargers.len() >= MAX_CHARGERS {
+        if desk.kept.is_changing() {
             continue;
         }
         let Some(charger) = next(&desk.waiting.list(), &refused) else { continue };
@@ -44,7 +49,11 @@ pub async fn run(desk: Desk, mut shutdown: watch::Receiver<bool>) {
             // A person was faster; this one's turn comes after the restart.
             Ok(_) if desk.kept.is_changing() || !desk.waiting.has(&charger) => {}
             Ok(outcome) => {
-                tracing::warn!("charger {:?} cannot be accepted and goes on waiting: {outcome:?}", charger.as_str());
+                let why = match outcome {
+                    CommandOutcome::Rejected { error } | CommandOutcome::Failed { error, .. } => error,
+                    other => status(&other).to_owned(),
+                };
+                tracing::warn!("charger {:?} cannot be accepted and goes on waiting: {why}", charger.as_str());
                 refused.insert(charger);
             }
             Err(_) => return,

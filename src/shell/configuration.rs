@@ -251,7 +251,9 @@ impl Kept {
             return (CommandOutcome::Accepted { data: Some(json!({ "unchanged": true }).to_string()) }, false);
         }
         if !waits {
-            return rejected(&format!("charger {charger} is neither configured nor connected and waiting"));
+            return rejected(&format!(
+                "charger {charger} is neither configured nor connected and waiting: set unknown_chargers = \"pending\" in [ocpp] and let it connect"
+            ));
         }
         let count = topology.stations().len();
         match with_charger(&text, &topology, &charger, circuit.as_ref()) {

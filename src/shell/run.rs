@@ -319,7 +319,7 @@ impl Daemon {
             edge.spawn(configuration::watch_probation(desk.clone(), probation, clock, edge_stops.clone()));
         }
         if config.ocpp.unknown_chargers == UnknownChargers::Accept && !rolled_back {
-            edge.spawn(acceptance::run(desk.clone(), edge_stops.clone()));
+            edge.spawn(acceptance::run(desk.clone(), config.topology.stations().len(), edge_stops.clone()));
         }
         edge.spawn(configuration::run(to_do, desk, edge_stops.clone()));
         edge.spawn(station::tell(waiting.clone(), inbox_in.clone(), edge_stops.clone()));
