@@ -104,8 +104,8 @@ impl Journal {
         open::open(dir, None, history, clock)
     }
 
-    /// The same with a folder on a RAM disk, where what changes with each record and need not survive the machine is kept: that spares the flash
-    /// some 10 MB a day. A folder that is not there does no harm.
+    /// The same with a folder on a RAM disk, where what changes with each record and need not survive the machine is kept: that spares the flash a page
+    /// with most commits. A folder that is not there does no harm.
     ///
     /// # Errors
     /// As for [`Self::open`].

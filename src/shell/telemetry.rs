@@ -18,13 +18,6 @@ use ring::Ring;
 /// Requests that may wait for the thread. Beyond it they are dropped: telemetry never holds anything up.
 const QUEUE: usize = 64;
 
-/// How large the ring may become.
-#[derive(Clone, Copy, Debug)]
-pub struct Room {
-    /// All that lies below `store.path` together, in bytes: the ring has what the rest of it leaves.
-    pub bytes: u64,
-}
-
 #[derive(Debug)]
 enum Request {
     Append(Vec<String>),
@@ -53,11 +46,12 @@ impl Relief {
 }
 
 impl TelemetryHandle {
-    /// Starts the thread for the ring below `store`. It answers into `inbox` and waits there while it is full.
+    /// Starts the thread for the ring below `store`, where all together has at most `room` bytes: the ring has what the rest leaves. It answers into
+    /// `inbox` and waits there while it is full.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start(store: &Path, room: Room, inbox: mpsc::Sender<Input>) -> std::io::Result<Self> {
+    pub fn start(store: &Path, room: u64, inbox: mpsc::Sender<Input>) -> std::io::Result<Self> {
         let (requests, receiver) = sync_channel(QUEUE);
         let store = store.to_owned();
         let thread = std::thread::Builder::new()
@@ -109,7 +103,7 @@ impl Drop for TelemetryHandle {
 
 struct Worker {
     store: PathBuf,
-    room: Room,
+    room: u64,
     /// `None`: it cannot be opened. It is tried again with each interval.
     ring: Option<Ring>,
     complained: bool,
@@ -123,7 +117,7 @@ impl Worker {
             match request {
                 Request::Append(intervals) => {
                     self.open();
-                    let written = self.ring.as_mut().map(|ring| ring.append(&intervals, self.room.bytes));
+                    let written = self.ring.as_mut().map(|ring| ring.append(&intervals, self.room));
                     if let Some(written) = written {
                         self.note(&written);
                     }
@@ -142,7 +136,7 @@ impl Worker {
                 Request::GiveWay => {
                     if let Some(dropped) = self.ring.as_mut().map(Ring::give_way).filter(|dropped| *dropped > 0) {
                         tracing::warn!(
-                            "the disk is full: {dropped} bytes of telemetry were dropped for what must be kept"
+                            "the disk is full: {dropped} bytes of telemetry were dropped to make room for the journal; free space on it"
                         );
                         self.tell_kept(inbox);
                     }
@@ -167,7 +161,9 @@ impl Worker {
     fn note(&mut self, result: &std::io::Result<()>) {
         if let Some(error) = result.as_ref().err().filter(|_| !self.complained) {
             let path = self.store.display();
-            tracing::warn!("telemetry cannot be kept in {path}/telemetry: {error}; it is dropped until it can");
+            tracing::warn!(
+                "telemetry cannot be kept in {path}/telemetry and is dropped: {error}; free space, or give the folder to the user siteward"
+            );
         }
         self.complained = result.is_err();
     }
@@ -193,7 +189,7 @@ mod tests {
     async fn what_is_kept_is_numbered_and_read_back_also_by_the_next_run() {
         let store = tempfile::TempDir::new().unwrap();
         let (sender, mut inbox) = mpsc::channel(16);
-        let start = || TelemetryHandle::start(store.path(), Room { bytes: 10_000_000 }, sender.clone()).unwrap();
+        let start = || TelemetryHandle::start(store.path(), 10_000_000, sender.clone()).unwrap();
         let handle = start();
         let Some(Input::Telemetry(TelemetryInput::Kept { ring, dropped: 0, newest: 0 })) = inbox.recv().await else {
             panic!("an empty ring")

@@ -19,9 +19,8 @@ pub(super) struct Ring {
     given: u64,
     acknowledged: u64,
     appended_ms: u64,
-    /// What the cloud has got, and how often something came again.
+    /// What the cloud has got.
     arrived: BTreeSet<u64>,
-    repeated: u64,
     unreadable: u64,
 }
 
@@ -45,9 +44,7 @@ impl Ring {
         if sequence != Some(interval) {
             self.unreadable += 1;
         }
-        if !self.arrived.insert(interval) {
-            self.repeated += 1;
-        }
+        self.arrived.insert(interval);
     }
 }
 

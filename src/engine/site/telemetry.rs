@@ -9,7 +9,7 @@ use crate::engine::model::ids::TransactionId;
 use crate::engine::model::reading::{MeterReading, StationReading};
 use crate::engine::model::topology::{EvseIndex, MeterIndex, Topology};
 use crate::engine::time::{Mono, Now, Utc};
-use crate::engine::units::{Current, Energy, PerPhase, Power};
+use crate::engine::units::{Current, Energy, PerPhase, Phase, Power};
 
 /// Quarters of an hour begin at whole ones everywhere: all time zones differ by multiples of one.
 const QUARTER_MS: i64 = 900_000;
@@ -57,6 +57,14 @@ struct Gathered {
     transaction: Option<TransactionId>,
 }
 
+/// When a quarter was.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    from: Utc,
+    until: Utc,
+    trusted: bool,
+}
+
 /// One value of a device.
 #[derive(Clone, Copy, Debug, Default)]
 struct Value {
@@ -83,7 +91,7 @@ impl Telemetry {
     }
 
     /// From when until when the quarter was, if it is over; then the next one begins.
-    fn ended(&mut self, now: Now) -> Option<(Utc, Utc)> {
+    fn ended(&mut self, now: Now) -> Option<Span> {
         let (from, since) = self.began;
         let elapsed = i64::try_from(now.mono.since(since)).unwrap_or(i64::MAX);
         let was_set = now.utc.since(from.plus_ms(elapsed)).saturating_abs() > SET_MS;
@@ -99,7 +107,7 @@ impl Telemetry {
         };
         let since_then = u64::try_from(now.utc.since(until)).unwrap_or(0);
         self.began = (until, now.mono.minus_ms(since_then));
-        Some((from, until))
+        Some(Span { from, until, trusted: now.utc_trusted })
     }
 }
 
@@ -160,8 +168,8 @@ impl Gathered {
         }
     }
 
-    /// What the quarter was; `None`: no value came. The next one begins where this one ends.
-    fn end(&mut self) -> Option<Interval> {
+    /// What the quarter `span` was; `None`: no value came. The next one begins where this one ends.
+    fn end(&mut self, span: Span) -> Option<Interval> {
         let next = Self {
             last: self.last,
             before: self.registers,
@@ -173,6 +181,9 @@ impl Gathered {
         let (import_wh, export_wh, energy_by) = gathered.energy();
         (gathered.values > 0).then(|| Interval {
             transaction_id: gathered.transaction.map(|transaction| transaction.to_string()),
+            from: span.from,
+            until: span.until,
+            clock_trusted: span.trusted,
             measured_s: gathered.measured_ms / 1_000,
             import_wh,
             export_wh,
@@ -222,30 +233,20 @@ impl Site {
     /// Hands a quarter that is over to the ring.
     pub(super) fn telemetry_tick(&mut self, now: Now, out: &mut Vec<Output>) {
         let Some(cloud) = &mut self.cloud else { return };
-        let Some((from, until)) = cloud.telemetry.ended(now) else { return };
+        let Some(span) = cloud.telemetry.ended(now) else { return };
         let topology = &self.setup.topology;
-        let span = Interval { from, until, clock_trusted: now.utc_trusted, ..Interval::default() };
-        let placed = |interval: Interval| Interval {
-            from: span.from,
-            until: span.until,
-            clock_trusted: span.clock_trusted,
-            ..interval
-        };
         let mut intervals = Vec::new();
         for (meter, gathered) in topology.meters().iter().zip(&mut cloud.telemetry.meters) {
-            intervals.extend(gathered.end().map(|interval| Interval { meter: Some(meter.id.to_string()), ..interval }));
+            let meter = Some(meter.id.to_string());
+            intervals.extend(gathered.end(span).map(|interval| Interval { meter, ..interval }));
         }
         for (evse, gathered) in topology.evses().iter().zip(&mut cloud.telemetry.evses) {
-            let charger = Some(topology.station(evse.station).id.to_string());
-            // An EVSE has no energy to feed in that anybody measures.
-            intervals.extend(gathered.end().map(|interval| Interval {
-                charger,
-                evse: Some(evse.number),
-                export_wh: None,
-                ..interval
-            }));
+            let (charger, evse) = (Some(topology.station(evse.station).id.to_string()), Some(evse.number));
+            // Nobody measures what an EVSE feeds in.
+            let export_wh = None;
+            intervals.extend(gathered.end(span).map(|interval| Interval { charger, evse, export_wh, ..interval }));
         }
-        let texts = intervals.into_iter().filter_map(|interval| serde_json::to_string(&placed(interval)).ok());
+        let texts = intervals.iter().filter_map(|interval| serde_json::to_string(interval).ok());
         let intervals: Vec<String> = texts.collect();
         if !intervals.is_empty() {
             out.push(Output::Telemetry { intervals });
@@ -282,6 +283,5 @@ impl Site {
 }
 
 fn amperes(current: PerPhase<Option<Current>>) -> [Option<f64>; 3] {
-    let current = current.map(|current| current.map(Current::as_a));
-    crate::engine::units::Phase::ALL.map(|phase| current.of(phase))
+    Phase::ALL.map(|phase| current.of(phase).map(Current::as_a))
 }

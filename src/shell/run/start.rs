@@ -24,7 +24,7 @@ use crate::shell::clock::Clock;
 use crate::shell::http::Events;
 use crate::shell::journal::{Journal, JournalHandle, OpenError, Opened};
 use crate::shell::site::{Store, StoreOverrun};
-use crate::shell::telemetry::{Room, TelemetryHandle};
+use crate::shell::telemetry::TelemetryHandle;
 use crate::shell::{memory, mqtt};
 
 /// The outbox has at most 100 events under way; the rest is room for state, answers and a burst of both.
@@ -123,7 +123,7 @@ pub(super) fn open_store(config: &Config, clock: Clock, inbox: mpsc::Sender<Inpu
     for record in &records {
         ledger.apply(record);
     }
-    let room = Room { bytes: config.store.max_size_mb.saturating_mul(1_000_000) };
+    let room = config.store.max_size_mb.saturating_mul(1_000_000);
     let ring = || TelemetryHandle::start(&config.store.path, room, inbox.clone());
     let telemetry = config.cloud.as_ref().map(|_| ring()).transpose();
     let telemetry = telemetry.map_err(|error| StartError::Other(format!("cannot start a thread: {error}")))?;
